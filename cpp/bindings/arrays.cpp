@@ -1,0 +1,177 @@
+#include "bindings/arrays.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+namespace instep::bindings {
+namespace {
+
+using py::detail::npy_api;
+
+py::handle masked_array_type() {
+    static const py::handle type =
+        py::object(py::module_::import("numpy.ma").attr("MaskedArray")).release();
+    return type;
+}
+
+std::string shape_of(const View& view) {
+    std::string text = "(";
+    for (int axis = 0; axis < view.ndim(); ++axis)
+        text += (axis ? ", " : "") + std::to_string(view.extent(axis));
+    return text + (view.ndim() == 1 ? ",)" : ")");
+}
+
+std::string dtype_of(py::handle array) {
+    return py::str(array.attr("dtype"));
+}
+
+/// Elements of one array that share bytes with each other.
+bool overlaps_itself(const View& view) {
+    if (view.size() <= 1) return false;
+    const Order order(view);
+    std::ptrdiff_t span = static_cast<std::ptrdiff_t>(itemsize(view.dtype()));
+    bool nested = true;
+    for (std::size_t k = order.axes.size(); k-- > 0;) {
+        const std::ptrdiff_t stride = std::abs(view.stride(order.axes[k]));
+        nested &= stride >= span;
+        span += stride * (order.shape.extents[k] - 1);
+    }
+    if (nested) return false;
+    std::vector<std::ptrdiff_t> offsets{0};
+    for (std::size_t k = 0; k < order.axes.size(); ++k) {
+        const std::size_t count = offsets.size();
+        for (std::ptrdiff_t i = 1; i < order.shape.extents[k]; ++i)
+            for (std::size_t j = 0; j < count; ++j)
+                offsets.push_back(offsets[j] + i * view.stride(order.axes[k]));
+    }
+    std::sort(offsets.begin(), offsets.end());
+    const auto item = static_cast<std::ptrdiff_t>(itemsize(view.dtype()));
+    for (std::size_t k = 1; k < offsets.size(); ++k)
+        if (offsets[k] - offsets[k - 1] < item) return true;
+    return false;
+}
+
+void check_floating(py::handle object, const std::string& what) {
+    if (!is_array(object))
+        throw py::type_error(what + ": expected a NumPy array, got " + description(object));
+    const View view(object);
+    if (!view.is_native())
+        throw py::type_error(what + ": expected native byte order, got dtype " + dtype_of(object));
+    if (!view.is_floating())
+        throw py::type_error(what + ": expected dtype float32 or float64, got " + dtype_of(object));
+    if (!view.has_flag(npy_api::NPY_ARRAY_ALIGNED_))
+        throw py::value_error(what +
+                              ": expected an aligned array, got one whose data begins at an "
+                              "address that is not a multiple of its item size");
+}
+
+void check_shape(const View& given, const View& param, const std::string& what) {
+    if (!given.same_shape(param))
+        throw py::value_error(what + ": expected shape " + shape_of(param) + ", got " +
+                              shape_of(given));
+}
+
+void check_writable(const View& view, const std::string& what) {
+    if (!view.has_flag(npy_api::NPY_ARRAY_WRITEABLE_))
+        throw py::value_error(what + ": expected an array to update in place, got a read-only one");
+    if (overlaps_itself(view))
+        throw py::value_error(what +
+                              ": expected elements of their own memory each, got an array "
+                              "whose strides make elements overlap");
+}
+
+}  // namespace
+
+bool View::is_native() const {
+    const char order = py::detail::array_descriptor_proxy(fields_->descr)->byteorder;
+    return order == '=' || order == '|';
+}
+
+bool View::is_floating() const {
+    const int type = py::detail::array_descriptor_proxy(fields_->descr)->type_num;
+    return type == npy_api::NPY_FLOAT_ || type == npy_api::NPY_DOUBLE_;
+}
+
+Dtype View::dtype() const {
+    const int type = py::detail::array_descriptor_proxy(fields_->descr)->type_num;
+    return type == npy_api::NPY_FLOAT_ ? Dtype::float32 : Dtype::float64;
+}
+
+std::size_t View::size() const {
+    std::size_t product = 1;
+    for (int axis = 0; axis < ndim(); ++axis) product *= static_cast<std::size_t>(extent(axis));
+    return product;
+}
+
+bool View::same_shape(const View& other) const {
+    return ndim() == other.ndim() &&
+           std::equal(fields_->dimensions, fields_->dimensions + ndim(), other.fields_->dimensions);
+}
+
+Bounds View::bounds() const {
+    const auto begin = reinterpret_cast<std::uintptr_t>(data());
+    if (size() == 0) return {begin, begin};
+    Bounds bounds{begin, begin + itemsize(dtype())};
+    for (int axis = 0; axis < ndim(); ++axis) {
+        const py::ssize_t reach = (extent(axis) - 1) * stride(axis);
+        (reach < 0 ? bounds.low : bounds.high) += static_cast<std::uintptr_t>(reach);
+    }
+    return bounds;
+}
+
+bool is_array(py::handle object) {
+    static PyTypeObject* const ndarray = npy_api::get().PyArray_Type_;
+    if (Py_TYPE(object.ptr()) == ndarray) return true;
+    return PyObject_TypeCheck(object.ptr(), ndarray) &&
+           !py::isinstance(object, masked_array_type());
+}
+
+std::string description(py::handle object) {
+    if (is_array(object)) return dtype_of(object) + " array of shape " + shape_of(View(object));
+    const std::string type = Py_TYPE(object.ptr())->tp_name;
+    return object.is_none() ? "None" : "an object of type " + type;
+}
+
+void check_parameter(py::handle object, const std::string& what) {
+    check_floating(object, what);
+    check_writable(View(object), what);
+}
+
+void check_state(py::handle object, const View& param, const std::string& what) {
+    check_floating(object, what);
+    const View view(object);
+    if (view.dtype() != param.dtype())
+        throw py::type_error(what + ": expected the parameter's dtype, got " + dtype_of(object));
+    check_shape(view, param, what);
+    check_writable(view, what);
+}
+
+void check_gradient(py::handle object, const View& param, const std::string& what) {
+    check_floating(object, what);
+    check_shape(View(object), param, what);
+}
+
+Order::Order(const View& param) {
+    for (int axis = 0; axis < param.ndim(); ++axis)
+        if (param.extent(axis) > 1) axes.push_back(axis);
+    std::stable_sort(axes.begin(), axes.end(), [&](int a, int b) {
+        return std::abs(param.stride(a)) > std::abs(param.stride(b));
+    });
+    for (const int axis : axes) shape.extents.push_back(param.extent(axis));
+}
+
+Stream Order::stream(const View& array, std::vector<std::ptrdiff_t>& storage) const {
+    Stream stream{array.data(), array.dtype(), nullptr};
+    storage.resize(axes.size());
+    auto expected = static_cast<std::ptrdiff_t>(itemsize(array.dtype()));
+    bool contiguous = true;
+    for (std::size_t k = axes.size(); k-- > 0;) {
+        storage[k] = array.stride(axes[k]);
+        contiguous &= storage[k] == expected;
+        expected *= shape.extents[k];
+    }
+    if (!contiguous) stream.strides = storage.data();
+    return stream;
+}
+
+}  // namespace instep::bindings

@@ -1,0 +1,67 @@
+// NumPy arrays as the engine's streams, and every error message about one array.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/stream.h"
+
+namespace instep::bindings {
+
+namespace py = pybind11;
+
+/// The memory between an array's first and last byte.
+struct Bounds {
+    std::uintptr_t low, high;
+};
+
+/// The fields of an ndarray, without a copy and without counting references.
+class View {
+public:
+    explicit View(py::handle array) : fields_(py::detail::array_proxy(array.ptr())) {}
+
+    char* data() const { return fields_->data; }
+    int ndim() const { return fields_->nd; }
+    py::ssize_t extent(int axis) const { return fields_->dimensions[axis]; }
+    py::ssize_t stride(int axis) const { return fields_->strides[axis]; }
+    bool has_flag(int flag) const { return (fields_->flags & flag) != 0; }
+    bool is_native() const;
+    bool is_floating() const;  ///< float32 or float64
+    Dtype dtype() const;       ///< of a floating array
+    std::size_t size() const;
+    bool same_shape(const View& other) const;
+    Bounds bounds() const;
+
+private:
+    const py::detail::PyArray_Proxy* fields_;
+};
+
+/// Whether the object is an ndarray, or of a subclass that works like one in place.
+bool is_array(py::handle object);
+
+/// Raises TypeError or ValueError, in the name of `what`, for an array that cannot be updated in
+/// place.
+void check_parameter(py::handle object, const std::string& what);
+/// The same for a state array of that parameter.
+void check_state(py::handle object, const View& param, const std::string& what);
+/// Raises for an array that cannot be read as the gradient of that parameter.
+void check_gradient(py::handle object, const View& param, const std::string& what);
+
+/// The order in which a parameter's elements are visited: that of its memory.
+struct Order {
+    std::vector<int> axes;  ///< of more than one element, outermost first
+    Shape shape;            ///< their extents
+
+    explicit Order(const View& param);
+    /// The array in that order; strides go to `storage`, which must outlive the stream.
+    Stream stream(const View& array, std::vector<std::ptrdiff_t>& storage) const;
+};
+
+/// "float32 array of shape (3, 4)".
+std::string description(py::handle object);
+
+}  // namespace instep::bindings

@@ -1,0 +1,274 @@
+#include "bindings/bound.h"
+
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "engine/dispatch.h"
+
+namespace instep::bindings {
+namespace {
+
+/// Steps over more elements than this take longer than handing over Python's lock.
+constexpr std::size_t elements_worth_releasing = 8192;
+
+const RuleKernels& rule_named(const std::string& name) {
+    const RuleKernels* const rule = find_rule(name);
+    if (!rule) throw py::value_error("there is no rule named '" + name + "'");
+    return *rule;
+}
+
+bool is_number(py::handle object) {
+    static const py::handle float32 =
+        py::object(py::module_::import("numpy").attr("float32")).release();
+    return PyFloat_Check(object.ptr()) || py::isinstance(object, float32);
+}
+
+/// Marks a step under way, for as long as it lives.
+class Busy {
+public:
+    explicit Busy(std::atomic<bool>& flag) : flag_(flag) {
+        if (flag_.exchange(true))
+            throw std::runtime_error("this optimizer is in the middle of a step");
+    }
+    ~Busy() { flag_ = false; }
+    Busy(const Busy&) = delete;
+    Busy& operator=(const Busy&) = delete;
+
+private:
+    std::atomic<bool>& flag_;
+};
+
+/// Runs a prepared step, without Python's lock where that pays.
+void run(Optimizer& optimizer, std::size_t elements, const std::vector<py::handle>& in_use) {
+    if (elements < elements_worth_releasing) return optimizer.run();
+    std::vector<py::object> kept;  // another thread may drop its references
+    kept.reserve(in_use.size());
+    for (const py::handle each : in_use) kept.push_back(py::reinterpret_borrow<py::object>(each));
+    const py::gil_scoped_release unlocked;
+    optimizer.run();
+}
+
+}  // namespace
+
+BoundParameter::BoundParameter(py::object param, std::string path, const py::sequence& slots,
+                               py::object average, py::object accumulator, const RuleKernels& rule)
+    : param_((check_parameter(param, path), std::move(param))),
+      average_(std::move(average)),
+      accumulator_(std::move(accumulator)),
+      path_(std::move(path)),
+      order_(View(param_)),
+      data_(View(param_).data()),
+      dtype_(View(param_).dtype()) {
+    const View view(param_);
+    for (int axis = 0; axis < view.ndim(); ++axis) {
+        extents_.push_back(view.extent(axis));
+        strides_.push_back(view.stride(axis));
+    }
+    for (int s = 0; s < rule.slot_count; ++s) {
+        const py::object slot = slots[static_cast<std::size_t>(s)];
+        slot_names_.emplace_back(rule.slots[s].name);
+        if (!slot.is_none())
+            check_state(slot, view, what(rule.slots[s].name));
+        else if (!rule.slots[s].optional)
+            throw py::type_error(what(rule.slots[s].name) + ": expected an array, got None");
+        slots_.push_back(slot);
+    }
+    if (!average_.is_none()) check_state(average_, view, what("average"));
+    if (!accumulator_.is_none()) check_state(accumulator_, view, what("accumulator"));
+}
+
+std::string BoundParameter::what(const char* of) const {
+    return std::string(of) + " of " + path_;
+}
+
+Array BoundParameter::array() {
+    stream_strides_.clear();
+    stream_strides_.reserve(slots_.size() + 3);
+    const auto stream = [&](const py::object& object) {
+        if (object.is_none()) return Stream{};
+        return order_.stream(View(object), stream_strides_.emplace_back());
+    };
+    Array array;
+    array.shape = order_.shape;
+    array.size = View(param_).size();
+    array.dtype = dtype_;
+    array.param = stream(param_);
+    array.average = stream(average_);
+    array.accumulator = stream(accumulator_);
+    for (std::size_t s = 0; s < slots_.size(); ++s) array.slots[s] = stream(slots_[s]);
+    return array;
+}
+
+void BoundParameter::add_to(Memory& memory) const {
+    memory.add(param_, path_);
+    for (std::size_t s = 0; s < slots_.size(); ++s)
+        if (!slots_[s].is_none()) memory.add(slots_[s], what(slot_names_[s].c_str()));
+    if (!average_.is_none()) memory.add(average_, what("average"));
+    if (!accumulator_.is_none()) memory.add(accumulator_, what("accumulator"));
+}
+
+void BoundParameter::check_unchanged() const {
+    const View now(param_);
+    bool same = now.data() == data_ && now.ndim() == static_cast<int>(extents_.size()) &&
+                now.is_native() && now.is_floating() && now.dtype() == dtype_;
+    for (int axis = 0; same && axis < now.ndim(); ++axis)
+        same = now.extent(axis) == extents_[static_cast<std::size_t>(axis)] &&
+               now.stride(axis) == strides_[static_cast<std::size_t>(axis)];
+    if (!same)
+        throw py::value_error(path_ +
+                              ": expected the array as it was bound, got one that was "
+                              "resized, reshaped or moved since; bind again with build");
+    if (!now.has_flag(py::detail::npy_api::NPY_ARRAY_WRITEABLE_))
+        throw py::value_error(path_ +
+                              ": expected an array to update in place, got one that was "
+                              "made read-only since it was bound");
+}
+
+Stream BoundParameter::gradient(py::handle object, const Memory& memory) {
+    if (object.is_none()) return {};
+    if (extents_.empty() && is_number(object)) {
+        number_ = py::cast<double>(object);
+        return {reinterpret_cast<char*>(&number_), Dtype::float64, nullptr};
+    }
+    check_gradient(object, View(param_), path_);
+    const View view(object);
+    const Bounds bounds = view.bounds();
+    if (bounds.low != checked_gradient_.low || bounds.high != checked_gradient_.high) {
+        memory.check_apart(object, bounds, "gradient for " + path_);
+        checked_gradient_ = bounds;
+    }
+    return order_.stream(view, gradient_strides_);
+}
+
+Bound::Bound(const std::string& rule, const Tree& tree, const py::list& slots,
+             const py::list& averages, const py::list& accumulators)
+    : tree_(tree), optimizer_(rule_named(rule), {}) {
+    parameters_.reserve(tree_.leaves.size());
+    for (std::size_t k = 0; k < tree_.leaves.size(); ++k) {
+        parameters_.emplace_back(tree_.leaves[k], tree_.paths[k], slots[k], averages[k],
+                                 accumulators[k], optimizer_.rule());
+        parameters_[k].add_to(memory_);
+        optimizer_.arrays.push_back(parameters_[k].array());
+        elements_ += optimizer_.arrays[k].size;
+    }
+    memory_.check_disjoint();
+    streams_.resize(parameters_.size());
+}
+
+void Bound::check_idle() const {
+    if (busy_) throw std::runtime_error("this optimizer is in the middle of a step");
+}
+
+void Bound::set_groups(const py::list& groups, const std::vector<std::size_t>& of_leaves) {
+    std::vector<py::object> schedules;
+    std::vector<Group> converted;
+    for (const py::handle each : groups) {
+        const auto [rate, l2, weight_decay, clipnorm, clipvalue, maximize, own] =
+            each.cast<std::tuple<py::object, double, double, std::optional<double>,
+                                 std::optional<double>, bool, std::vector<double>>>();
+        Group group;
+        const bool is_schedule = PyCallable_Check(rate.ptr()) != 0;
+        schedules.push_back(is_schedule ? rate : py::object());
+        if (!is_schedule) group.learning_rate = rate.cast<double>();
+        group.l2 = l2;
+        group.weight_decay = weight_decay;
+        group.clipnorm = clipnorm.value_or(no_clipping);
+        group.clipvalue = clipvalue.value_or(no_clipping);
+        group.maximize = maximize;
+        std::copy(own.begin(), own.end(), group.own.begin());
+        converted.push_back(group);
+    }
+    check_idle();
+    schedules_ = std::move(schedules);
+    optimizer_.groups = std::move(converted);
+    for (std::size_t k = 0; k < of_leaves.size(); ++k) optimizer_.arrays[k].group = of_leaves[k];
+}
+
+void Bound::set_options(double loss_scale_factor, std::optional<double> global_clipnorm,
+                        bool skip_nonfinite, std::int64_t accumulation_steps, double ema_momentum,
+                        std::int64_t ema_overwrite_frequency) {
+    check_idle();
+    optimizer_.options = {loss_scale_factor,  global_clipnorm, skip_nonfinite,
+                          accumulation_steps, ema_momentum,    ema_overwrite_frequency};
+}
+
+void Bound::ask_schedules() {
+    for (std::size_t k = 0; k < schedules_.size(); ++k) {
+        if (!schedules_[k]) continue;
+        const py::object answer = schedules_[k](optimizer_.iterations);
+        const double rate = PyFloat_AsDouble(answer.ptr());
+        if (rate == -1 && PyErr_Occurred()) {
+            PyErr_Clear();
+            throw py::type_error("learning_rate: expected the schedule to return a float, got " +
+                                 std::string(py::repr(answer)));
+        }
+        if (!(rate >= 0) || std::isinf(rate))
+            throw py::value_error(
+                "learning_rate: expected the schedule to return a finite number >= 0, got " +
+                std::string(py::repr(answer)));
+        optimizer_.groups[k].learning_rate = rate;
+    }
+}
+
+void Bound::gather_gradients(py::handle gradients) {
+    tree_.check_unchanged();
+    tree_.match(gradients, found_);
+    for (std::size_t k = 0; k < parameters_.size(); ++k) {
+        parameters_[k].check_unchanged();
+        streams_[k] = parameters_[k].gradient(found_[k], memory_);
+    }
+}
+
+void Bound::step(py::handle gradients) {
+    const Busy busy(busy_);
+    if (optimizer_.updates()) ask_schedules();
+    gather_gradients(gradients);
+    optimizer_.prepare(streams_);
+    run(optimizer_, elements_, found_);
+}
+
+py::tuple Bound::counters() const {
+    py::list steps, in_window;
+    for (const Array& array : optimizer_.arrays) {
+        steps.append(array.steps);
+        in_window.append(array.in_window);
+    }
+    return py::make_tuple(optimizer_.iterations, optimizer_.skipped_steps, optimizer_.window, steps,
+                          in_window);
+}
+
+void Bound::set_counters(std::int64_t iterations, std::int64_t skipped_steps, std::int64_t window,
+                         const std::vector<std::int64_t>& steps,
+                         const std::vector<bool>& in_window) {
+    check_idle();
+    optimizer_.iterations = iterations;
+    optimizer_.skipped_steps = skipped_steps;
+    optimizer_.window = window;
+    for (std::size_t k = 0; k < optimizer_.arrays.size(); ++k) {
+        optimizer_.arrays[k].steps = steps[k];
+        optimizer_.arrays[k].in_window = in_window[k];
+    }
+}
+
+void update_arrays(const std::string& name, const py::object& param, const py::object& grad,
+                   const py::tuple& slots, std::int64_t step, double learning_rate,
+                   const std::vector<double>& own) {
+    const RuleKernels& rule = rule_named(name);
+    BoundParameter parameter(param, "param", slots, py::none(), py::none(), rule);
+    Memory memory;
+    parameter.add_to(memory);
+    memory.check_disjoint();
+    const std::vector<Stream> gradients{parameter.gradient(grad, memory)};
+    Optimizer optimizer(rule, {parameter.array()});
+    optimizer.arrays[0].steps = step - 1;
+    Group& group = optimizer.groups.emplace_back();
+    group.learning_rate = learning_rate;
+    std::copy(own.begin(), own.end(), group.own.begin());
+    optimizer.prepare(gradients);
+    run(optimizer, optimizer.arrays[0].size, {param, grad});
+}
+
+}  // namespace instep::bindings

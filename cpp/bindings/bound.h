@@ -1,0 +1,95 @@
+// An engine optimizer together with the Python arrays that it updates.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <atomic>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bindings/arrays.h"
+#include "bindings/memory.h"
+#include "bindings/tree.h"
+#include "engine/optimizer.h"
+
+namespace instep::bindings {
+
+/// A parameter as it was bound: what must not have changed since, and how its memory is visited.
+class BoundParameter {
+public:
+    /// `slots` in the rule's order, None where unused; average and accumulator may be None.
+    BoundParameter(py::object param, std::string path, const py::sequence& slots,
+                   py::object average, py::object accumulator, const RuleKernels& rule);
+
+    /// For the engine; points into this object, wherever it moves.
+    Array array();
+    /// Adds all of its arrays.
+    void add_to(Memory& memory) const;
+    /// Raises ValueError where the array was resized, moved or made read-only.
+    void check_unchanged() const;
+    /// A gradient as a stream, or an empty one for None; raises where it can't be read. The stream
+    /// holds until the next call.
+    Stream gradient(py::handle object, const Memory& memory);
+
+private:
+    std::string what(const char* of) const;
+
+    py::object param_, average_, accumulator_;
+    std::vector<py::object> slots_;
+    std::vector<std::string> slot_names_;
+    std::string path_;
+    Order order_;
+    const char* data_;
+    std::vector<py::ssize_t> extents_, strides_;
+    Dtype dtype_;
+    std::vector<std::vector<std::ptrdiff_t>> stream_strides_;
+    std::vector<std::ptrdiff_t> gradient_strides_;
+    double number_ = 0;              ///< the gradient of a 0-d array, given as a number
+    Bounds checked_gradient_{0, 0};  ///< bounds found apart from all of our memory
+};
+
+class Bound {
+public:
+    Bound(const std::string& rule, const Tree& tree, const py::list& slots,
+          const py::list& averages, const py::list& accumulators);
+
+    /// One tuple per group: learning rate or schedule, l2, weight_decay, clipnorm, clipvalue,
+    /// maximize, the rule's own numbers; then the group of each leaf.
+    void set_groups(const py::list& groups, const std::vector<std::size_t>& of_leaves);
+    void set_options(double loss_scale_factor, std::optional<double> global_clipnorm,
+                     bool skip_nonfinite, std::int64_t accumulation_steps, double ema_momentum,
+                     std::int64_t ema_overwrite_frequency);
+
+    void step(py::handle gradients);
+
+    /// Counters as (iterations, skipped_steps, window, steps of each leaf, in_window of each leaf).
+    py::tuple counters() const;
+    void set_counters(std::int64_t iterations, std::int64_t skipped_steps, std::int64_t window,
+                      const std::vector<std::int64_t>& steps, const std::vector<bool>& in_window);
+    /// Raises RuntimeError while a step runs.
+    void check_idle() const;
+
+    const Optimizer& optimizer() const { return optimizer_; }
+
+private:
+    void ask_schedules();
+    void gather_gradients(py::handle gradients);
+
+    Tree tree_;
+    std::vector<BoundParameter> parameters_;
+    Memory memory_;
+    Optimizer optimizer_;
+    std::vector<py::object> schedules_;  ///< of each group; null where its rate is a number
+    std::vector<py::handle> found_;      ///< gradients of the step under way
+    std::vector<Stream> streams_;
+    std::size_t elements_ = 0;
+    std::atomic<bool> busy_{false};
+};
+
+/// One update of bare arrays; see instep.kernels.
+void update_arrays(const std::string& rule, const py::object& param, const py::object& grad,
+                   const py::tuple& slots, std::int64_t step, double learning_rate,
+                   const std::vector<double>& own);
+
+}  // namespace instep::bindings

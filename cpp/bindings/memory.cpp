@@ -1,0 +1,64 @@
+#include "bindings/memory.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace instep::bindings {
+namespace {
+
+/// NumPy's exact answer; a question that it finds too hard counts as yes.
+bool share_bytes(py::handle a, py::handle b) {
+    constexpr int max_work = 1000000;
+    try {
+        return py::module_::import("numpy")
+            .attr("shares_memory")(a, b, py::arg("max_work") = max_work)
+            .cast<bool>();
+    } catch (py::error_already_set& error) {
+        if (!error.matches(PyExc_RuntimeError)) throw;
+        return true;
+    }
+}
+
+bool same_view(const View& a, const View& b) {
+    if (a.data() != b.data() || !a.same_shape(b) || a.dtype() != b.dtype()) return false;
+    for (int axis = 0; axis < a.ndim(); ++axis)
+        if (a.stride(axis) != b.stride(axis)) return false;
+    return true;
+}
+
+}  // namespace
+
+void Memory::add(py::handle array, std::string name) {
+    const Bounds bounds = View(array).bounds();
+    if (bounds.low < bounds.high) ranges_.push_back({bounds, array, std::move(name)});
+}
+
+void Memory::check_disjoint() {
+    std::stable_sort(ranges_.begin(), ranges_.end(),
+                     [](const Range& a, const Range& b) { return a.bounds.low < b.bounds.low; });
+    std::uintptr_t highest = 0;
+    for (std::size_t k = 0; k < ranges_.size(); ++k) {
+        const Range& range = ranges_[k];
+        for (std::size_t j = k; j-- > 0 && ranges_[j].highest > range.bounds.low;) {
+            const Range& other = ranges_[j];
+            if (other.bounds.high <= range.bounds.low || !share_bytes(other.array, range.array))
+                continue;
+            if (same_view(View(other.array), View(range.array)))
+                throw py::value_error(range.name + " is the same array as " + other.name +
+                                      ": pass a shared array once, with the sum of its gradients");
+            throw py::value_error(range.name + " shares memory with " + other.name);
+        }
+        highest = ranges_[k].highest = std::max(highest, range.bounds.high);
+    }
+}
+
+void Memory::check_apart(py::handle array, const Bounds& bounds, const std::string& what) const {
+    auto at = std::lower_bound(
+        ranges_.begin(), ranges_.end(), bounds.high,
+        [](const Range& range, std::uintptr_t high) { return range.bounds.low < high; });
+    while (at != ranges_.begin() && (--at)->highest > bounds.low)
+        if (at->bounds.high > bounds.low && share_bytes(at->array, array))
+            throw py::value_error(what + " shares memory with " + at->name);
+}
+
+}  // namespace instep::bindings

@@ -1,0 +1,83 @@
+// The extension module instep._core.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "bindings/bound.h"
+#include "bindings/tree.h"
+#include "engine/dispatch.h"
+#include "engine/threads.h"
+
+namespace instep::bindings {
+namespace {
+
+/// What Python needs to know of a rule: its slots as (name, optional) and its hyperparameters.
+py::dict rules() {
+    py::dict result;
+    const Level& here = level();
+    for (int k = 0; k < here.rule_count; ++k) {
+        const RuleKernels& rule = here.rules[k];
+        py::list slots, names;
+        for (int s = 0; s < rule.slot_count; ++s)
+            slots.append(py::make_tuple(rule.slots[s].name, rule.slots[s].optional));
+        for (int h = 0; h < rule.hyperparameter_count; ++h) names.append(rule.hyperparameters[h]);
+        result[rule.name] = py::make_tuple(py::tuple(slots), py::tuple(names));
+    }
+    return result;
+}
+
+py::dict build_info() {
+    py::dict info;
+    info["version"] = INSTEP_VERSION;
+    info["compiler"] = INSTEP_COMPILER;
+    info["threading"] = threading_layer();
+    info["isa_built"] = built_levels();
+    info["isa"] = level().name;
+    return info;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, module) {
+    try {
+        level();
+    } catch (const std::runtime_error& error) {
+        throw py::import_error(error.what());
+    }
+    py::class_<Tree>(module, "Tree")
+        .def(py::init<const py::object&, const py::object&>(), py::arg("params"),
+             py::arg("group_type"))
+        .def_readonly("leaves", &Tree::leaves)
+        .def_readonly("paths", &Tree::paths)
+        .def_readonly("groups", &Tree::groups)
+        .def("unflatten",
+             static_cast<py::object (Tree::*)(const py::list&) const>(&Tree::unflatten),
+             py::arg("values"));
+    py::class_<Bound>(module, "Bound")
+        .def(py::init<const std::string&, const Tree&, const py::list&, const py::list&,
+                      const py::list&>(),
+             py::arg("rule"), py::arg("tree"), py::arg("slots"), py::arg("averages"),
+             py::arg("accumulators"))
+        .def("set_groups", &Bound::set_groups, py::arg("groups"), py::arg("of_leaves"))
+        .def("set_options", &Bound::set_options, py::arg("loss_scale_factor"),
+             py::arg("global_clipnorm"), py::arg("skip_nonfinite"), py::arg("accumulation_steps"),
+             py::arg("ema_momentum"), py::arg("ema_overwrite_frequency"))
+        .def("step", &Bound::step, py::arg("grads"))
+        .def("check_idle", &Bound::check_idle)
+        .def("counters", &Bound::counters)
+        .def("set_counters", &Bound::set_counters, py::arg("iterations"), py::arg("skipped_steps"),
+             py::arg("window"), py::arg("steps"), py::arg("in_window"))
+        .def_property_readonly("iterations",
+                               [](const Bound& bound) { return bound.optimizer().iterations; })
+        .def_property_readonly("skipped_steps",
+                               [](const Bound& bound) { return bound.optimizer().skipped_steps; })
+        .def_property_readonly("grad_norm",
+                               [](const Bound& bound) { return bound.optimizer().grad_norm; });
+    module.def("update", &update_arrays, py::arg("rule"), py::arg("param"), py::arg("grad"),
+               py::arg("slots"), py::arg("step"), py::arg("learning_rate"), py::arg("own"));
+    module.def("rules", &rules);
+    module.def("build_info", &build_info);
+    module.def("num_threads", &num_threads);
+    module.def("set_num_threads", &set_num_threads, py::arg("count"));
+}
+
+}  // namespace instep::bindings

@@ -1,0 +1,51 @@
+// Nested lists, tuples and dicts of arrays: their leaves, paths and groups, and whether they still
+// are what they were.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <string>
+#include <vector>
+
+namespace instep::bindings {
+
+namespace py = pybind11;
+
+class Tree {
+public:
+    /// Walks `params`, dicts in sorted key order. Objects of `group_type` stand for the sub-tree in
+    /// their attribute `params`. Raises TypeError or ValueError where something else is found.
+    Tree(const py::object& params, const py::object& group_type);
+
+    std::vector<py::object> leaves;
+    std::vector<std::string> paths;  ///< of the leaves, such as "params['encoder'][2]"
+    std::vector<py::tuple> groups;   ///< around each leaf, outermost first
+
+    /// The structure without groups, with these objects as leaves.
+    py::object unflatten(const py::list& values) const;
+    /// Raises ValueError where a container holds something else than when the tree was made.
+    void check_unchanged() const;
+    /// The leaves of a structure like this one, where list and tuple count as the same; borrowed.
+    /// Raises TypeError or ValueError where it differs.
+    void match(py::handle gradients, std::vector<py::handle>& leaves) const;
+
+private:
+    enum class Kind { leaf, list, tuple, dict, group };
+    struct Node {
+        Kind kind;
+        py::object object;
+        std::string path;
+        std::vector<py::object> keys;  ///< of a dict, in the order of the children
+        std::vector<Node> children;
+    };
+
+    Node build(const py::object& object, const std::string& path, const py::tuple& around,
+               const py::object& group_type, int depth);
+    py::object unflatten(const Node& node, const py::list& values, std::size_t& next) const;
+    static void check_unchanged(const Node& node);
+    static void match(const Node& node, py::handle gradients, std::vector<py::handle>& leaves);
+
+    Node root_;
+};
+
+}  // namespace instep::bindings

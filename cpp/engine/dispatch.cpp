@@ -1,0 +1,86 @@
+#include "engine/dispatch.h"
+
+#include <cstdlib>
+#include <stdexcept>
+
+#if defined(INSTEP_X86_LEVELS)
+#include <cpuid.h>
+#endif
+
+namespace instep {
+namespace {
+
+struct Candidate {
+    const char* name;
+    const Level& (*level)();
+    bool supported;
+};
+
+#if defined(INSTEP_X86_LEVELS)
+/// LZCNT, MOVBE and F16C, which belong to x86-64-v3 and which not every compiler can be asked for.
+bool has_v3_rest() {
+    unsigned a, b, c, d;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_F16C) || !(c & bit_MOVBE)) return false;
+    return __get_cpuid(0x80000001, &a, &b, &c, &d) && (c & bit_LZCNT);
+}
+#endif
+
+std::vector<Candidate> candidates() {
+    std::vector<Candidate> all{{"baseline", baseline::level, true}};
+#if defined(INSTEP_X86_LEVELS)
+    __builtin_cpu_init();
+    const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
+                    has_v3_rest();
+    const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                    __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                    __builtin_cpu_supports("avx512vl");
+    all.push_back({"avx2", avx2::level, v3});
+    all.push_back({"avx512", avx512::level, v4});
+#endif
+    return all;
+}
+
+const Level& choose() {
+    const char* const wanted = std::getenv("INSTEP_ISA");
+    const Candidate* best = nullptr;
+    std::string names;
+    const std::vector<Candidate> all = candidates();
+    for (const Candidate& each : all) {
+        names += (names.empty() ? "" : ", ") + std::string(each.name);
+        if (!wanted || !*wanted) {
+            if (each.supported) best = &each;
+        } else if (std::string(wanted) == each.name) {
+            if (!each.supported)
+                throw std::runtime_error("INSTEP_ISA=" + std::string(wanted) +
+                                         ": this processor does not have these instructions");
+            best = &each;
+        }
+    }
+    if (!best)
+        throw std::runtime_error("INSTEP_ISA=" + std::string(wanted) +
+                                 " is not an instruction set of this build; it has " + names);
+    return best->level();
+}
+
+}  // namespace
+
+const Level& level() {
+    static const Level& chosen = choose();
+    return chosen;
+}
+
+std::vector<std::string> built_levels() {
+    std::vector<std::string> names;
+    for (const Candidate& each : candidates()) names.emplace_back(each.name);
+    return names;
+}
+
+const RuleKernels* find_rule(const std::string& name) {
+    const Level& here = level();
+    for (int k = 0; k < here.rule_count; ++k)
+        if (name == here.rules[k].name) return &here.rules[k];
+    return nullptr;
+}
+
+}  // namespace instep

@@ -1,0 +1,104 @@
+// All kernels of one instruction-set level. Compiled once per level, with its flags and with
+// INSTEP_LEVEL set to its name; exports nothing but the level's table.
+#include "engine/sums.h"
+#include "engine/update.h"
+#include "rules/table.h"
+
+namespace instep::INSTEP_LEVEL {
+namespace {
+
+/// Leaves the parameter as it is.
+template <class T>
+struct Rest {
+    static constexpr auto slots = state();
+    static constexpr auto hyperparameters = names();
+
+    explicit Rest(const StepNumbers&) {}
+    template <class V>
+    INSTEP_INLINE void operator()(V&, V) const {}
+};
+
+/// Sums gradients; `parameter` is the accumulator.
+template <class T>
+struct Accumulate {
+    static constexpr auto slots = state();
+    static constexpr auto hyperparameters = names("first");
+
+    bool first;
+
+    explicit Accumulate(const StepNumbers& now) : first(now.own[0] != 0) {}
+    template <class V>
+    INSTEP_INLINE void operator()(V& sum, V g) const {
+        sum = first ? g : sum + g;
+    }
+};
+
+template <template <class> class Rule, class T>
+void prepare(double learning_rate, std::int64_t step, const double* own, Coefficients* to) {
+    static_assert(sizeof(Rule<T>) <= sizeof(Coefficients) && alignof(Rule<T>) <= 16);
+    const Rule<T> rule(StepNumbers{learning_rate, step, own});
+    __builtin_memcpy(to, &rule, sizeof rule);
+}
+
+template <template <class> class Rule>
+constexpr unsigned required_slots() {
+    unsigned slots = 0;
+    for (int k = 0; k < Rule<float>::slots.count; ++k)
+        if (!Rule<float>::slots.item[k].optional) slots |= 1u << k;
+    return slots;
+}
+
+template <template <class> class Rule, unsigned slots>
+constexpr void add_update(RuleKernels& kernels) {
+    if constexpr ((slots & required_slots<Rule>()) == required_slots<Rule>()) {
+        kernels.update[int(Dtype::float32)][slots] = update<Rule, float, slots>;
+        kernels.update[int(Dtype::float64)][slots] = update<Rule, double, slots>;
+    }
+}
+
+template <template <class> class Rule, unsigned... slots>
+constexpr void add_updates(RuleKernels& kernels, std::integer_sequence<unsigned, slots...>) {
+    (add_update<Rule, slots>(kernels), ...);
+}
+
+template <template <class> class Rule>
+constexpr RuleKernels kernels_of(const char* name) {
+    constexpr auto slots = Rule<float>::slots;
+    constexpr auto hyperparameters = Rule<float>::hyperparameters;
+    static_assert(slots.count <= max_slots && hyperparameters.count <= max_hyperparameters);
+    RuleKernels kernels{};
+    kernels.name = name;
+    kernels.slot_count = slots.count;
+    for (int k = 0; k < slots.count; ++k)
+        kernels.slots[k] = {slots.item[k].name, slots.item[k].optional};
+    kernels.hyperparameter_count = hyperparameters.count;
+    for (int k = 0; k < hyperparameters.count; ++k)
+        kernels.hyperparameters[k] = hyperparameters.item[k];
+    kernels.prepare[int(Dtype::float32)] = prepare<Rule, float>;
+    kernels.prepare[int(Dtype::float64)] = prepare<Rule, double>;
+    add_updates<Rule>(kernels, std::make_integer_sequence<unsigned, 1u << slots.count>());
+    return kernels;
+}
+
+#define INSTEP_ROW(name, Rule) kernels_of<Rule>(name),
+constexpr RuleKernels rules[] = {INSTEP_RULES(INSTEP_ROW)};
+#undef INSTEP_ROW
+
+#define INSTEP_STRING(token) #token
+#define INSTEP_NAME(token) INSTEP_STRING(token)
+constexpr Level this_level{
+    INSTEP_NAME(INSTEP_LEVEL),
+    rules,
+    sizeof rules / sizeof rules[0],
+    kernels_of<Rest>("rest"),
+    kernels_of<Accumulate>("accumulate"),
+    {sum_of_squares<float>, sum_of_squares<double>},
+};
+
+}  // namespace
+
+const Level& level() {
+    return this_level;
+}
+
+}  // namespace instep::INSTEP_LEVEL

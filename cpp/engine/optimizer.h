@@ -1,0 +1,79 @@
+// An optimizer bound to arrays: their groups, clocks and accumulation window. Knows no Python.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "engine/step.h"
+
+namespace instep {
+
+/// What a group of parameter arrays has of its own.
+struct Group {
+    double learning_rate = 0, l2 = 0, weight_decay = 0;
+    double clipnorm = no_clipping, clipvalue = no_clipping;
+    bool maximize = false;
+    std::array<double, max_hyperparameters> own{};  ///< of the rule, in its order
+};
+
+/// What all groups share.
+struct Options {
+    double loss_scale_factor = 1;
+    std::optional<double> global_clipnorm;
+    bool skip_nonfinite = false;
+    std::int64_t accumulation_steps = 1;
+    double ema_momentum = 0;
+    std::int64_t ema_overwrite_frequency = 0;  ///< in updates; 0: never
+};
+
+/// One parameter array with its state.
+struct Array {
+    Shape shape;
+    std::size_t size = 0;
+    Dtype dtype = Dtype::float32;
+    Stream param, average, accumulator;
+    std::array<Stream, max_slots> slots;
+    std::size_t group = 0;
+
+    std::int64_t steps = 0;  ///< updates of this array
+    bool in_window = false;  ///< its accumulator holds gradients
+};
+
+class Optimizer {
+public:
+    Optimizer(const RuleKernels& rule, std::vector<Array> arrays);
+
+    std::vector<Array> arrays;
+    std::vector<Group> groups;
+    Options options;
+
+    std::int64_t iterations = 0, skipped_steps = 0;
+    std::int64_t window = 0;          ///< calls so far that await the update
+    std::optional<double> grad_norm;  ///< of the last update
+
+    const RuleKernels& rule() const { return rule_; }
+    /// Whether the next call updates, or only accumulates.
+    bool updates() const { return window + 1 >= options.accumulation_steps; }
+
+    /// Prepares a step with one gradient per array, without data where there is none. Can fail; has
+    /// changed nothing yet.
+    void prepare(const std::vector<Stream>& gradients);
+    /// Carries out the step prepared: arrays, state and counters. May run without Python's lock.
+    void run() noexcept;
+
+private:
+    Work work_of(const Array& array) const;
+    void prepare_accumulation(const std::vector<Stream>& gradients);
+    void prepare_update(const std::vector<Stream>& gradients);
+    const Coefficients* coefficients_of(const Array& array);
+
+    const RuleKernels& rule_;
+    Step step_;
+    std::vector<std::size_t> stepping_;  ///< the arrays that have a gradient in this step
+    std::vector<Coefficients> coefficients_;
+    Coefficients first_, further_;  ///< of the accumulating kernel
+};
+
+}  // namespace instep

@@ -1,0 +1,268 @@
+#include "engine/step.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "engine/dispatch.h"
+#include "engine/float_mode.h"
+#include "engine/threads.h"
+
+namespace instep {
+namespace {
+
+/// Elements that a thread takes at a time; sums are per block, so this fixes their bits.
+constexpr std::size_t block_elements = 16384;
+/// Elements that go through buffers at a time: those of all streams stay in the first-level cache.
+constexpr std::size_t tile_elements = 1024;
+
+constexpr unsigned bit(int stream) {
+    return 1u << stream;
+}
+constexpr unsigned gradient_streams = bit(grad_stream) | bit(accumulated_stream);
+constexpr unsigned all_streams = bit(stream_count) - 1;
+
+constexpr std::size_t rounded_up(std::size_t count) {
+    return (count + granule - 1) / granule * granule;
+}
+
+/// Calls kernel(block) for elements [start, start + count) of the streams in `used`, as often as it
+/// takes: directly on contiguous memory, through buffers for the rest. What the kernel changed in a
+/// buffer of a stream in `written` goes back.
+template <class Kernel>
+void for_each_tile(const Work& work, std::size_t start, std::size_t count, unsigned used,
+                   unsigned written, Kernel kernel) {
+    alignas(64) unsigned char buffers[stream_count][tile_elements * sizeof(double)];
+    const std::size_t item = itemsize(work.dtype);
+
+    unsigned direct = 0;
+    for (int s = 0; s < stream_count; ++s) {
+        if (!work.streams[s].data) used &= ~bit(s);
+        if (work.streams[s].contiguous() && work.streams[s].dtype == work.dtype) direct |= bit(s);
+    }
+    const auto tile = [&](std::size_t from, std::size_t length) {
+        const bool padded = length % granule != 0;
+        void* data[stream_count] = {};
+        for (int s = 0; s < stream_count; ++s) {
+            if (!(used & bit(s))) continue;
+            const Stream& stream = work.streams[s];
+            if ((direct & bit(s)) && !padded) {
+                data[s] = stream.data + from * item;
+                continue;
+            }
+            data[s] = buffers[s];
+            gather(*work.shape, stream, from, length, work.dtype, buffers[s]);
+            std::memset(buffers[s] + length * item, 0, (rounded_up(length) - length) * item);
+        }
+        Block block;
+        block.param = data[param_stream];
+        block.grad = data[grad_stream] ? data[grad_stream] : data[param_stream];
+        std::copy(data + first_slot, data + stream_count, block.slots);
+        block.average = data[average_stream];
+        block.accumulated = data[accumulated_stream];
+        block.count = rounded_up(length);
+        block.coefficients = work.coefficients;
+        block.around = &work.around;
+        kernel(block);
+        for (int s = 0; s < stream_count; ++s)
+            if ((used & written & bit(s)) && data[s] == buffers[s])
+                scatter(*work.shape, work.streams[s], from, length, buffers[s]);
+    };
+
+    const std::size_t whole = count - count % granule;
+    const std::size_t largest = (used & ~direct) ? tile_elements : std::max(whole, granule);
+    for (std::size_t done = 0; done < whole; done += largest)
+        tile(start + done, std::min(largest, whole - done));
+    if (whole < count) tile(start + whole, count - whole);
+}
+
+/// The gradients of one part of a step, as the caller gave them or as the rule will see them.
+struct Gradients {
+    const Work& work;
+    unsigned streams;
+    Around around;
+
+    Gradients(const Work& part, Step::Sum what) : work(part), streams(bit(grad_stream)) {
+        if (what == Step::Sum::raw) return;
+        streams |= bit(accumulated_stream);
+        around.unscale = part.around.unscale;
+    }
+    template <class Visit>
+    void for_each_block(std::size_t start, std::size_t count, Visit visit) const {
+        for_each_tile(work, start, count, streams, 0, [&](Block& block) {
+            block.around = &around;
+            visit(block);
+        });
+    }
+};
+
+/// The sum of squares in [start, start + count), added up in a fixed order.
+double squares(const Gradients& gradients, std::size_t start, std::size_t count) {
+    double lanes[granule] = {};
+    const auto add = level().sum_of_squares[static_cast<int>(gradients.work.dtype)];
+    gradients.for_each_block(start, count, [&](const Block& block) { add(block, lanes); });
+    for (std::size_t width = granule / 2; width > 0; width /= 2)
+        for (std::size_t k = 0; k < width; ++k) lanes[k] += lanes[k + width];
+    return lanes[0];
+}
+
+/// The 2-norm of numbers whose squares may overflow: two passes over `for_each`.
+template <class ForEach>
+double scaled_norm(ForEach for_each) {
+    double largest = 0, sum = 0;
+    for_each([&](double x) {
+        if (std::isnan(x) || std::abs(x) > largest) largest = std::abs(x);
+    });
+    if (largest == 0 || !std::isfinite(largest)) return largest;
+    for_each([&](double x) { sum += (x / largest) * (x / largest); });
+    return largest * std::sqrt(sum);
+}
+
+/// The 2-norm of gradients whose sum of squares is not finite, though they may be.
+double careful_norm(const Gradients& gradients) {
+    const bool single = gradients.work.dtype == Dtype::float32;
+    const auto at = [&](const void* data, std::size_t k) {
+        return single ? static_cast<double>(static_cast<const float*>(data)[k])
+                      : static_cast<const double*>(data)[k];
+    };
+    return scaled_norm([&](auto visit) {
+        gradients.for_each_block(0, gradients.work.size, [&](const Block& block) {
+            for (std::size_t k = 0; k < block.count; ++k)
+                visit(gradients.around.unscale * at(block.grad, k) +
+                      (block.accumulated ? at(block.accumulated, k) : 0));
+        });
+    });
+}
+
+}  // namespace
+
+void Step::reserve() {
+    starts_.clear();
+    blocks_ = elements_ = bytes_ = 0;
+    norms_wanted_ = wants_norm;
+    has_accumulated_ = skipped = false;
+    grad_norm = 0;
+    for (const Work& work : works) {
+        starts_.push_back({blocks_, elements_});
+        blocks_ += (work.size + block_elements - 1) / block_elements;
+        elements_ += work.size;
+        for (const Stream& stream : work.streams)
+            if (stream.data) bytes_ += work.size * itemsize(stream.dtype);
+        norms_wanted_ |= work.clipnorm != no_clipping;
+        has_accumulated_ |= work.streams[accumulated_stream].data != nullptr;
+    }
+    if (skip_nonfinite || norms_wanted_) {
+        block_sums_.assign(blocks_, 0);
+        norms_.assign(works.size(), 0);
+    }
+}
+
+void Step::run() noexcept {
+    const int threads = threads_for(bytes_);
+    if (threads == 1) return run_thread(0, 1);
+    const auto body = [](void* step, int thread, int team) {
+        static_cast<Step*>(step)->run_thread(thread, team);
+    };
+    parallel(threads, body, this);
+}
+
+/// One thread's share. Between passes over memory the first thread works alone.
+void Step::run_thread(int thread, int team) noexcept {
+    const FlushSubnormals flushing;
+    const auto alone = [&](auto action) {
+        if (team > 1) barrier();
+        if (thread == 0) action();
+        if (team > 1) barrier();
+    };
+    const bool norms_of_raw = norms_wanted_ && !has_accumulated_;
+    if (skip_nonfinite || norms_of_raw) {
+        add_squares(Sum::raw, thread, team);
+        alone([&] {
+            finish_norms(Sum::raw);
+            skipped = skip_nonfinite && !finite();
+            if (norms_of_raw) clip();
+        });
+        if (skipped) return;
+    }
+    if (norms_wanted_ && has_accumulated_) {
+        add_squares(Sum::accumulated, thread, team);
+        alone([&] {
+            finish_norms(Sum::accumulated);
+            clip();
+        });
+    }
+    update(thread, team);
+}
+
+/// Calls visit(work, block, start, count) for this thread's blocks: those that begin in its equal
+/// share of all elements.
+template <class Visit>
+void Step::for_each_block(int thread, int team, Visit visit) noexcept {
+    const auto share = [&](int t) {
+        return static_cast<std::size_t>(static_cast<double>(elements_) * t / team);
+    };
+    const std::size_t first = share(thread);
+    const std::size_t last = thread + 1 == team ? elements_ : share(thread + 1);
+    for (std::size_t k = 0; k < works.size(); ++k) {
+        const Start from = starts_[k];
+        if (from.element >= last) return;
+        const std::size_t size = works[k].size;
+        if (from.element + size <= first) continue;
+        const std::size_t skip = first > from.element ? first - from.element : 0;
+        std::size_t block = (skip + block_elements - 1) / block_elements;
+        for (; block * block_elements < size; ++block) {
+            const std::size_t start = block * block_elements;
+            if (from.element + start >= last) return;
+            visit(works[k], from.block + block, start, std::min(block_elements, size - start));
+        }
+    }
+}
+
+void Step::add_squares(Sum what, int thread, int team) noexcept {
+    for_each_block(thread, team,
+                   [&](const Work& work, std::size_t block, std::size_t start, std::size_t count) {
+                       if (work.streams[grad_stream].data)
+                           block_sums_[block] = squares(Gradients(work, what), start, count);
+                   });
+}
+
+/// From the sums of blocks to each part's norm.
+void Step::finish_norms(Sum what) noexcept {
+    for (std::size_t k = 0; k < works.size(); ++k) {
+        const std::size_t end = k + 1 < works.size() ? starts_[k + 1].block : blocks_;
+        double sum = 0;
+        for (std::size_t block = starts_[k].block; block < end; ++block) sum += block_sums_[block];
+        norms_[k] = std::isfinite(sum) ? std::sqrt(sum) : careful_norm(Gradients(works[k], what));
+    }
+}
+
+bool Step::finite() const noexcept {
+    for (std::size_t k = 0; k < works.size(); ++k)
+        if (works[k].raw_gradient && !std::isfinite(norms_[k])) return false;
+    return true;
+}
+
+/// Turns norms into a factor on each gradient, as Keras does: by c / max(norm, c).
+void Step::clip() noexcept {
+    for (std::size_t k = 0; k < works.size(); ++k) {
+        norms_[k] *= std::abs(works[k].around.scale);
+        Around& around = works[k].around;
+        if (norms_[k] > works[k].clipnorm) around.scale *= works[k].clipnorm / norms_[k];
+    }
+    if (!wants_norm) return;
+    grad_norm = scaled_norm([&](auto visit) {
+        for (const double norm : norms_) visit(norm);
+    });
+    if (!(grad_norm <= global_clipnorm))
+        for (Work& work : works) work.around.scale *= global_clipnorm / grad_norm;
+}
+
+void Step::update(int thread, int team) noexcept {
+    for_each_block(thread, team,
+                   [&](Work& work, std::size_t, std::size_t start, std::size_t count) {
+                       for_each_tile(work, start, count, all_streams,
+                                     all_streams & ~gradient_streams, work.update);
+                   });
+}
+
+}  // namespace instep

@@ -1,0 +1,41 @@
+// Arrays of any layout as streams of elements, and their way through small buffers.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "engine/kernels.h"
+
+namespace instep {
+
+/// The axes of an array in the order in which its elements are visited: outermost first.
+struct Shape {
+    std::vector<std::ptrdiff_t> extents;
+
+    std::size_t size() const {
+        std::size_t product = 1;
+        for (const std::ptrdiff_t extent : extents) product *= static_cast<std::size_t>(extent);
+        return product;
+    }
+};
+
+/// One array's memory, visited in the order of a Shape.
+struct Stream {
+    char* data = nullptr;  ///< null: there is no such array
+    Dtype dtype = Dtype::float32;
+    /// Bytes between neighbours along each axis of the shape; null where elements are contiguous
+    /// in the order in which they are visited.
+    const std::ptrdiff_t* strides = nullptr;
+
+    bool contiguous() const { return strides == nullptr; }
+};
+
+/// Copies elements [start, start + count) of a stream into contiguous memory of another dtype.
+void gather(const Shape& shape, const Stream& from, std::size_t start, std::size_t count, Dtype to,
+            void* buffer);
+
+/// Copies contiguous elements back; the buffer has the stream's dtype.
+void scatter(const Shape& shape, const Stream& to, std::size_t start, std::size_t count,
+             const void* buffer);
+
+}  // namespace instep

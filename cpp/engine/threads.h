@@ -1,0 +1,27 @@
+// How many threads work, and the parallel region.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+namespace instep {
+
+/// The most threads that a step uses: `set_num_threads`, else INSTEP_NUM_THREADS, else
+/// OMP_NUM_THREADS, else the processors that this process may run on.
+int num_threads();
+void set_num_threads(int count);
+
+/// Threads worth starting for a step over this many bytes; 1 in a forked child, whose OpenMP
+/// runtime would hang.
+int threads_for(std::size_t bytes);
+
+/// Runs body(context, thread, team) on up to `threads` threads at once, `team` of them in fact, and
+/// returns when all have.
+void parallel(int threads, void (*body)(void* context, int thread, int team), void* context);
+/// Inside `parallel` with a team of more than one: waits for all of them.
+void barrier();
+
+/// "OpenMP 201511", or "none" in a build without it.
+std::string threading_layer();
+
+}  // namespace instep

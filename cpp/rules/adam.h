@@ -1,0 +1,38 @@
+#pragma once
+#include "rules/math.h"
+
+namespace instep::INSTEP_LEVEL {
+
+/// Adam: Kingma and Ba 2015, "Adam: a method for stochastic optimization", algorithm 1, with both
+/// bias corrections moved into two scalars (end of section 2):
+///     m_hat / (sqrt(v_hat) + epsilon) = sqrt(c2) / c1 * m / (sqrt(v) + epsilon * sqrt(c2)).
+/// With v_max, AMSGrad: Reddi, Kale and Kumar 2018, "On the convergence of Adam and beyond",
+/// algorithm 2, bias-corrected.
+template <class T>
+struct Adam {
+    static constexpr auto slots = state("m", "v", optional("v_max"));
+    static constexpr auto hyperparameters = names("beta_1", "beta_2", "epsilon");
+
+    T rate, epsilon;
+    Decay<T> beta_1, beta_2;
+
+    explicit Adam(const StepNumbers& now) {
+        const auto& [b1, b2, epsilon_] = now.hyperparameters<3>();
+        const double c1 = 1 - power(b1, now.step), c2 = 1 - power(b2, now.step);
+        rate = now.learning_rate * sqrt(c2) / c1;
+        epsilon = epsilon_ * sqrt(c2);
+        beta_1 = b1;
+        beta_2 = b2;
+    }
+
+    template <class V, class M>
+    INSTEP_INLINE void operator()(V& p, V g, V& m, V& v, M& v_max) const {
+        m = beta_1 * m + beta_1.complement * g;
+        v = beta_2 * v + beta_2.complement * (g * g);
+        V largest = v;
+        if constexpr (used<M>) largest = v_max = max(v_max, v);
+        p -= rate * m / (sqrt(largest) + epsilon);
+    }
+};
+
+}  // namespace instep::INSTEP_LEVEL

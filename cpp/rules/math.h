@@ -1,0 +1,109 @@
+// What rules need besides arithmetic: state slots, numbers of a step, decay rates, powers.
+//
+// Rules are templates over the dtype T and over the numbers V they compute with. They are compiled
+// once per instruction-set level, in a namespace of the level's name, so that the linker cannot mix
+// levels. No standard containers or algorithms: their instantiations would be shared.
+#pragma once
+
+#ifndef INSTEP_LEVEL
+#error "rules are compiled by engine/level.cpp, with INSTEP_LEVEL set to the level's name"
+#endif
+
+#include <cstdint>
+
+#if defined(__GNUC__)
+#define INSTEP_INLINE inline __attribute__((always_inline))
+#define INSTEP_INLINE_LAMBDA __attribute__((always_inline))
+#else
+#define INSTEP_INLINE inline
+#define INSTEP_INLINE_LAMBDA
+#endif
+
+namespace instep::INSTEP_LEVEL {
+
+/// A state array that a rule keeps for each parameter array.
+struct Slot {
+    const char* name;
+    bool optional = false;
+    constexpr Slot(const char* slot_name = "", bool is_optional = false)
+        : name(slot_name), optional(is_optional) {}
+};
+constexpr Slot optional(const char* name) {
+    return Slot(name, true);
+}
+
+template <class Item, int n>
+struct List {
+    static constexpr int count = n;
+    Item item[n > 0 ? n : 1];
+};
+/// The slots of a rule, in the order of its arguments.
+template <class... S>
+constexpr List<Slot, sizeof...(S)> state(S... slots) {
+    return {{Slot(slots)...}};
+}
+/// The names of a rule's hyperparameters, in the order in which it is told them.
+template <class... S>
+constexpr List<const char*, sizeof...(S)> names(S... strings) {
+    return {{strings...}};
+}
+
+/// Stands in a rule's argument list for an optional slot that the configuration does not use.
+struct Unused {};
+template <class V>
+inline constexpr bool used = true;
+template <>
+inline constexpr bool used<Unused> = false;
+
+/// What a rule is told once per array and step, in double precision.
+struct StepNumbers {
+    double learning_rate;
+    std::int64_t step;  ///< 1 for the array's first update
+    const double* own;  ///< the rule's hyperparameters, in the order of its `names`
+
+    template <int count>
+    const double (&hyperparameters() const)[count] {
+        return *reinterpret_cast<const double (*)[count]>(own);
+    }
+};
+
+/// x**n by repeated multiplication: the same bits on every processor, unlike a library's pow.
+inline double power(double x, std::int64_t n) {
+    double result = 1;
+    for (; n > 0; n >>= 1, x *= x)
+        if (n & 1) result *= x;
+    return result;
+}
+
+inline double sqrt(double x) {
+    return __builtin_sqrt(x);
+}
+
+/// rate * x, kept as a rounded product and the small rest that rounding the rate to T left out.
+template <class V>
+struct Decayed {
+    V high, low;
+    friend INSTEP_INLINE V operator+(Decayed a, V b) { return a.high + (a.low + b); }
+};
+
+/// A decay rate such as beta_2 = 0.999. Rounded to float32 alone, its distance from 1 would be off
+/// by 1e-5, and every long average with it. `high` is rounded down, so that `low` is positive and
+/// an infinite x stays infinite.
+template <class T>
+struct Decay {
+    T high, low;
+    T complement;  ///< 1 - rate
+
+    Decay() = default;
+    Decay(double rate)
+        : high(static_cast<T>(rate * (1 - 0x1p-23))),
+          low(static_cast<T>(rate - static_cast<double>(high))),
+          complement(static_cast<T>(1 - rate)) {}
+
+    template <class V>
+    friend INSTEP_INLINE Decayed<V> operator*(const Decay& rate, V x) {
+        return {V(rate.high) * x, V(rate.low) * x};
+    }
+};
+
+}  // namespace instep::INSTEP_LEVEL

@@ -1,0 +1,77 @@
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Array = NDArray[np.floating[Any]]
+_Numbers = tuple[
+    float | Callable[[int], float],
+    float,
+    float,
+    float | None,
+    float | None,
+    bool,
+    Sequence[float],
+]
+
+class Tree:
+    def __init__(self, params: object, group_type: type) -> None: ...
+    @property
+    def leaves(self) -> list[_Array]: ...
+    @property
+    def paths(self) -> list[str]: ...
+    @property
+    def groups(self) -> list[tuple[Any, ...]]: ...
+    def unflatten(self, values: list[Any]) -> Any: ...
+
+class Bound:
+    def __init__(
+        self,
+        rule: str,
+        tree: Tree,
+        slots: list[list[_Array | None]],
+        averages: list[_Array | None],
+        accumulators: list[_Array | None],
+    ) -> None: ...
+    def set_groups(self, groups: list[_Numbers], of_leaves: list[int]) -> None: ...
+    def set_options(
+        self,
+        loss_scale_factor: float,
+        global_clipnorm: float | None,
+        skip_nonfinite: bool,
+        accumulation_steps: int,
+        ema_momentum: float,
+        ema_overwrite_frequency: int,
+    ) -> None: ...
+    def step(self, grads: object) -> None: ...
+    def check_idle(self) -> None: ...
+    def counters(self) -> tuple[int, int, int, list[int], list[bool]]: ...
+    def set_counters(
+        self,
+        iterations: int,
+        skipped_steps: int,
+        window: int,
+        steps: list[int],
+        in_window: list[bool],
+    ) -> None: ...
+    @property
+    def iterations(self) -> int: ...
+    @property
+    def skipped_steps(self) -> int: ...
+    @property
+    def grad_norm(self) -> float | None: ...
+
+def update(
+    rule: str,
+    param: object,
+    grad: object,
+    slots: Sequence[object],
+    step: int,
+    learning_rate: float,
+    own: Sequence[float],
+) -> None: ...
+def rules() -> dict[str, tuple[tuple[tuple[str, bool], ...], tuple[str, ...]]]: ...
+def build_info() -> dict[str, Any]: ...
+def num_threads() -> int: ...
+def set_num_threads(count: int) -> None: ...

@@ -1,0 +1,435 @@
+"""What all optimizers share: binding, stepping, hyperparameters, state."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
+
+import numpy as np
+
+from instep import _state
+from instep._binding import GROUP_OPTIONS, Binding, Values, effective
+from instep._hyperparameters import (
+    Count,
+    Flag,
+    Frequency,
+    Hyperparameter,
+    Limit,
+    Number,
+    Rate,
+    Schedule,
+    non_negative,
+)
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+CLIPPINGS = ("clipvalue", "clipnorm", "global_clipnorm")
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments that every optimizer takes besides its own; see `Optimizer`."""
+
+    l2: float | None
+    weight_decay: float | None
+    clipvalue: float | None
+    clipnorm: float | None
+    global_clipnorm: float | None
+    maximize: bool | None
+    loss_scale_factor: float | None
+    skip_nonfinite: bool | None
+    use_ema: bool | None
+    ema_momentum: float | None
+    ema_overwrite_frequency: int | None
+    gradient_accumulation_steps: int | None
+    convention: str
+    state_dtype: None
+
+
+class Optimizer:
+    """Base of all optimizers.
+
+    Parameters
+    ----------
+    params : ndarray or nesting of list, tuple and dict, optional
+        The arrays to update, float32 or float64 of any shape. They are updated in place. Without
+        them the optimizer is unbound until `build` or the first `apply_gradients`.
+    learning_rate : float or schedule, optional
+        A schedule is any callable from the 0-based index of the update to a float.
+    l2 : float, optional
+        Coupled decay: the gradient becomes ``g + l2 * p`` before the rule sees it.
+    weight_decay : float, optional
+        Decoupled decay: ``p -= learning_rate * weight_decay * p`` before the rule.
+    clipvalue, clipnorm, global_clipnorm : float, optional
+        Clip the gradient by element, by each array's 2-norm, by the 2-norm over all arrays. At
+        most one of them.
+    maximize : bool, optional
+        Ascend instead of descend.
+    loss_scale_factor : float, optional
+        Gradients are divided by it.
+    skip_nonfinite : bool, optional
+        A call in which any gradient holds an inf or NaN changes nothing but `skipped_steps`.
+    use_ema : bool, optional
+        Keep an exponential moving average of the parameters in `averages`.
+    ema_momentum : float, optional
+        How much of the average stays at each update; 0.99 by default.
+    ema_overwrite_frequency : int, optional
+        After each so many updates the parameters become their averages.
+    gradient_accumulation_steps : int, optional
+        So many calls make one update, with the mean of their gradients.
+    convention : str, optional
+        Whose defaults and formula the rule follows: "paper".
+    state_dtype : None, optional
+        Reserved: state has the dtype of its parameter.
+
+    Notes
+    -----
+    One step, in order: check everything; `skip_nonfinite` on the raw gradients; unscale;
+    accumulate; `grad_norm`; clip; `maximize`; `l2`; `weight_decay`; rule; average; overwrite.
+    """
+
+    _rule: ClassVar[str]
+    """The name of the kernel function."""
+    _conventions: ClassVar[Mapping[str, Mapping[str, Any]]]
+    """For each convention the defaults of hyperparameters, and switches of the formula."""
+    _optional_slots: ClassVar[Mapping[str, str]] = {}
+    """Slots that exist where a hyperparameter is neither 0 nor False."""
+    _initial_state: ClassVar[Mapping[str, str]] = {}
+    """Slots that start at a hyperparameter's value instead of 0."""
+
+    learning_rate = Rate()
+    l2 = non_negative(0.0)
+    weight_decay = non_negative(0.0)
+    clipvalue = Limit()
+    clipnorm = Limit()
+    global_clipnorm = Limit()
+    maximize = Flag(False)
+    loss_scale_factor = Number(1.0, above=0)
+    skip_nonfinite = Flag(False)
+    use_ema = Flag(False)
+    ema_momentum = Number(0.99, at_least=0, at_most=1)
+    ema_overwrite_frequency = Frequency()
+    gradient_accumulation_steps = Count(1)
+
+    def __init__(
+        self,
+        params: Any,
+        options: Options,
+        **own: float | Schedule | None,
+    ) -> None:
+        if isinstance(params, (numbers.Number, np.generic)):
+            raise TypeError(
+                f"params: expected arrays, got the number {params!r}; "
+                f"did you mean learning_rate={params!r}?"
+            )
+        given = {**own, **options}
+        self._convention = _known_convention(type(self), given.pop("convention", "paper"))
+        if given.pop("state_dtype", None) is not None:
+            raise ValueError("state_dtype: expected None; state has the dtype of its parameter")
+        names = self._hyperparameters()
+        for name in given:
+            if name not in names:
+                raise TypeError(f"{type(self).__name__} has no hyperparameter {name!r}")
+        self._values = {name: self._checked(name, given.get(name)) for name in names}
+        self._check_together(self._values)
+        self._binding: Binding | None = None
+        if params is not None:
+            self._binding = Binding.new(self, params)
+
+    # Hyperparameters ----------------------------------------------------------------------------
+
+    @classmethod
+    def _hyperparameters(cls) -> dict[str, Hyperparameter[Any]]:
+        """Return every hyperparameter by name, the learning rate and the rule's own ones first."""
+        by_class = [vars(each) for each in cls.__mro__]
+        own = [v for each in by_class if each is not vars(Optimizer) for v in each.values()]
+        common = list(vars(Optimizer).values())
+        found = [v for v in [*own, *common] if isinstance(v, Hyperparameter)]
+        found.sort(key=lambda each: each.name != "learning_rate")
+        return {each.name: each for each in found}
+
+    @classmethod
+    def _own(cls) -> list[str]:
+        """Return the names of the rule's own hyperparameters."""
+        common = Optimizer._hyperparameters()
+        return [name for name in cls._hyperparameters() if name not in common]
+
+    def _checked(self, name: str, value: Any) -> Any:
+        """Return a hyperparameter's value checked, or for None its default."""
+        hyperparameter = self._hyperparameters()[name]
+        if value is None:
+            value = self._conventions[self._convention].get(name, hyperparameter.default)
+            if value is None and name == "learning_rate":
+                raise TypeError(
+                    f"learning_rate: expected a number or a schedule; convention "
+                    f"{self._convention!r} has no default for {type(self).__name__}"
+                )
+        return hyperparameter.check(value)
+
+    def _check_together(self, values: Values) -> None:
+        """Raise ValueError for values that exclude each other; rules add their own."""
+        clippings = [name for name in CLIPPINGS if values[name] is not None]
+        if len(clippings) > 1:
+            raise ValueError(f"{clippings[0]}: expected at most one clipping, got {clippings}")
+
+    def _assign(self, name: str, value: Any) -> None:
+        values = {**self._values, name: self._checked(name, value)}
+        self._check_together(values)
+        binding = self._binding
+        if binding is not None:
+            binding.core.check_idle()
+            if name == "gradient_accumulation_steps" and binding.core.counters()[2]:
+                raise ValueError(
+                    "gradient_accumulation_steps: expected no change in the middle of a window"
+                )
+            binding = binding.configured(self, values)
+        self._values, self._binding = values, binding
+
+    @property
+    def convention(self) -> str:
+        """Whose defaults and formula the rule follows."""
+        return self._convention
+
+    @property
+    def config(self) -> Values:
+        """Every hyperparameter in force, by name."""
+        return {**self._values, "convention": self._convention}
+
+    @property
+    def current_learning_rate(self) -> float:
+        """The learning rate of the next update, as a number."""
+        rate = self.learning_rate
+        return float(rate(self.iterations)) if callable(rate) else rate
+
+    @property
+    def groups(self) -> list[Values]:
+        """The groups, the default one first: each a dict of its hyperparameters and `params`.
+
+        `params` is the list of the group's arrays.
+        """
+        binding = self._binding
+        names = [*self._own(), *GROUP_OPTIONS]
+        overrides: list[Values] = [{}] if binding is None else binding.overrides
+        result: list[Values] = []
+        for override in overrides:
+            values = effective(self._values, override)
+            result.append({"params": [], **{name: values[name] for name in names}})
+        if binding is not None:
+            for leaf, group in zip(binding.tree.leaves, binding.of_leaves, strict=True):
+                result[group]["params"].append(leaf)
+        return result
+
+    # Stepping -----------------------------------------------------------------------------------
+
+    def build(self, params: Any) -> None:
+        """Bind to arrays, or rebind to others and keep the state.
+
+        Parameters
+        ----------
+        params : ndarray or nesting of list, tuple and dict
+            On a bound optimizer: arrays of equal structure, shapes and dtypes as the bound ones.
+            Where the new structure has no groups, those of the old one stay.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an array cannot be updated in place, or on a bound optimizer differs from the one
+            whose state it would take over. Nothing has changed then.
+        """
+        if self._binding is None:
+            self._binding = Binding.new(self, params)
+        else:
+            self._binding.core.check_idle()
+            self._binding = self._binding.moved(self, params)
+
+    def step(self, grads: Any) -> None:
+        """Update all parameters and their state in place.
+
+        Parameters
+        ----------
+        grads : ndarray or nesting of list, tuple and dict
+            The gradients, in the structure of the parameters (list and tuple count as the same).
+            float32 or float64, whatever the parameter's dtype; of the parameter's shape, any
+            strides; a float will do for a 0-d parameter. None for an array means that it has no
+            gradient in this step.
+
+        Raises
+        ------
+        RuntimeError
+            If the optimizer is unbound, or in the middle of a step.
+        TypeError, ValueError
+            If anything is wrong with a gradient, a parameter or the answer of a schedule. The
+            message names the parameter by its path. Nothing has changed then.
+        """
+        if self._binding is None:
+            raise self._unbound("step")
+        self._binding.core.step(grads)
+
+    def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Any]]) -> None:
+        """Update variables with their gradients; binds the optimizer at the first call.
+
+        Parameters
+        ----------
+        grads_and_vars : iterable of (gradient, variable)
+            Later calls may name the arrays in any order and leave some out. They are matched by
+            memory, shape and strides.
+
+        Raises
+        ------
+        ValueError
+            If a variable is repeated or not among the bound ones.
+        TypeError, RuntimeError
+            As for `step`.
+        """
+        pairs = [_pair(k, each) for k, each in enumerate(grads_and_vars)]
+        if self._binding is not None:
+            return self.step(self._binding.aligned(pairs))
+        if not pairs:
+            raise ValueError("grads_and_vars: expected at least one (gradient, variable), got none")
+        self.build([variable for _, variable in pairs])
+        try:
+            self.step([grad for grad, _ in pairs])
+        except BaseException:
+            self._binding = None
+            raise
+
+    def _unbound(self, what: str) -> RuntimeError:
+        return RuntimeError(f"{what}: this optimizer has no parameters yet; call build(params)")
+
+    # State --------------------------------------------------------------------------------------
+
+    @property
+    def params(self) -> Any:
+        """The bound structure, without groups; None if unbound."""
+        if self._binding is None:
+            return None
+        tree = self._binding.tree
+        if any(tree.groups):
+            return tree.unflatten(tree.leaves)
+        return self._binding.params
+
+    @property
+    def iterations(self) -> int:
+        """How many updates there were."""
+        return 0 if self._binding is None else self._binding.core.iterations
+
+    @property
+    def skipped_steps(self) -> int:
+        """How many calls were skipped because of a gradient that was not finite."""
+        return 0 if self._binding is None else self._binding.core.skipped_steps
+
+    @property
+    def grad_norm(self) -> float | None:
+        """The 2-norm of the last update's gradients over all arrays, with `global_clipnorm`."""
+        if self._binding is None or self.global_clipnorm is None:
+            return None
+        return self._binding.core.grad_norm
+
+    @property
+    def state(self) -> Any:
+        """State in the structure of the parameters: for each a dict of live arrays by slot name.
+
+        Under "step" stands the number of the array's own updates.
+        """
+        if self._binding is None:
+            raise self._unbound("state")
+        binding = self._binding
+        steps = binding.core.counters()[3]
+        leaves = [{**slots, "step": t} for slots, t in zip(binding.slots, steps, strict=True)]
+        return binding.tree.unflatten(leaves)
+
+    @property
+    def averages(self) -> Any:
+        """Moving averages in the structure of the parameters, live; None without `use_ema`.
+
+        Before the first update they equal the parameters.
+        """
+        if self._binding is None:
+            raise self._unbound("averages")
+        if not self.use_ema:
+            return None
+        return self._binding.tree.unflatten(self._binding.averages)
+
+    def state_dict(self) -> Values:
+        """Return everything that training needs to go on, as plain dicts, numbers and copies.
+
+        Not part of it: the parameters, and schedules.
+        """
+        if self._binding is None:
+            raise self._unbound("state_dict")
+        return _state.dump(self, self._binding)
+
+    def load_state_dict(self, d: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned; schedules stay as they are.
+
+        Raises
+        ------
+        RuntimeError
+            If the optimizer is unbound.
+        TypeError, ValueError
+            If the state is of another rule, convention or structure, has a number where this
+            optimizer has a schedule or the other way round, or lacks anything. Nothing has changed
+            then.
+        """
+        if self._binding is None:
+            raise self._unbound("load_state_dict")
+        self._binding.core.check_idle()
+        self._values, self._binding = _state.load(self, self._binding, d)
+
+    def __getstate__(self) -> Values:
+        state: Values = {"convention": self._convention, "values": self._values}
+        if self._binding is not None:
+            state["params"] = self._binding.params
+            state["state"] = self.state_dict()
+        return state
+
+    def __setstate__(self, state: Values) -> None:
+        self._convention, self._values = state["convention"], state["values"]
+        self._binding = None
+        if "params" in state:
+            self._binding = Binding.new(self, state["params"])
+            self.load_state_dict(state["state"])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        from copy import deepcopy
+
+        copy = type(self).__new__(type(self))
+        memo[id(self)] = copy
+        copy.__setstate__(deepcopy(self.__getstate__(), memo))
+        return copy
+
+    def __repr__(self) -> str:
+        defaults = self._hyperparameters()
+        shown = {
+            name: value
+            for name, value in self._values.items()
+            if name == "learning_rate"
+            or name in self._own()
+            or value != self._conventions[self._convention].get(name, defaults[name].default)
+        }
+        parts = [f"{name}={value!r}" for name, value in shown.items()]
+        parts.append(f"convention={self._convention!r}")
+        if self._binding is None:
+            size = "unbound"
+        else:
+            leaves = self._binding.tree.leaves
+            parameters = sum(leaf.size for leaf in leaves)
+            size = f"{len(leaves):,} arrays, {parameters:,} parameters"
+        return f"<{type(self).__name__}({', '.join(parts)}): {size}>"
+
+
+def _known_convention(cls: type[Optimizer], convention: Any) -> str:
+    """Return the convention's name; raise ValueError where the rule does not have it."""
+    if convention not in cls._conventions:
+        raise ValueError(
+            f"convention: expected one that {cls.__name__} has "
+            f"({', '.join(map(repr, cls._conventions))}), got {convention!r}"
+        )
+    return str(convention)
+
+
+def _pair(position: int, pair: Any) -> tuple[Any, Any]:
+    """Return a (gradient, variable) pair; raise TypeError for anything else."""
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise TypeError(f"grads_and_vars[{position}]: expected (gradient, variable), got {pair!r}")
+    return pair[0], pair[1]

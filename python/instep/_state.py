@@ -1,0 +1,180 @@
+"""State as plain dicts, and back with every check before the first change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from instep._binding import Binding, Values
+from instep._memory import Array
+
+if TYPE_CHECKING:
+    from instep._optimizer import Optimizer
+
+FORMAT = 1
+SCHEDULE = "schedule"
+"""Stands for a schedule, which is code and not part of the state."""
+
+
+def dump(optimizer: Optimizer, binding: Binding) -> Values:
+    """Return the state of an optimizer; see `Optimizer.state_dict`."""
+    iterations, skipped_steps, window, steps, in_window = binding.core.counters()
+    arrays = {}
+    for k, path in enumerate(binding.tree.paths):
+        arrays[path] = {
+            "group": binding.of_leaves[k],
+            "step": steps[k],
+            "in_window": in_window[k],
+            **{name: array.copy() for name, array in _arrays_of(binding, k).items()},
+        }
+    return {
+        "format": FORMAT,
+        "rule": type(optimizer).__name__,
+        "convention": optimizer.convention,
+        "hyperparameters": _plain(optimizer._values),
+        "groups": [_plain(override) for override in binding.overrides],
+        "iterations": iterations,
+        "skipped_steps": skipped_steps,
+        "window": window,
+        "arrays": arrays,
+    }
+
+
+def load(optimizer: Optimizer, binding: Binding, d: Any) -> tuple[Values, Binding]:
+    """Put a state into a binding's arrays, or into those of a new one that has other slots.
+
+    Returns the hyperparameters and the binding to go on with. On an error nothing has changed.
+    """
+    state = _mapping(d, "state")
+    _expect(state, "format", FORMAT)
+    _expect(state, "rule", type(optimizer).__name__)
+    _expect(state, "convention", optimizer.convention)
+
+    values = _numbers(optimizer, _entry(state, "hyperparameters", "state"), optimizer._values)
+    optimizer._check_together(values)
+    groups = _entry(state, "groups", "state")
+    if not isinstance(groups, (list, tuple)) or len(groups) != len(binding.overrides):
+        raise ValueError(
+            f"state['groups']: expected the {len(binding.overrides)} groups of this optimizer, "
+            f"got {groups!r}"
+        )
+    overrides = [
+        _numbers(optimizer, group, override)
+        for group, override in zip(groups, binding.overrides, strict=True)
+    ]
+    counters = {name: _count(state, name, "state") for name in ("iterations", "skipped_steps")}
+    window = _count(state, "window", "state")
+    if window and window >= values["gradient_accumulation_steps"]:
+        raise ValueError(f"state['window']: expected less than a whole window, got {window}")
+
+    target = Binding(
+        optimizer, binding.params, binding.tree, values, overrides, binding.of_leaves, binding
+    )
+    arrays = _mapping(_entry(state, "arrays", "state"), "state['arrays']")
+    if sorted(arrays) != sorted(binding.tree.paths):
+        raise ValueError(
+            f"state['arrays']: expected {sorted(binding.tree.paths)}, got {sorted(arrays)}"
+        )
+    steps, in_window, copies = [], [], []
+    for k, path in enumerate(binding.tree.paths):
+        what = f"state['arrays'][{path!r}]"
+        entry = _mapping(arrays[path], what)
+        _expect(entry, "group", binding.of_leaves[k], what)
+        steps.append(_count(entry, "step", what))
+        in_window.append(bool(_count(entry, "in_window", what)))
+        if in_window[k] and not window:
+            raise ValueError(f"{what}['in_window']: expected False outside of a window, got True")
+        here = _arrays_of(target, k)
+        unknown = set(entry) - {"group", "step", "in_window", *here}
+        if unknown:
+            raise ValueError(f"{what}: expected no {sorted(unknown)}")
+        copies += [(array, _array(entry, name, array, what)) for name, array in here.items()]
+
+    for to, source in copies:
+        to[...] = source
+    target.core.set_counters(
+        counters["iterations"], counters["skipped_steps"], window, steps, in_window
+    )
+    return values, target
+
+
+def _arrays_of(binding: Binding, k: int) -> dict[str, Array]:
+    """Return all arrays of state that the k-th parameter has, by name."""
+    arrays = dict(binding.slots[k])
+    if binding.averages:
+        arrays["average"] = binding.averages[k]
+    if binding.accumulators:
+        arrays["accumulator_of_gradients"] = binding.accumulators[k]
+    return arrays
+
+
+def _plain(values: Mapping[str, Any]) -> Values:
+    """Return hyperparameters without what is None; schedules by their placeholder."""
+    return {
+        name: SCHEDULE if callable(value) else value
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def _numbers(optimizer: Optimizer, given: Any, here: Values) -> Values:
+    """Return saved hyperparameters checked, with this optimizer's schedules."""
+    result: Values = {}
+    saved = _mapping(given, "state['hyperparameters']")
+    known = optimizer._hyperparameters()
+    for name, value in saved.items():
+        if name not in known:
+            raise ValueError(f"state['hyperparameters']: expected no {name!r}")
+        if (value == SCHEDULE if isinstance(value, str) else False) != callable(here.get(name)):
+            raise ValueError(
+                f"{name}: expected {'a schedule' if callable(here.get(name)) else 'a number'} "
+                f"as in this optimizer, got {value!r} in the state"
+            )
+        result[name] = here[name] if callable(here.get(name)) else known[name].check(value)
+    for name, value in here.items():
+        if name not in result:
+            if value is not None and known[name].default is not None:
+                raise ValueError(f"state['hyperparameters']: expected {name!r}, got none")
+            result[name] = known[name].check(None)
+    return result
+
+
+def _mapping(value: Any, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{what}: expected a dict, got {type(value).__name__}")
+    return value
+
+
+def _entry(mapping: Mapping[str, Any], key: str, what: str) -> Any:
+    if key not in mapping:
+        raise ValueError(f"{what}: expected an entry {key!r}, got {sorted(map(str, mapping))}")
+    return mapping[key]
+
+
+def _expect(mapping: Mapping[str, Any], key: str, expected: object, what: str = "state") -> None:
+    given = _entry(mapping, key, what)
+    if given != expected:
+        raise ValueError(f"{what}[{key!r}]: expected {expected!r}, got {given!r}")
+
+
+def _count(mapping: Mapping[str, Any], key: str, what: str) -> int:
+    value = _entry(mapping, key, what)
+    if not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{what}[{key!r}]: expected a whole number, got {value!r}")
+    if not 0 <= value < 2**63:
+        raise ValueError(f"{what}[{key!r}]: expected a whole number >= 0, got {value!r}")
+    return int(value)
+
+
+def _array(mapping: Mapping[str, Any], key: str, like: Array, what: str) -> Array:
+    value = _entry(mapping, key, what)
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{what}[{key!r}]: expected an array, got {type(value).__name__}")
+    if value.shape != like.shape or value.dtype != like.dtype:
+        raise ValueError(
+            f"{what}[{key!r}]: expected a {like.dtype} array of shape {like.shape}, "
+            f"got a {value.dtype} array of shape {value.shape}"
+        )
+    return value

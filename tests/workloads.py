@@ -1,0 +1,166 @@
+"""Steps whose results are compared bit by bit between threads, instruction sets and layouts.
+
+Run as a script, this prints the hashes of all results as JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from math import isqrt
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from references import REFERENCES, Configuration
+
+import instep
+
+Floats: TypeAlias = NDArray[np.floating[Any]]
+Shape: TypeAlias = tuple[int, int]
+Layout: TypeAlias = Callable[[Shape, str], Floats]
+Results: TypeAlias = dict[str, dict[str, dict[str, str]]]
+
+STEPS = 4
+TILE = 1024
+BLOCK = 16384
+TAILS = [*range(131), *(TILE + i for i in (-1, 0, 1)), *(BLOCK + i for i in (-1, 0, 1))]
+SIZES = [*TAILS, 2 * BLOCK - 1, 2 * BLOCK + 1, 100_003, 300_000]
+
+
+def contiguous(shape: Shape, dtype: str) -> Floats:
+    """Allocate as NumPy does by default."""
+    return np.empty(shape, dtype)
+
+
+def offset(shape: Shape, dtype: str) -> Floats:
+    """Allocate one element behind where NumPy's memory starts."""
+    return np.empty(shape[0] * shape[1] + 1, dtype)[1:].reshape(shape)
+
+
+def strided(shape: Shape, dtype: str) -> Floats:
+    """Allocate with a gap behind each element."""
+    return np.empty((shape[0], 2 * shape[1]), dtype)[:, ::2]
+
+
+def reversed_axes(shape: Shape, dtype: str) -> Floats:
+    """Allocate with negative strides."""
+    return np.empty(shape, dtype)[::-1, ::-1]
+
+
+def fortran(shape: Shape, dtype: str) -> Floats:
+    """Allocate column by column."""
+    return np.empty(shape, dtype, order="F")
+
+
+# The layouts of the parameters and of the gradients.
+LAYOUTS: Mapping[str, tuple[Layout, Layout]] = {
+    "contiguous": (contiguous, contiguous),
+    "offset": (offset, offset),
+    "offset gradients": (contiguous, offset),
+    "strided": (strided, strided),
+    "strided gradients": (contiguous, strided),
+    "reversed": (reversed_axes, reversed_axes),
+    "fortran": (fortran, fortran),
+    "fortran gradients": (contiguous, fortran),
+}
+# Norms depend on the order of the elements in memory.
+NORMS = {"clipnorm", "global_clipnorm"}
+ALIGNMENTS = ["contiguous", "offset", "offset gradients"]
+
+OPTIONS: Sequence[Configuration] = [
+    {
+        "l2": 0.01,
+        "maximize": True,
+        "clipvalue": 0.5,
+        "use_ema": True,
+        "ema_momentum": 0.9,
+        "ema_overwrite_frequency": 3,
+    },
+    {"weight_decay": 0.1, "loss_scale_factor": 3.0, "clipnorm": 0.5, "skip_nonfinite": True},
+    {"l2": 0.01, "global_clipnorm": 0.5, "gradient_accumulation_steps": 2},
+]
+
+
+@cache
+def numbers(size: int, seed: int) -> Floats:
+    """Draw numbers in a shape as near to a square as the size allows."""
+    rows = max((n for n in range(1, isqrt(size) + 1) if size % n == 0), default=1)
+    return np.random.default_rng([seed, size]).standard_normal((rows, size // rows))
+
+
+def place(size: int, seed: int, layout: Layout, dtype: str) -> Floats:
+    """Write the numbers of a size and a seed into a layout."""
+    values = numbers(size, seed)
+    array = layout((values.shape[0], values.shape[1]), dtype)
+    array[...] = values
+    return array
+
+
+@cache
+def gradient(size: int, step: int, layout: Layout, dtype: str) -> Floats:
+    """Return the gradient of a step."""
+    array = place(size, step, layout, dtype)
+    array.flags.writeable = False
+    return array
+
+
+@dataclass(frozen=True)
+class Case:
+    """A rule, the keywords of its class, and the types of parameters and gradients."""
+
+    rule: str
+    configuration: Configuration
+    dtypes: tuple[str, str]
+
+    @property
+    def layouts(self) -> Iterable[str]:
+        """The layouts that must give the same bits."""
+        return ALIGNMENTS if NORMS & self.configuration.keys() else LAYOUTS
+
+    def train(self, layout: str) -> dict[str, str]:
+        """Take some steps with an array of each size; hash what each and its state became.
+
+        The hash is over the elements in their logical order.
+        """
+        param_layout, grad_layout = LAYOUTS[layout]
+        param_dtype, grad_dtype = self.dtypes
+        sizes = SIZES if layout == "contiguous" else TAILS
+        params = [place(size, 0, param_layout, param_dtype) for size in sizes]
+        optimizer = getattr(instep, self.rule)(params, **self.configuration)
+        for step in range(1, STEPS + 1):
+            optimizer.step([gradient(size, step, grad_layout, grad_dtype) for size in sizes])
+        averages = optimizer.averages if "use_ema" in self.configuration else params
+        hashes = {}
+        for size, param, state, mean in zip(sizes, params, optimizer.state, averages, strict=True):
+            slots = [value for slot, value in state.items() if slot != "step"]
+            content = b"".join(array.tobytes() for array in [param, *slots, mean])
+            hashes[str(size)] = hashlib.sha256(content).hexdigest()
+        return hashes
+
+
+CASES = [
+    *(
+        Case(rule, configuration, (dtype, dtype))
+        for rule, reference in REFERENCES.items()
+        for configuration in [*reference.configurations, *OPTIONS]
+        for dtype in ("float32", "float64")
+    ),
+    *(
+        Case(rule, {}, dtypes)
+        for rule in REFERENCES
+        for dtypes in [("float32", "float64"), ("float64", "float32")]
+    ),
+]
+
+
+def results() -> Results:
+    """Return the hashes of every case by layout and size."""
+    return {str(case): {layout: case.train(layout) for layout in case.layouts} for case in CASES}
+
+
+if __name__ == "__main__":
+    print(json.dumps(results()))
