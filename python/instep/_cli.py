@@ -42,7 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     demo.add_argument("--plot", type=_png, metavar="FILE.png", help="draw the loss curves")
     demo.add_argument("--epochs", type=_positive, metavar="N", default=20, help="default: 20")
     demo.add_argument("--seed", type=_natural, metavar="S", default=0, help="default: 0")
-    demo.add_argument("--optimizers", nargs="+", metavar="NAME", help="train these instead of all")
+    demo.add_argument(
+        "--optimizers",
+        nargs="+",
+        metavar="NAME",
+        help="train only these; an unknown name lists the known",
+    )
 
     arguments = parser.parse_args(argv)
     status: int = arguments.run(arguments)

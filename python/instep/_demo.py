@@ -394,6 +394,6 @@ def _draw(histories: Mapping[str, Sequence[Epoch]], path: Path) -> None:
     axes.set_title("Handwritten digits, a 64-128-10 network")
     axes.grid(which="both", alpha=0.2)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     figure.legend(loc="outside right upper", frameon=False)
     figure.savefig(path)

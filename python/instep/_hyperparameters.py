@@ -129,9 +129,10 @@ class Count(Hyperparameter[int]):
         """Return the value as an int; see `Hyperparameter.check`."""
         if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
             raise TypeError(f"{self.name}: expected a whole number, got {value!r}")
-        if not 1 <= value < 2**63:
+        count = int(value)
+        if not 1 <= count < 2**63:
             raise ValueError(f"{self.name}: expected a whole number >= 1, got {value!r}")
-        return int(value)
+        return count
 
 
 class Frequency(Hyperparameter["int | None"]):

@@ -29,14 +29,16 @@ def zeros_like(param: Array, place: int, places: int) -> Array:
         Which of how many arrays this is beside the parameter, from 1.
     """
     if param.nbytes < _SMALL:
-        return np.zeros_like(param, subok=False)
+        small: Array = np.zeros_like(param, subok=False)
+        return small
     buffer = np.zeros(param.nbytes + _PAGE, np.uint8)
     distance = _PAGE // (places + 1) * place
     wanted = (param.ctypes.data + distance) // _LINE * _LINE
-    return np.ndarray(
+    placed: Array = np.ndarray(
         param.shape,
         param.dtype,
         buffer,
         offset=(wanted - buffer.ctypes.data) % _PAGE,
         strides=np.empty_like(param, subok=False).strides,
     )
+    return placed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 
@@ -21,8 +21,6 @@ from instep._hyperparameters import (
     Schedule,
     non_negative,
 )
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 CLIPPINGS = ("clipvalue", "clipnorm", "global_clipnorm")
 
@@ -389,14 +387,6 @@ class Optimizer:
         if "params" in state:
             self._binding = Binding.new(self, state["params"])
             self.load_state_dict(state["state"])
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        from copy import deepcopy
-
-        copy = type(self).__new__(type(self))
-        memo[id(self)] = copy
-        copy.__setstate__(deepcopy(self.__getstate__(), memo))
-        return copy
 
     def __repr__(self) -> str:
         defaults = self._hyperparameters()

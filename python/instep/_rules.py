@@ -49,8 +49,8 @@ class SGD(Optimizer):
     """
 
     _rule = "sgd"
-    _optional_slots = {"momentum": "momentum"}  # noqa: RUF012
-    _conventions = {"paper": {"learning_rate": 0.01}}  # noqa: RUF012
+    _optional_slots = {"momentum": "momentum"}
+    _conventions = {"paper": {"learning_rate": 0.01}}
 
     momentum = non_negative(0.0)
     dampening = Number(0.0)
@@ -117,8 +117,8 @@ class Adagrad(Optimizer):
     """
 
     _rule = "adagrad"
-    _initial_state = {"accumulator": "initial_accumulator_value"}  # noqa: RUF012
-    _conventions = {"paper": {"learning_rate": 0.01, "epsilon": 1e-10}}  # noqa: RUF012
+    _initial_state = {"accumulator": "initial_accumulator_value"}
+    _conventions = {"paper": {"learning_rate": 0.01, "epsilon": 1e-10}}
 
     initial_accumulator_value = non_negative(0.0)
     learning_rate_decay = non_negative(0.0)
@@ -181,8 +181,8 @@ class RMSprop(Optimizer):
     """
 
     _rule = "rmsprop"
-    _optional_slots = {"mean_gradient": "centered", "momentum": "momentum"}  # noqa: RUF012
-    _conventions = {"paper": {"learning_rate": 0.001, "rho": 0.9, "epsilon": 1e-7}}  # noqa: RUF012
+    _optional_slots = {"mean_gradient": "centered", "momentum": "momentum"}
+    _conventions = {"paper": {"learning_rate": 0.001, "rho": 0.9, "epsilon": 1e-7}}
 
     rho = decay_rate()
     momentum = non_negative(0.0)
@@ -241,7 +241,7 @@ class Adadelta(Optimizer):
     """
 
     _rule = "adadelta"
-    _conventions = {"paper": {"learning_rate": 1.0, "rho": 0.95, "epsilon": 1e-6}}  # noqa: RUF012
+    _conventions = {"paper": {"learning_rate": 1.0, "rho": 0.95, "epsilon": 1e-6}}
 
     rho = decay_rate()
     epsilon = non_negative()
@@ -293,8 +293,8 @@ class Adam(Optimizer):
     """
 
     _rule = "adam"
-    _optional_slots = {"v_max": "amsgrad"}  # noqa: RUF012
-    _conventions = {  # noqa: RUF012
+    _optional_slots = {"v_max": "amsgrad"}
+    _conventions = {
         "paper": {"learning_rate": 0.001, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8}
     }
 
@@ -336,4 +336,4 @@ class AdamW(Adam):
     its decay times the learning rate as in every framework.
     """
 
-    _conventions = {"paper": {**Adam._conventions["paper"], "weight_decay": 0.01}}  # noqa: RUF012
+    _conventions = {"paper": {**Adam._conventions["paper"], "weight_decay": 0.01}}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from instep import _core, _rules
 from instep._hyperparameters import Count
@@ -99,3 +99,7 @@ def _documenting_classes() -> dict[str, type[Optimizer]]:
 
 __all__ = sorted(_documenting_classes())
 globals().update({rule: _kernel(rule, cls) for rule, cls in _documenting_classes().items()})
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Kernel: ...
