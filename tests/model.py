@@ -142,11 +142,11 @@ class Model:
 
 
 def freeze(value: object) -> object:
-    """A copy of nested containers that compares bit for bit."""
+    """A copy of nested containers that compares bit for bit, without the order of dicts."""
     if isinstance(value, np.ndarray):
         return value.shape, value.dtype.str, value.tobytes()
     if isinstance(value, dict):
-        return [(key, freeze(item)) for key, item in value.items()]
+        return {repr(key): freeze(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [freeze(item) for item in value]
     return repr(value)

@@ -360,7 +360,7 @@ def test_unbound_optimizer_answers_the_rest() -> None:
     assert opt.learning_rate is decaying
     assert opt.current_learning_rate == 0.1
     assert opt.config["beta_1"] == 0.9
-    assert opt.groups[0].learning_rate is decaying
+    assert opt.groups[0]["learning_rate"] is decaying
     assert "Adam" in repr(opt)
     opt.beta_1 = 0.5
     assert opt.beta_1 == 0.5
@@ -553,10 +553,9 @@ def test_assigned_hyperparameters_act_like_constructed_ones(
     setattr(assigned, name, value)
     assert getattr(assigned, name) == value
     assert assigned.config[name] == value
-    g = np.array([1.0, -2.0])
     for opt in (assigned, constructed, default):
-        for _ in range(3):
-            opt.step(g)
+        for size in (1.0, 0.5, 4.0):
+            opt.step(np.array([size, -2.0]))
     assert p.tobytes() == q.tobytes()
     assert p.tobytes() != unchanged.tobytes()
 
@@ -627,7 +626,7 @@ def test_state_dtype_is_not_offered_yet(state_dtype: Any) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"momentum": 0.0}, {"momentum": 0.9, "dampening": 0.1}])
-def test_nesterov_needs_momentum_without_dampening(options: dict[str, float]) -> None:
+def test_nesterov_needs_momentum_without_dampening(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="nesterov"):
         instep.SGD(np.zeros(1), nesterov=True, **options)
     opt = instep.SGD(np.zeros(1), **options)
@@ -725,7 +724,7 @@ def test_loaded_state_continues_bit_for_bit(steps: int) -> None:
     other = a_rich_optimizer(copy.deepcopy(tree), 0)
     other.load_state_dict(pickle.loads(pickle.dumps(opt.state_dict())))
     other.build(copy.deepcopy(tree))
-    assert snapshot(other) == snapshot(opt)
+    assert freeze(other.state_dict()) == freeze(opt.state_dict())
     train(opt, 5, 8)
     train(other, 5, 8)
     assert snapshot(other) == snapshot(opt)
@@ -851,7 +850,7 @@ def test_loading_checks_every_entry_before_it_changes_any() -> None:
             assert snapshot(target) == before, (path, damage)
         saved = source.state_dict()
         del holder(saved, path)[path[-1]]
-        with pytest.raises(ValueError):  # noqa: PT011
+        with pytest.raises((TypeError, ValueError)):
             target.load_state_dict(saved)
         assert snapshot(target) == before, path
     target.load_state_dict(source.state_dict())
@@ -899,7 +898,7 @@ def test_a_copy_trains_on_bit_for_bit(clone: Callable[[Any], Any], steps: int) -
     assert snapshot(other) != before
     train(opt, 5, 9)
     assert snapshot(other) == snapshot(opt)
-    assert [group.learning_rate for group in other.groups] == [0.1, 0.3]
+    assert [group["learning_rate"] for group in other.groups] == [0.1, 0.3]
 
 
 @pytest.mark.parametrize("clone", [pickled, copy.deepcopy])
@@ -1068,11 +1067,11 @@ def test_number_of_threads() -> None:
 @pytest.mark.usefixtures("restored_threads")
 def test_threadpoolctl_sees_and_limits_the_pool() -> None:
     threadpoolctl = pytest.importorskip("threadpoolctl")
-    instep.set_num_threads(3)
-    assert 3 in [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
+    assert "openmp" in [pool["user_api"] for pool in threadpoolctl.threadpool_info()]
+    instep.set_num_threads(2)
     with threadpoolctl.threadpool_limits(1):
         assert instep.get_num_threads() == 1
-    assert instep.get_num_threads() == 3
+    assert instep.get_num_threads() == 2
 
 
 def python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -708,7 +708,7 @@ def test_groups_are_listed_with_the_default_first() -> None:
         ],
         learning_rate=1.0,
     )
-    assert [group.learning_rate for group in opt.groups] == [1.0, 2.0, 3.0]
+    assert [group["learning_rate"] for group in opt.groups] == [1.0, 2.0, 3.0]
     assert len(instep.SGD(np.zeros(1)).groups) == 1
 
 
@@ -720,4 +720,4 @@ def test_assigning_the_learning_rate_leaves_groups_with_their_own_alone() -> Non
     opt.learning_rate = 5.0
     opt.step([np.ones(1)] * 3)
     close([a[0], b[0], c[0]], [-5.0, -2.0, -5.0])
-    assert [group.learning_rate for group in opt.groups[:2]] == [5.0, 2.0]
+    assert [group["learning_rate"] for group in opt.groups[:2]] == [5.0, 2.0]

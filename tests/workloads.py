@@ -121,6 +121,11 @@ class Case:
         """The layouts that must give the same bits."""
         return ALIGNMENTS if NORMS & self.configuration.keys() else LAYOUTS
 
+    def sizes(self, layout: str) -> list[int]:
+        """Return the sizes of the arrays: all for one layout, or where they bear on each other."""
+        whole = layout == "contiguous" or "global_clipnorm" in self.configuration
+        return SIZES if whole else TAILS
+
     def train(self, layout: str) -> dict[str, str]:
         """Take some steps with an array of each size; hash what each and its state became.
 
@@ -128,16 +133,18 @@ class Case:
         """
         param_layout, grad_layout = LAYOUTS[layout]
         param_dtype, grad_dtype = self.dtypes
-        sizes = SIZES if layout == "contiguous" else TAILS
+        sizes = self.sizes(layout)
         params = [place(size, 0, param_layout, param_dtype) for size in sizes]
         optimizer = getattr(instep, self.rule)(params, **self.configuration)
         for step in range(1, STEPS + 1):
             optimizer.step([gradient(size, step, grad_layout, grad_dtype) for size in sizes])
-        averages = optimizer.averages if "use_ema" in self.configuration else params
         hashes = {}
-        for size, param, state, mean in zip(sizes, params, optimizer.state, averages, strict=True):
-            slots = [value for slot, value in state.items() if slot != "step"]
-            content = b"".join(array.tobytes() for array in [param, *slots, mean])
+        for index, size in enumerate(sizes):
+            state = optimizer.state[index]
+            arrays = [params[index], *(state[slot] for slot in state if slot != "step")]
+            if "use_ema" in self.configuration:
+                arrays.append(optimizer.averages[index])
+            content = b"".join(array.tobytes() for array in arrays)
             hashes[str(size)] = hashlib.sha256(content).hexdigest()
         return hashes
 

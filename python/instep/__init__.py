@@ -1,23 +1,10 @@
 """The optimizer step for NumPy, at memory speed."""
 
-from instep import kernels
-from instep._config import __version__, get_num_threads, set_num_threads, show_config
-from instep._group import Group
-from instep._optimizer import Optimizer
-from instep._rules import SGD, Adadelta, Adagrad, Adam, AdamW, RMSprop
-
-__all__ = [
-    "SGD",
-    "Adadelta",
-    "Adagrad",
-    "Adam",
-    "AdamW",
-    "Group",
-    "Optimizer",
-    "RMSprop",
-    "__version__",
-    "get_num_threads",
-    "kernels",
-    "set_num_threads",
-    "show_config",
-]
+from instep import kernels as kernels
+from instep._config import __version__ as __version__
+from instep._config import get_num_threads as get_num_threads
+from instep._config import set_num_threads as set_num_threads
+from instep._config import show_config as show_config
+from instep._group import Group as Group
+from instep._optimizer import Optimizer as Optimizer
+from instep._rules import *  # noqa: F403

@@ -337,3 +337,11 @@ class AdamW(Adam):
     """
 
     _conventions = {"paper": {**Adam._conventions["paper"], "weight_decay": 0.01}}
+
+
+# Assigned this way, type checkers see every class above without a list of them.
+globals()["__all__"] = [
+    name
+    for name, each in globals().items()
+    if isinstance(each, type) and issubclass(each, Optimizer) and each is not Optimizer
+]
