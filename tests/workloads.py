@@ -138,13 +138,13 @@ class Case:
         optimizer = getattr(instep, self.rule)(params, **self.configuration)
         for step in range(1, STEPS + 1):
             optimizer.step([gradient(size, step, grad_layout, grad_dtype) for size in sizes])
+        averages = optimizer.averages if "use_ema" in self.configuration else [()] * len(sizes)
         hashes = {}
-        for index, size in enumerate(sizes):
-            state = optimizer.state[index]
-            arrays = [params[index], *(state[slot] for slot in state if slot != "step")]
-            if "use_ema" in self.configuration:
-                arrays.append(optimizer.averages[index])
-            content = b"".join(array.tobytes() for array in arrays)
+        for size, param, state, average in zip(
+            sizes, params, optimizer.state, averages, strict=True
+        ):
+            slots = [value for slot, value in state.items() if slot != "step"]
+            content = b"".join(array.tobytes() for array in [param, *slots, *average])
             hashes[str(size)] = hashlib.sha256(content).hexdigest()
         return hashes
 
