@@ -2,7 +2,8 @@
 
 Every round times every contender once, in rotating order and in one process, so that noise from
 outside hits all of them alike: trust the ratios (medians over rounds) more than the times.
-"touch" is that limit: the same reads and writes as Adam's with one addition each (touch.cpp).
+That limit is the faster one of two loops with Adam's reads and writes and one addition for each
+array (touch.cpp): "touch" fetches ahead into the cache, "touch-plain" leaves it to the processor.
 
     python bench/peers.py [--threads 1 2] [--workloads NAME ...] [--peers NAME ...]
                           [--quick] [--json FILE]
@@ -91,14 +92,37 @@ WORKLOADS: dict[str, Sequence[Shape]] = {
 # Contenders
 
 
+def placed(grads: Sequence[Array], shift: int) -> list[Array]:
+    """Return new arrays of ones on cache lines, `shift` bytes after the gradients modulo a page.
+
+    A load whose low 12 bits match those of a recent store waits for it in vain.
+    """
+    offsets, end = [], 0
+    for g in grads:
+        end += (-(-g.ctypes.data // 64) * 64 + shift - end) % PAGE
+        offsets.append(end)
+        end += g.nbytes
+    memory = np.empty(end + PAGE, np.uint8)
+    page = memory[-memory.ctypes.data % PAGE :]
+    arrays = [page[o : o + g.nbytes].view(np.float32) for o, g in zip(offsets, grads, strict=True)]
+    for array in arrays:
+        array.fill(1)
+    return arrays
+
+
 class Gradients(list[Array]):
-    """The gradients of a workload, which all contenders share."""
+    """The gradients of a workload and what several contenders make of them."""
 
     @functools.cached_property
     def tensors(self) -> list[Any]:
-        """Their copies in PyTorch."""
+        """Copies in PyTorch."""
         torch = importlib.import_module("torch")
         return [torch.from_numpy(g).clone() for g in self]
+
+    @functools.cached_property
+    def touched(self) -> list[list[Array]]:
+        """Arrays to write in the place of p, m and v, each out of the others' way."""
+        return [placed(self, shift) for shift in (704, 2048, 3392)]
 
 
 @dataclass(frozen=True)
@@ -128,24 +152,6 @@ def ones_like(grads: Gradients) -> list[Array]:
 def zeros_like(grads: Gradients) -> list[Array]:
     """Return new state."""
     return [np.zeros_like(g) for g in grads]
-
-
-def placed(grads: Gradients, shift: int) -> list[Array]:
-    """Return new arrays of ones on cache lines, `shift` bytes after the gradients modulo a page.
-
-    A load whose low 12 bits match those of a recent store waits for it in vain.
-    """
-    offsets, end = [], 0
-    for g in grads:
-        end += (-(-g.ctypes.data // 64) * 64 + shift - end) % PAGE
-        offsets.append(end)
-        end += g.nbytes
-    memory = np.empty(end + PAGE, np.uint8)
-    page = memory[-memory.ctypes.data % PAGE :]
-    arrays = [page[o : o + g.nbytes].view(np.float32) for o, g in zip(offsets, grads, strict=True)]
-    for array in arrays:
-        array.fill(1)
-    return arrays
 
 
 @dataclass(frozen=True)
@@ -282,16 +288,16 @@ def touch_library() -> Path:
         return fresh.replace(library)
 
 
-def touch() -> Peer:
-    """Return the limit of the machine, with every stream placed out of the others' way."""
-    function = ctypes.CDLL(str(touch_library())).touch
+def touch(function_name: str) -> Peer:
+    """Return the limit of the machine: a function of touch.cpp."""
+    function = getattr(ctypes.CDLL(str(touch_library())), function_name)
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
     function.argtypes = [pointer, pointer, pointer, pointer, pointer, size, ctypes.c_int, size]
     function.restype = None
     threads = 1
 
     def bind(grads: Gradients) -> Contender:
-        params, ms, vs = (placed(grads, shift) for shift in (704, 2048, 3392))
+        params, ms, vs = grads.touched
         tables = [
             np.array([array.ctypes.data for array in arrays], np.uintp)
             for arrays in (params, grads, ms, vs)
@@ -302,7 +308,7 @@ def touch() -> Peer:
         def run(repeats: int) -> None:
             function(*pointers, len(grads), threads, repeats)
 
-        return Contender(run, [], memory=(params, ms, vs, tables))
+        return Contender(run, [], memory=(grads.touched, tables))
 
     def set_num_threads(count: int) -> None:
         nonlocal threads
@@ -317,9 +323,13 @@ PEERS: dict[str, Callable[[], Peer]] = {
     "torch-foreach": functools.partial(torch, "foreach"),
     "numpy": numpy,
     "numba": numba,
-    "touch": touch,
+    "touch": functools.partial(touch, "touch"),
+    "touch-plain": functools.partial(touch, "touch_plain"),
 }
-RATIOS = {"torch fused / instep": ("torch-fused", "instep"), "touch / instep": ("touch", "instep")}
+RATIOS = {  # of the fastest of some to another
+    "torch fused / instep": (("torch-fused",), "instep"),
+    "limit / instep": (("touch", "touch-plain"), "instep"),
+}
 
 
 def open_peers(names: Sequence[str], console: Console) -> dict[str, Peer]:
@@ -347,10 +357,13 @@ class Result:
     repeats: dict[str, int]
     microseconds: dict[str, list[float]]  # one step, by contender and round
 
-    def ratios(self, pair: tuple[str, str]) -> list[float]:
-        """Return the first contender's times over the second's, round by round."""
-        above, below = (self.microseconds.get(name, []) for name in pair)
-        return [a / b for a, b in zip(above, below, strict=False)]
+    def ratios(self, names: Sequence[str], below: str) -> list[float]:
+        """Return the times of the fastest of `names` over those of `below`, round by round."""
+        above = [self.microseconds[name] for name in names if name in self.microseconds]
+        if not above or below not in self.microseconds:
+            return []
+        fastest = min(above, key=np.median)
+        return [a / b for a, b in zip(fastest, self.microseconds[below], strict=True)]
 
 
 def check_first_step(contender: Contender, grads: Gradients) -> None:
@@ -483,7 +496,7 @@ def table(results: Sequence[Result], names: Sequence[str], threads: int) -> Tabl
             f"{result.arrays:,}",
             f"{result.parameters:,}",
             *(cell(result.microseconds[name]) for name in names),
-            *(cell(result.ratios(pair), 2) for pair in RATIOS.values()),
+            *(cell(result.ratios(*pair), 2) for pair in RATIOS.values()),
         )
     return out
 
@@ -494,7 +507,7 @@ def entries(results: Sequence[Result]) -> list[dict[str, Any]]:
     for result in results:
         quantiles = {name: quartiles(times) for name, times in result.microseconds.items()}
         ratios = {
-            title: quartiles(r) for title, pair in RATIOS.items() if (r := result.ratios(pair))
+            title: quartiles(r) for title, pair in RATIOS.items() if (r := result.ratios(*pair))
         }
         out.append(asdict(result) | {"quartiles": quantiles, "ratio_quartiles": ratios})
     return out

@@ -35,14 +35,17 @@ void stream(float* p, const float* g, float* m, float* v) {
     std::memcpy(v, &v_new, sizeof v_new);
 }
 
+template <bool fetches>
 void touch_range(float* p, const float* g, float* m, float* v, std::size_t begin, std::size_t end) {
     std::size_t i = begin;
     for (; i + line <= end; i += line) {
-        const std::size_t next = std::min(i + ahead, end - 1);
-        __builtin_prefetch(p + next);
-        __builtin_prefetch(g + next);
-        __builtin_prefetch(m + next);
-        __builtin_prefetch(v + next);
+        if (fetches) {
+            const std::size_t next = std::min(i + ahead, end - 1);
+            __builtin_prefetch(p + next);
+            __builtin_prefetch(g + next);
+            __builtin_prefetch(m + next);
+            __builtin_prefetch(v + next);
+        }
         for (std::size_t j = i; j < i + line; j += width)
             stream<Vector>(p + j, g + j, m + j, v + j);
     }
@@ -60,27 +63,24 @@ struct Arrays {
 
     std::size_t total() const { return std::accumulate(sizes, sizes + count, std::size_t{0}); }
 
+    template <bool fetches>
     void touch(std::size_t begin, std::size_t end) const {
         std::size_t start = 0;
         for (std::size_t k = 0; k < count && start < end; start += sizes[k++]) {
             const std::size_t first = std::max(begin, start) - start;
             const std::size_t last = std::min(end - start, sizes[k]);
-            if (first < last) touch_range(p[k], g[k], m[k], v[k], first, last);
+            if (first < last) touch_range<fetches>(p[k], g[k], m[k], v[k], first, last);
         }
     }
 };
 
-}  // namespace
-
 // Touches all elements `repeats` times.
-extern "C" void touch(float* const* p, const float* const* g, float* const* m, float* const* v,
-                      const std::size_t* sizes, std::size_t count, int threads,
-                      std::size_t repeats) {
-    const Arrays arrays{p, g, m, v, sizes, count};
+template <bool fetches>
+void touch_all(const Arrays& arrays, int threads, std::size_t repeats) {
     const std::size_t total = arrays.total();
     for (std::size_t r = 0; r < repeats; ++r) {
         if (threads < 2 || total < worth_threads) {
-            arrays.touch(0, total);
+            arrays.touch<fetches>(0, total);
             continue;
         }
 #pragma omp parallel num_threads(threads)
@@ -88,7 +88,21 @@ extern "C" void touch(float* const* p, const float* const* g, float* const* m, f
             const std::size_t rank = omp_get_thread_num(), team = omp_get_num_threads();
             const std::size_t lines = total / line;
             const std::size_t end = rank + 1 < team ? lines * (rank + 1) / team * line : total;
-            arrays.touch(lines * rank / team * line, end);
+            arrays.touch<fetches>(lines * rank / team * line, end);
         }
     }
+}
+
+}  // namespace
+
+extern "C" void touch(float* const* p, const float* const* g, float* const* m, float* const* v,
+                      const std::size_t* sizes, std::size_t count, int threads,
+                      std::size_t repeats) {
+    touch_all<true>({p, g, m, v, sizes, count}, threads, repeats);
+}
+
+extern "C" void touch_plain(float* const* p, const float* const* g, float* const* m,
+                            float* const* v, const std::size_t* sizes, std::size_t count,
+                            int threads, std::size_t repeats) {
+    touch_all<false>({p, g, m, v, sizes, count}, threads, repeats);
 }

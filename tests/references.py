@@ -284,6 +284,7 @@ REFERENCES = {
             {},
             {"amsgrad": True},
             {"learning_rate": 0.01, "beta_1": 0.5, "beta_2": 0.95, "epsilon": 1e-4},
+            {"beta_1": 0.0, "beta_2": 0.9999},
         ),
     ),
     "AdamW": Reference(

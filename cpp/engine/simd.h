@@ -103,6 +103,11 @@ struct Pack {
         decltype(V{} < V{}) low, high;
     };
     friend INSTEP_INLINE Mask operator<(Pack a, Pack b) { return {a.low < b.low, a.high < b.high}; }
+    friend INSTEP_INLINE Mask is_infinite(Pack a) {
+        const V infinity = static_cast<T>(__builtin_huge_val()) - V{};
+        return {(a.low == infinity) | (a.low == -infinity),
+                (a.high == infinity) | (a.high == -infinity)};
+    }
     /// Where the condition holds the element of a, else that of b.
     friend INSTEP_INLINE Pack select(Mask condition, Pack a, Pack b) {
         return {condition.low ? a.low : b.low, condition.high ? a.high : b.high};

@@ -75,7 +75,7 @@ struct GradientStage {
 template <class T>
 struct AverageStage {
     T* average;
-    Decay<T> momentum;
+    Average<T> momentum;
     bool first, overwrite;
 
     INSTEP_INLINE explicit AverageStage(const Block& block)
@@ -86,8 +86,7 @@ struct AverageStage {
 
     INSTEP_INLINE void operator()(Pack<T>& p, std::size_t i) const {
         if (!average) return;
-        const Pack<T> mean =
-            first ? p : momentum * Pack<T>::load(average + i) + momentum.complement * p;
+        const Pack<T> mean = first ? p : momentum(Pack<T>::load(average + i), p);
         mean.store(average + i);
         if (overwrite) p = mean;
     }

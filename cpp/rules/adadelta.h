@@ -11,7 +11,7 @@ struct Adadelta {
     static constexpr auto hyperparameters = names("rho", "epsilon");
 
     T learning_rate, epsilon;
-    Decay<T> rho;
+    Average<T> rho;
 
     explicit Adadelta(const StepNumbers& now) {
         const auto& [rho_, epsilon_] = now.hyperparameters<2>();
@@ -20,12 +20,16 @@ struct Adadelta {
         epsilon = epsilon_;
     }
 
+    /// The two roots of the paper are taken as one, of a ratio, which then also gives the square of
+    /// the update without its root's rounding error. Powers of two keep the ratio in range.
     template <class V>
     INSTEP_INLINE void operator()(V& p, V g, V& mean_square, V& mean_square_update) const {
-        mean_square = rho * mean_square + rho.complement * (g * g);
-        const V update = sqrt(mean_square_update + epsilon) / sqrt(mean_square + epsilon) * g;
-        mean_square_update = rho * mean_square_update + rho.complement * (update * update);
-        p -= learning_rate * update;
+        constexpr T up = 0x1p20, down = 0x1p-20, root_down = 0x1p-10;
+        const V share = rho.complement * (g * g);
+        mean_square = rho.with_share(mean_square, share);
+        const V ratio = up * (mean_square_update + epsilon) / (mean_square + epsilon);
+        mean_square_update = rho.with_share(mean_square_update, down * (ratio * share));
+        p -= learning_rate * (sqrt(ratio) * (root_down * g));
     }
 };
 

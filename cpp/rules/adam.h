@@ -14,7 +14,7 @@ struct Adam {
     static constexpr auto hyperparameters = names("beta_1", "beta_2", "epsilon");
 
     T rate, epsilon;
-    Decay<T> beta_1, beta_2;
+    Average<T> beta_1, beta_2;
 
     explicit Adam(const StepNumbers& now) {
         const auto& [b1, b2, epsilon_] = now.hyperparameters<3>();
@@ -27,8 +27,8 @@ struct Adam {
 
     template <class V, class M>
     INSTEP_INLINE void operator()(V& p, V g, V& m, V& v, M& v_max) const {
-        m = beta_1 * m + beta_1.complement * g;
-        v = beta_2 * v + beta_2.complement * (g * g);
+        m = beta_1(m, g);
+        v = beta_2(v, g * g);
         V largest = v;
         if constexpr (used<M>) largest = v_max = max(v_max, v);
         p -= rate * m / (sqrt(largest) + epsilon);

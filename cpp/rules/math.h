@@ -86,23 +86,45 @@ struct Decayed {
     friend INSTEP_INLINE V operator+(Decayed a, V b) { return a.high + (a.low + b); }
 };
 
-/// A decay rate such as beta_2 = 0.999. Rounded to float32 alone, its distance from 1 would be off
-/// by 1e-5, and every long average with it. `high` is rounded down, so that `low` is positive and
-/// an infinite x stays infinite.
+/// A rate such as momentum = 0.999 in `b = momentum * b + g`. Rounded to float32 alone, its
+/// distance from 1 would be off by 1e-5, and every long sum with it. `high` is rounded down, so
+/// that `low` is positive and an infinite b stays infinite.
 template <class T>
 struct Decay {
     T high, low;
-    T complement;  ///< 1 - rate
 
     Decay() = default;
     Decay(double rate)
         : high(static_cast<T>(rate * (1 - 0x1p-23))),
-          low(static_cast<T>(rate - static_cast<double>(high))),
-          complement(static_cast<T>(1 - rate)) {}
+          low(static_cast<T>(rate - static_cast<double>(high))) {}
 
     template <class V>
     friend INSTEP_INLINE Decayed<V> operator*(const Decay& rate, V x) {
         return {V(rate.high) * x, V(rate.low) * x};
+    }
+};
+
+/// The exponential moving average `mean = beta * mean + (1 - beta) * x`. For beta near 1, where the
+/// rounding of beta would tell, as `mean + ((1 - beta) * x - (1 - beta) * mean)`.
+template <class T>
+struct Average {
+    T beta, complement;
+    bool slow;
+
+    Average() = default;
+    Average(double rate)
+        : beta(static_cast<T>(rate)), complement(static_cast<T>(1 - rate)), slow(rate >= 0.5) {}
+
+    template <class V>
+    INSTEP_INLINE V operator()(V mean, V x) const {
+        return with_share(mean, complement * x);
+    }
+    /// The same from `(1 - beta) * x`.
+    template <class V>
+    INSTEP_INLINE V with_share(V mean, V share) const {
+        if (!slow) return beta * mean + share;
+        const V moved = mean + (share - complement * mean);
+        return select(is_infinite(mean), mean, moved);
     }
 };
 

@@ -13,7 +13,8 @@ struct RMSprop {
     static constexpr auto hyperparameters = names("rho", "momentum", "epsilon");
 
     T learning_rate, epsilon;
-    Decay<T> rho, mu;
+    Average<T> rho;
+    Decay<T> mu;
 
     explicit RMSprop(const StepNumbers& now) {
         const auto& [rho_, momentum, epsilon_] = now.hyperparameters<3>();
@@ -25,10 +26,10 @@ struct RMSprop {
 
     template <class V, class A, class B>
     INSTEP_INLINE void operator()(V& p, V g, V& v, A& a, B& b) const {
-        v = rho * v + rho.complement * (g * g);
+        v = rho(v, g * g);
         V variance = v;
         if constexpr (used<A>) {
-            a = rho * a + rho.complement * g;
+            a = rho(a, g);
             variance = max(v - a * a, V(0));  // not negative, but for rounding
         }
         const V update = learning_rate * g / sqrt(variance + epsilon);

@@ -15,6 +15,6 @@
     row("adagrad", Adagrad)   \
     row("adam", Adam)         \
     row("rmsprop", RMSprop)   \
-    row("sgd", SGD)           \
+    row("sgd", SGD)
 
 // clang-format on
