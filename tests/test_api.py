@@ -840,7 +840,7 @@ def test_loading_checks_every_entry_before_it_changes_any() -> None:
     for path in walk(source.state_dict()):
         value = holder(source.state_dict(), path)[path[-1]]
         # None, or leaving it out, turns such an option off.
-        optional = path[-1] in ("global_clipnorm", "ema_overwrite_frequency")
+        optional = path[-1] in ("global_clipnorm", "ema_overwrite_frequency", "grad_norm")
         damages: list[Any] = [object(), "nonsense", *([] if optional else [None])]
         if isinstance(value, np.ndarray):
             damages += [value.astype(complex), value.astype(np.float16), value[None], 1.0]

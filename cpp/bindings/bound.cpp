@@ -236,17 +236,18 @@ py::tuple Bound::counters() const {
         steps.append(array.steps);
         in_window.append(array.in_window);
     }
-    return py::make_tuple(optimizer_.iterations, optimizer_.skipped_steps, optimizer_.window, steps,
-                          in_window);
+    return py::make_tuple(optimizer_.iterations, optimizer_.skipped_steps, optimizer_.window,
+                          optimizer_.grad_norm, steps, in_window);
 }
 
 void Bound::set_counters(std::int64_t iterations, std::int64_t skipped_steps, std::int64_t window,
-                         const std::vector<std::int64_t>& steps,
+                         std::optional<double> grad_norm, const std::vector<std::int64_t>& steps,
                          const std::vector<bool>& in_window) {
     check_idle();
     optimizer_.iterations = iterations;
     optimizer_.skipped_steps = skipped_steps;
     optimizer_.window = window;
+    optimizer_.grad_norm = grad_norm;
     for (std::size_t k = 0; k < optimizer_.arrays.size(); ++k) {
         optimizer_.arrays[k].steps = steps[k];
         optimizer_.arrays[k].in_window = in_window[k];

@@ -63,10 +63,11 @@ public:
 
     void step(py::handle gradients);
 
-    /// Counters as (iterations, skipped_steps, window, steps of each leaf, in_window of each leaf).
+    /// (iterations, skipped_steps, window, grad_norm, steps of each leaf, in_window of each leaf).
     py::tuple counters() const;
     void set_counters(std::int64_t iterations, std::int64_t skipped_steps, std::int64_t window,
-                      const std::vector<std::int64_t>& steps, const std::vector<bool>& in_window);
+                      std::optional<double> grad_norm, const std::vector<std::int64_t>& steps,
+                      const std::vector<bool>& in_window);
     /// Raises RuntimeError while a step runs.
     void check_idle() const;
 

@@ -65,7 +65,7 @@ PYBIND11_MODULE(_core, module) {
         .def("check_idle", &Bound::check_idle)
         .def("counters", &Bound::counters)
         .def("set_counters", &Bound::set_counters, py::arg("iterations"), py::arg("skipped_steps"),
-             py::arg("window"), py::arg("steps"), py::arg("in_window"))
+             py::arg("window"), py::arg("grad_norm"), py::arg("steps"), py::arg("in_window"))
         .def_property_readonly("iterations",
                                [](const Bound& bound) { return bound.optimizer().iterations; })
         .def_property_readonly("skipped_steps",

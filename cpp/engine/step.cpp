@@ -242,7 +242,7 @@ bool Step::finite() const noexcept {
     return true;
 }
 
-/// Turns norms into a factor on each gradient, as Keras does: by c / max(norm, c).
+/// Turns norms into a factor on each gradient: c / max(norm, c).
 void Step::clip() noexcept {
     for (std::size_t k = 0; k < works.size(); ++k) {
         norms_[k] *= std::abs(works[k].around.scale);
@@ -253,8 +253,10 @@ void Step::clip() noexcept {
     grad_norm = scaled_norm([&](auto visit) {
         for (const double norm : norms_) visit(norm);
     });
-    if (!(grad_norm <= global_clipnorm))
-        for (Work& work : works) work.around.scale *= global_clipnorm / grad_norm;
+    if (grad_norm <= global_clipnorm) return;
+    // As in Keras a norm that is not finite spoils every array, not only the one that it is from.
+    const double factor = std::isfinite(grad_norm) ? global_clipnorm / grad_norm : std::nan("");
+    for (Work& work : works) work.around.scale *= factor;
 }
 
 void Step::update(int thread, int team) noexcept {

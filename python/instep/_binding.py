@@ -160,6 +160,13 @@ class Binding:
             grads[index] = grad
         return self.tree.unflatten(grads)
 
+    def current_averages(self) -> list[Array]:
+        """Return the averages, which before the first update are the parameters."""
+        if self.core.iterations == 0:
+            for average, param in zip(self.averages, self.tree.leaves, strict=True):
+                average[...] = param
+        return self.averages
+
     @staticmethod
     def _needs(
         optimizer: Optimizer, values: Values, overrides: Sequence[Values]

@@ -332,7 +332,7 @@ class Optimizer:
         if self._binding is None:
             raise self._unbound("state")
         binding = self._binding
-        steps = binding.core.counters()[3]
+        steps = binding.core.counters()[4]
         leaves = [{**slots, "step": t} for slots, t in zip(binding.slots, steps, strict=True)]
         return binding.tree.unflatten(leaves)
 
@@ -346,7 +346,7 @@ class Optimizer:
             raise self._unbound("averages")
         if not self.use_ema:
             return None
-        return self._binding.tree.unflatten(self._binding.averages)
+        return self._binding.tree.unflatten(self._binding.current_averages())
 
     def state_dict(self) -> Values:
         """Return everything that training needs to go on, as plain dicts, numbers and copies.

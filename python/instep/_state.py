@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instep._binding import Binding, Values
+from instep._hyperparameters import Frequency, Limit
 from instep._memory import Array
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ SCHEDULE = "schedule"
 
 def dump(optimizer: Optimizer, binding: Binding) -> Values:
     """Return the state of an optimizer; see `Optimizer.state_dict`."""
-    iterations, skipped_steps, window, steps, in_window = binding.core.counters()
+    iterations, skipped_steps, window, grad_norm, steps, in_window = binding.core.counters()
+    if binding.averages:
+        binding.current_averages()
     arrays = {}
     for k, path in enumerate(binding.tree.paths):
         arrays[path] = {
@@ -34,10 +37,11 @@ def dump(optimizer: Optimizer, binding: Binding) -> Values:
         "rule": type(optimizer).__name__,
         "convention": optimizer.convention,
         "hyperparameters": _plain(optimizer._values),
-        "groups": [_plain(override) for override in binding.overrides],
+        "groups": {str(k): _plain(override) for k, override in enumerate(binding.overrides)},
         "iterations": iterations,
         "skipped_steps": skipped_steps,
         "window": window,
+        **({} if grad_norm is None else {"grad_norm": grad_norm}),
         "arrays": arrays,
     }
 
@@ -52,22 +56,30 @@ def load(optimizer: Optimizer, binding: Binding, d: Any) -> tuple[Values, Bindin
     _expect(state, "rule", type(optimizer).__name__)
     _expect(state, "convention", optimizer.convention)
 
-    values = _numbers(optimizer, _entry(state, "hyperparameters", "state"), optimizer._values)
+    values = _restored(
+        optimizer,
+        _entry(state, "hyperparameters", "state"),
+        optimizer._values,
+        "state['hyperparameters']",
+    )
     optimizer._check_together(values)
-    groups = _entry(state, "groups", "state")
-    if not isinstance(groups, (list, tuple)) or len(groups) != len(binding.overrides):
+    groups = _mapping(_entry(state, "groups", "state"), "state['groups']")
+    if len(groups) != len(binding.overrides):
         raise ValueError(
-            f"state['groups']: expected the {len(binding.overrides)} groups of this optimizer, "
-            f"got {groups!r}"
+            f"state['groups']: expected {len(binding.overrides)} groups, got {len(groups)}"
         )
-    overrides = [
-        _numbers(optimizer, group, override)
-        for group, override in zip(groups, binding.overrides, strict=True)
-    ]
+    overrides = []
+    for k, override in enumerate(binding.overrides):
+        saved = _entry(groups, str(k), "state['groups']")
+        overrides.append(_restored(optimizer, saved, override, f"state['groups']['{k}']"))
     counters = {name: _count(state, name, "state") for name in ("iterations", "skipped_steps")}
     window = _count(state, "window", "state")
     if window and window >= values["gradient_accumulation_steps"]:
         raise ValueError(f"state['window']: expected less than a whole window, got {window}")
+
+    grad_norm = state.get("grad_norm")
+    if grad_norm is not None and not isinstance(grad_norm, (float, int)):
+        raise TypeError(f"state['grad_norm']: expected a number, got {grad_norm!r}")
 
     target = Binding(
         optimizer, binding.params, binding.tree, values, overrides, binding.of_leaves, binding
@@ -95,7 +107,7 @@ def load(optimizer: Optimizer, binding: Binding, d: Any) -> tuple[Values, Bindin
     for to, source in copies:
         to[...] = source
     target.core.set_counters(
-        counters["iterations"], counters["skipped_steps"], window, steps, in_window
+        counters["iterations"], counters["skipped_steps"], window, grad_norm, steps, in_window
     )
     return values, target
 
@@ -119,25 +131,24 @@ def _plain(values: Mapping[str, Any]) -> Values:
     }
 
 
-def _numbers(optimizer: Optimizer, given: Any, here: Values) -> Values:
+def _restored(optimizer: Optimizer, saved: Any, here: Values, what: str) -> Values:
     """Return saved hyperparameters checked, with this optimizer's schedules."""
-    result: Values = {}
-    saved = _mapping(given, "state['hyperparameters']")
     known = optimizer._hyperparameters()
-    for name, value in saved.items():
-        if name not in known:
-            raise ValueError(f"state['hyperparameters']: expected no {name!r}")
-        if (value == SCHEDULE if isinstance(value, str) else False) != callable(here.get(name)):
-            raise ValueError(
-                f"{name}: expected {'a schedule' if callable(here.get(name)) else 'a number'} "
-                f"as in this optimizer, got {value!r} in the state"
-            )
-        result[name] = here[name] if callable(here.get(name)) else known[name].check(value)
+    given = _mapping(saved, what)
+    unknown = sorted(given.keys() - here.keys())
+    if unknown:
+        raise ValueError(f"{what}: expected no {unknown}")
+    result: Values = {}
     for name, value in here.items():
-        if name not in result:
-            if value is not None and known[name].default is not None:
-                raise ValueError(f"state['hyperparameters']: expected {name!r}, got none")
-            result[name] = known[name].check(None)
+        restored = given.get(name)
+        if callable(value) != (isinstance(restored, str) and restored == SCHEDULE):
+            expected = "a schedule" if callable(value) else "a number"
+            raise ValueError(
+                f"{what}: expected {expected} for {name!r}, as in this optimizer; got {restored!r}"
+            )
+        if restored is None and not isinstance(known[name], (Limit, Frequency)):
+            raise ValueError(f"{what}: expected an entry {name!r}, got {sorted(given)}")
+        result[name] = value if callable(value) else known[name].check(restored)
     return result
 
 
