@@ -59,6 +59,7 @@ BoundParameter::BoundParameter(py::object param, std::string path, const py::seq
       average_(std::move(average)),
       accumulator_(std::move(accumulator)),
       path_(std::move(path)),
+      gradient_name_("gradient for " + path_),
       order_(View(param_)),
       data_(View(param_).data()),
       dtype_(View(param_).dtype()) {
@@ -133,11 +134,11 @@ Stream BoundParameter::gradient(py::handle object, const Memory& memory) {
         number_ = py::cast<double>(object);
         return {reinterpret_cast<char*>(&number_), Dtype::float64, nullptr};
     }
-    check_gradient(object, View(param_), path_);
+    check_gradient(object, View(param_), gradient_name_);
     const View view(object);
     const Bounds bounds = view.bounds();
     if (bounds.low != checked_gradient_.low || bounds.high != checked_gradient_.high) {
-        memory.check_apart(object, bounds, "gradient for " + path_);
+        memory.check_apart(object, bounds, gradient_name_);
         checked_gradient_ = bounds;
     }
     return order_.stream(view, gradient_strides_);

@@ -38,7 +38,7 @@ private:
     py::object param_, average_, accumulator_;
     std::vector<py::object> slots_;
     std::vector<std::string> slot_names_;
-    std::string path_;
+    std::string path_, gradient_name_;
     Order order_;
     const char* data_;
     std::vector<py::ssize_t> extents_, strides_;

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from instep._binding import Values
 from instep._hyperparameters import Flag, Number, Schedule, decay_rate, non_negative
 from instep._optimizer import Optimizer, Options
 
-# Unpack is of Python 3.11; annotations are not evaluated, so type checkers alone need it.
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 

@@ -9,7 +9,6 @@ None, or left out at the end. `step` is the 1-based count of the update.
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,72 +18,48 @@ from instep._optimizer import Optimizer
 
 Kernel = Callable[..., None]
 
+_SOURCE = '''
+def {rule}(param, grad, {state_arguments} *, step=1, {arguments}):
+    """Update a parameter and its state in place by the rule of `instep.{cls}`."""
+    update("{rule}", param, grad, ({state}), *checked(step, {numbers}))
+'''
+
 
 def _kernel(rule: str, cls: type[Optimizer]) -> Kernel:
-    """Return the function of one rule, with the class's defaults."""
-    slots, names = _core.rules()[rule]
-    checks = cls._hyperparameters()
+    """Return the function of one rule, with the class's defaults and checks."""
+    slots, own = _core.rules()[rule]
+    names = ["learning_rate", *own]
+    hyperparameters = cls._hyperparameters()
     paper = cls._conventions["paper"]
-    defaults = {name: paper.get(name, checks[name].default) for name in names}
     count = Count()
     count.name = "step"
 
     @functools.lru_cache(maxsize=256, typed=True)
-    def checked(step: int, learning_rate: float, *own: float) -> tuple[int, float, list[float]]:
-        if callable(learning_rate):
-            raise TypeError(f"learning_rate: expected a number, got {learning_rate!r}")
-        return (
-            count.check(step),
-            checks["learning_rate"].check(learning_rate),
-            [float(checks[name].check(value)) for name, value in zip(names, own, strict=True)],
-        )
+    def checked(step: int, *values: float) -> tuple[int, float, list[float]]:
+        if callable(values[0]):
+            raise TypeError(f"learning_rate: expected a number, got {values[0]!r}")
+        numbers = [
+            float(hyperparameters[name].check(value))
+            for name, value in zip(names, values, strict=True)
+        ]
+        return count.check(step), numbers[0], numbers[1:]
 
-    def kernel(
-        param: Any,
-        grad: Any,
-        *state: Any,
-        step: int = 1,
-        learning_rate: float = paper["learning_rate"],
-        **own: float,
-    ) -> None:
-        if len(state) < len(slots):
-            state += (None,) * (len(slots) - len(state))
-        elif len(state) > len(slots):
-            expected = ", ".join(name for name, _ in slots)
-            raise TypeError(f"{rule}: expected the state arrays {expected}, got {len(state)}")
-        if not own.keys() <= defaults.keys():
-            unknown = ", ".join(sorted(own.keys() - defaults.keys()))
-            raise TypeError(f"{rule}: expected keywords {', '.join(names)}; got {unknown}")
-        numbers = checked(step, learning_rate, *(defaults | own).values())
-        _core.update(rule, param, grad, state, *numbers)
-
-    kernel.__name__ = kernel.__qualname__ = rule
-    kernel.__doc__ = (
-        f"Update a parameter and its state in place by the rule of `instep.{cls.__name__}`."
+    defaults = {name: paper.get(name, hyperparameters[name].default) for name in names}
+    # A slot may have the name of a hyperparameter, such as momentum.
+    states = {f"{name}_state" if name in own else name: optional for name, optional in slots}
+    source = _SOURCE.format(
+        rule=rule,
+        cls=cls.__name__,
+        state_arguments="".join(
+            f"{name}{'=None' if opt else ''}, " for name, opt in states.items()
+        ),
+        state="".join(f"{name}, " for name in states),
+        arguments=", ".join(f"{name}={value!r}" for name, value in defaults.items()),
+        numbers=", ".join(names),
     )
-    positional, keyword = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.KEYWORD_ONLY
-    kernel.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            *(inspect.Parameter(name, positional) for name in ("param", "grad")),
-            *(
-                inspect.Parameter(
-                    f"{name}_state" if name in names else name,
-                    positional,
-                    default=None if optional else inspect.Parameter.empty,
-                )
-                for name, optional in slots
-            ),
-            *(
-                inspect.Parameter(name, keyword, default=value)
-                for name, value in {
-                    "step": 1,
-                    "learning_rate": paper["learning_rate"],
-                    **defaults,
-                }.items()
-            ),
-        ],
-        return_annotation=None,
-    )
+    namespace: dict[str, Any] = {"update": _core.update, "checked": checked, "__name__": __name__}
+    exec(source, namespace)  # a real signature: help, completion, Python's own messages, speed
+    kernel: Kernel = namespace[rule]
     return kernel
 
 
