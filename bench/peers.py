@@ -533,8 +533,8 @@ def main() -> None:
     budget = QUICK if options.quick else THOROUGH
     results: list[Result] = []
     for name in options.workloads:
-        with console.status(f"measuring {name}"):
-            results += measure_workload(name, peers, options.threads, budget)
+        print(f"measuring {name}", file=sys.stderr)
+        results += measure_workload(name, peers, options.threads, budget)
     for threads in options.threads:
         shown = [result for result in results if result.threads == threads]
         console.print(table(shown, list(peers), threads))

@@ -138,8 +138,7 @@ Stream BoundParameter::gradient(py::handle object, const Memory& memory) {
     const View view(object);
     const Bounds bounds = view.bounds();
     if (bounds.low != checked_gradient_.low || bounds.high != checked_gradient_.high) {
-        memory.check_apart(object, bounds, gradient_name_);
-        checked_gradient_ = bounds;
+        if (memory.check_apart(object, bounds, gradient_name_)) checked_gradient_ = bounds;
     }
     return order_.stream(view, gradient_strides_);
 }
@@ -188,6 +187,15 @@ void Bound::set_groups(const py::list& groups, const std::vector<std::size_t>& o
     for (std::size_t k = 0; k < of_leaves.size(); ++k) optimizer_.arrays[k].group = of_leaves[k];
 }
 
+int Bound::traverse(visitproc visit, void* arg) const {
+    for (const py::object& schedule : schedules_) Py_VISIT(schedule.ptr());
+    return 0;
+}
+
+void Bound::clear() {
+    schedules_.clear();
+}
+
 void Bound::set_options(double loss_scale_factor, std::optional<double> global_clipnorm,
                         bool skip_nonfinite, std::int64_t accumulation_steps, double ema_momentum,
                         std::int64_t ema_overwrite_frequency) {
@@ -202,6 +210,7 @@ void Bound::ask_schedules() {
         const py::object answer = schedules_[k](optimizer_.iterations);
         const double rate = PyFloat_AsDouble(answer.ptr());
         if (rate == -1 && PyErr_Occurred()) {
+            if (!PyErr_ExceptionMatches(PyExc_TypeError)) throw py::error_already_set();
             PyErr_Clear();
             throw py::type_error("learning_rate: expected the schedule to return a float, got " +
                                  std::string(py::repr(answer)));

@@ -73,6 +73,10 @@ public:
 
     const Optimizer& optimizer() const { return optimizer_; }
 
+    /// For Python's garbage collector: a schedule may refer to what refers to this.
+    int traverse(visitproc visit, void* arg) const;
+    void clear();
+
 private:
     void ask_schedules();
     void gather_gradients(py::handle gradients);

@@ -52,13 +52,18 @@ void Memory::check_disjoint() {
     }
 }
 
-void Memory::check_apart(py::handle array, const Bounds& bounds, const std::string& what) const {
+bool Memory::check_apart(py::handle array, const Bounds& bounds, const std::string& what) const {
     auto at = std::lower_bound(
         ranges_.begin(), ranges_.end(), bounds.high,
         [](const Range& range, std::uintptr_t high) { return range.bounds.low < high; });
-    while (at != ranges_.begin() && (--at)->highest > bounds.low)
-        if (at->bounds.high > bounds.low && share_bytes(at->array, array))
+    bool apart = true;
+    while (at != ranges_.begin() && (--at)->highest > bounds.low) {
+        if (at->bounds.high <= bounds.low) continue;
+        apart = false;
+        if (share_bytes(at->array, array))
             throw py::value_error(what + " shares memory with " + at->name);
+    }
+    return apart;
 }
 
 }  // namespace instep::bindings

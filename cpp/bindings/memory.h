@@ -14,8 +14,9 @@ public:
     void add(py::handle array, std::string name);
     /// After the last `add`: raises ValueError where two of the arrays share bytes.
     void check_disjoint();
-    /// Raises ValueError where the array shares bytes with one of those noted.
-    void check_apart(py::handle array, const Bounds& bounds, const std::string& what) const;
+    /// Raises ValueError where the array shares bytes with one of those noted. Returns whether its
+    /// bounds alone tell that it does not.
+    bool check_apart(py::handle array, const Bounds& bounds, const std::string& what) const;
 
 private:
     struct Range {

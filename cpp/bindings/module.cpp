@@ -25,6 +25,21 @@ py::dict rules() {
     return result;
 }
 
+/// Lets Python's garbage collector look into bound optimizers.
+void collect_garbage(PyHeapTypeObject* heap_type) {
+    PyTypeObject* const type = &heap_type->ht_type;
+    type->tp_flags |= Py_TPFLAGS_HAVE_GC;
+    type->tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
+        Py_VISIT(Py_TYPE(self));
+        if (!py::detail::is_holder_constructed(self)) return 0;
+        return py::cast<const Bound&>(py::handle(self)).traverse(visit, arg);
+    };
+    type->tp_clear = [](PyObject* self) {
+        if (py::detail::is_holder_constructed(self)) py::cast<Bound&>(py::handle(self)).clear();
+        return 0;
+    };
+}
+
 py::dict build_info() {
     py::dict info;
     info["version"] = INSTEP_VERSION;
@@ -52,7 +67,7 @@ PYBIND11_MODULE(_core, module) {
         .def("unflatten",
              static_cast<py::object (Tree::*)(const py::list&) const>(&Tree::unflatten),
              py::arg("values"));
-    py::class_<Bound>(module, "Bound")
+    py::class_<Bound>(module, "Bound", py::custom_type_setup(collect_garbage))
         .def(py::init<const std::string&, const Tree&, const py::list&, const py::list&,
                       const py::list&>(),
              py::arg("rule"), py::arg("tree"), py::arg("slots"), py::arg("averages"),
@@ -74,7 +89,7 @@ PYBIND11_MODULE(_core, module) {
                                [](const Bound& bound) { return bound.optimizer().grad_norm; });
     module.def("update", &update_arrays, py::arg("rule"), py::arg("param"), py::arg("grad"),
                py::arg("slots"), py::arg("step"), py::arg("learning_rate"), py::arg("own"));
-    module.def("rules", &rules);
+    module.attr("rules") = rules();
     module.def("build_info", &build_info);
     module.def("num_threads", &num_threads);
     module.def("set_num_threads", &set_num_threads, py::arg("count"));

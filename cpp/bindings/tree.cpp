@@ -50,14 +50,13 @@ Tree::Node Tree::build(const py::object& object, const std::string& path, const 
                        const py::object& group_type, int depth) {
     if (depth > deepest) throw py::value_error(path + ": nested too deeply");
     Node node{Kind::leaf, object, path, {}, {}};
-    const auto add = [&](py::handle child, const std::string& child_path, const py::tuple& groups) {
-        node.children.push_back(build(py::reinterpret_borrow<py::object>(child), child_path, groups,
+    const auto add = [&](py::handle child, const std::string& child_path, const py::tuple& inside) {
+        node.children.push_back(build(py::reinterpret_borrow<py::object>(child), child_path, inside,
                                       group_type, depth + 1));
     };
     if (py::isinstance(object, group_type)) {
         node.kind = Kind::group;
-        py::tuple groups(around + py::make_tuple(object));
-        add(object.attr("params"), path, groups);
+        add(object.attr("params"), path, py::tuple(around + py::make_tuple(object)));
     } else if (PyDict_Check(object.ptr())) {
         node.kind = Kind::dict;
         for (const py::handle key : sorted_keys(object, path)) {
@@ -92,7 +91,7 @@ py::object Tree::unflatten(const Node& node, const py::list& values, std::size_t
             py::dict result;
             for (std::size_t k = 0; k < node.keys.size(); ++k)
                 result[node.keys[k]] = unflatten(node.children[k], values, next);
-            return std::move(result);
+            return result;
         }
         case Kind::list:
         case Kind::tuple:
@@ -109,22 +108,23 @@ void Tree::check_unchanged() const {
 
 void Tree::check_unchanged(const Node& node) {
     if (node.kind == Kind::leaf) return;
-    const bool is_group = node.kind == Kind::group;
-    if (!is_group && length(node.object) != node.children.size())
+    if (node.kind != Kind::group && length(node.object) != node.children.size())
         throw py::value_error(node.path + ": expected the " + std::to_string(node.children.size()) +
                               " items that were bound, got " + std::to_string(length(node.object)) +
                               "; bind again with build");
     for (std::size_t k = 0; k < node.children.size(); ++k) {
         const Node& child = node.children[k];
-        if (!is_group) {
-            const py::handle now =
-                node.kind == Kind::dict ? value(node.object, node.keys[k]) : item(node.object, k);
-            if (now.ptr() != child.object.ptr())
-                throw py::value_error(
-                    child.path + ": expected the object that was bound, got " +
-                    (now ? "another one (" + description(now) + ")" : "nothing under its key") +
-                    "; update arrays in place (w -= ..., w[...] = ...) or bind again with build");
-        }
+        py::object member;  // of a group
+        py::handle now;
+        if (node.kind == Kind::group)
+            now = member = node.object.attr("params");
+        else
+            now = node.kind == Kind::dict ? value(node.object, node.keys[k]) : item(node.object, k);
+        if (now.ptr() != child.object.ptr())
+            throw py::value_error(
+                child.path + ": expected the object that was bound, got " +
+                (now ? "another one (" + description(now) + ")" : "nothing under its key") +
+                "; update arrays in place (w -= ..., w[...] = ...) or bind again with build");
         check_unchanged(child);
     }
 }

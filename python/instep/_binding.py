@@ -55,7 +55,7 @@ class Binding:
         self._uses = self._needs(optimizer, values, overrides)
         slots_in_use, averages, accumulators = self._uses
         initial = optimizer._initial_state
-        names = [name for name, _ in _core.rules()[optimizer._rule][0]]
+        names = [name for name, _ in _core.rules[optimizer._rule][0]]
         self.slots: list[dict[str, Array]] = [{} for _ in tree.leaves]
         self.averages: list[Array] = []
         self.accumulators: list[Array] = []
@@ -179,7 +179,7 @@ class Binding:
             slots.append(
                 [
                     name
-                    for name, optional in _core.rules()[optimizer._rule][0]
+                    for name, optional in _core.rules[optimizer._rule][0]
                     if not optional or group[optimizer._optional_slots[name]]
                 ]
             )
@@ -187,7 +187,7 @@ class Binding:
 
     def _configure(self, optimizer: Optimizer, values: Values) -> None:
         """Hand the hyperparameters to the engine."""
-        own = _core.rules()[optimizer._rule][1]
+        own = _core.rules[optimizer._rule][1]
         formula = optimizer._conventions[optimizer._convention]
         groups = [{**formula, **effective(values, override)} for override in self.overrides]
         self.core.set_groups(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, TypedDict
@@ -137,6 +138,7 @@ class Optimizer:
     # Hyperparameters ----------------------------------------------------------------------------
 
     @classmethod
+    @functools.cache
     def _hyperparameters(cls) -> dict[str, Hyperparameter[Any]]:
         """Return every hyperparameter by name, the learning rate and the rule's own ones first."""
         by_class = [vars(each) for each in cls.__mro__]
@@ -147,6 +149,7 @@ class Optimizer:
         return {each.name: each for each in found}
 
     @classmethod
+    @functools.cache
     def _own(cls) -> list[str]:
         """Return the names of the rule's own hyperparameters."""
         common = Optimizer._hyperparameters()

@@ -27,7 +27,7 @@ def {rule}(param, grad, {state_arguments} *, step=1, {arguments}):
 
 def _kernel(rule: str, cls: type[Optimizer]) -> Kernel:
     """Return the function of one rule, with the class's defaults and checks."""
-    slots, own = _core.rules()[rule]
+    slots, own = _core.rules[rule]
     names = ["learning_rate", *own]
     hyperparameters = cls._hyperparameters()
     paper = cls._conventions["paper"]
