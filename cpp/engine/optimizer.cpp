@@ -16,8 +16,8 @@ Update kernel_of(const RuleKernels& rule, Dtype dtype, unsigned slots) {
 Optimizer::Optimizer(const RuleKernels& rule, std::vector<Array> bound)
     : arrays(std::move(bound)), rule_(rule) {}
 
-Work Optimizer::work_of(const Array& array) const {
-    Work work;
+Work& Optimizer::add_work(const Array& array) {
+    Work& work = step_.works.emplace_back();
     work.shape = &array.shape;
     work.size = array.size;
     work.dtype = array.dtype;
@@ -44,14 +44,13 @@ void Optimizer::prepare_accumulation(const std::vector<Stream>& gradients) {
         Coefficients& coefficients = array.in_window ? further_ : first_;
         const double first = !array.in_window;
         rule.prepare[static_cast<int>(array.dtype)](0, 0, &first, &coefficients);
-        Work work = work_of(array);
+        Work& work = add_work(array);
         work.streams[param_stream] = array.accumulator;
         work.streams[grad_stream] = gradients[k];
         work.raw_gradient = true;
         work.update = kernel_of(rule, array.dtype, 0);
         work.coefficients = &coefficients;
         work.around.scale = 1 / options.loss_scale_factor;
-        step_.works.push_back(work);
         stepping_.push_back(k);
     }
 }
@@ -70,7 +69,7 @@ void Optimizer::prepare_update(const std::vector<Stream>& gradients) {
         const bool has_gradient = gradients[k].data || array.in_window;
         if (!has_gradient && !array.average.data) continue;
 
-        Work work = work_of(array);
+        Work& work = add_work(array);
         work.streams[param_stream] = array.param;
         work.streams[average_stream] = array.average;
         work.around.ema_momentum = options.ema_momentum;
@@ -108,7 +107,6 @@ void Optimizer::prepare_update(const std::vector<Stream>& gradients) {
         } else {
             work.update = kernel_of(level().rest, array.dtype, 0);
         }
-        step_.works.push_back(work);
     }
 }
 

@@ -64,7 +64,7 @@ public:
     void run() noexcept;
 
 private:
-    Work work_of(const Array& array) const;
+    Work& add_work(const Array& array);
     void prepare_accumulation(const std::vector<Stream>& gradients);
     void prepare_update(const std::vector<Stream>& gradients);
     const Coefficients* coefficients_of(const Array& array);

@@ -103,17 +103,19 @@ struct Pack {
         decltype(V{} < V{}) low, high;
     };
     friend INSTEP_INLINE Mask operator<(Pack a, Pack b) { return {a.low < b.low, a.high < b.high}; }
-    friend INSTEP_INLINE Mask is_infinite(Pack a) {
-        const V infinity = static_cast<T>(__builtin_huge_val()) - V{};
-        return {(a.low == infinity) | (a.low == -infinity),
-                (a.high == infinity) | (a.high == -infinity)};
-    }
     /// Where the condition holds the element of a, else that of b.
     friend INSTEP_INLINE Pack select(Mask condition, Pack a, Pack b) {
         return {condition.low ? a.low : b.low, condition.high ? a.high : b.high};
     }
     friend INSTEP_INLINE Pack sqrt(Pack a) {
         return {square_root<T>(a.low), square_root<T>(a.high)};
+    }
+    /// a * a, at most the largest finite number: a gradient too large for its square stays a number
+    /// in averages, and is forgotten.
+    friend INSTEP_INLINE Pack square(Pack a) {
+        const Pack largest = static_cast<T>(sizeof(T) == 4 ? __FLT_MAX__ : __DBL_MAX__);
+        const Pack product = a * a;
+        return select(largest < product, largest, product);
     }
     /// The larger one; a where either is not a number. Adding zero flushes a subnormal that would
     /// otherwise pass through untouched on some instruction sets.

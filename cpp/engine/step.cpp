@@ -11,9 +11,10 @@
 namespace instep {
 namespace {
 
-/// Elements that a thread takes at a time; sums are per block, so this fixes their bits.
+/// Elements that are summed at a time: this fixes the bits of norms.
 constexpr std::size_t block_elements = 16384;
 /// Elements that go through buffers at a time: those of all streams stay in the first-level cache.
+/// Threads share an array at multiples of it.
 constexpr std::size_t tile_elements = 1024;
 
 constexpr unsigned bit(int stream) {
@@ -194,35 +195,34 @@ void Step::run_thread(int thread, int team) noexcept {
     update(thread, team);
 }
 
-/// Calls visit(work, block, start, count) for this thread's blocks: those that begin in its equal
-/// share of all elements.
+/// Calls visit(k, first, last) for this thread's elements of each part: an equal share of all
+/// elements, with borders at multiples of `unit` in each part.
 template <class Visit>
-void Step::for_each_block(int thread, int team, Visit visit) noexcept {
-    const auto share = [&](int t) {
-        return static_cast<std::size_t>(static_cast<double>(elements_) * t / team);
+void Step::for_each_share(int thread, int team, std::size_t unit, Visit visit) noexcept {
+    const auto border = [&](int t) {
+        return t == team ? elements_
+                         : static_cast<std::size_t>(static_cast<double>(elements_) * t / team);
     };
-    const std::size_t first = share(thread);
-    const std::size_t last = thread + 1 == team ? elements_ : share(thread + 1);
+    const std::size_t first = border(thread), last = border(thread + 1);
     for (std::size_t k = 0; k < works.size(); ++k) {
-        const Start from = starts_[k];
-        if (from.element >= last) return;
-        const std::size_t size = works[k].size;
-        if (from.element + size <= first) continue;
-        const std::size_t skip = first > from.element ? first - from.element : 0;
-        std::size_t block = (skip + block_elements - 1) / block_elements;
-        for (; block * block_elements < size; ++block) {
-            const std::size_t start = block * block_elements;
-            if (from.element + start >= last) return;
-            visit(works[k], from.block + block, start, std::min(block_elements, size - start));
-        }
+        const std::size_t start = starts_[k].element, size = works[k].size;
+        if (start >= last) return;
+        const auto within = [&](std::size_t element) {
+            const std::size_t passed = element > start ? element - start : 0;
+            return std::min((passed + unit - 1) / unit * unit, size);
+        };
+        if (within(first) < within(last)) visit(k, within(first), within(last));
     }
 }
 
 void Step::add_squares(Sum what, int thread, int team) noexcept {
-    for_each_block(thread, team,
-                   [&](const Work& work, std::size_t block, std::size_t start, std::size_t count) {
-                       if (work.streams[grad_stream].data)
-                           block_sums_[block] = squares(Gradients(work, what), start, count);
+    for_each_share(thread, team, block_elements,
+                   [&](std::size_t k, std::size_t first, std::size_t last) {
+                       if (!works[k].streams[grad_stream].data) return;
+                       const Gradients gradients(works[k], what);
+                       for (std::size_t start = first; start < last; start += block_elements)
+                           block_sums_[starts_[k].block + start / block_elements] =
+                               squares(gradients, start, std::min(block_elements, last - start));
                    });
 }
 
@@ -260,10 +260,10 @@ void Step::clip() noexcept {
 }
 
 void Step::update(int thread, int team) noexcept {
-    for_each_block(thread, team,
-                   [&](Work& work, std::size_t, std::size_t start, std::size_t count) {
-                       for_each_tile(work, start, count, all_streams,
-                                     all_streams & ~gradient_streams, work.update);
+    for_each_share(thread, team, tile_elements,
+                   [&](std::size_t k, std::size_t first, std::size_t last) {
+                       for_each_tile(works[k], first, last - first, all_streams,
+                                     all_streams & ~gradient_streams, works[k].update);
                    });
 }
 

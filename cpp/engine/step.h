@@ -53,7 +53,7 @@ private:
     void update(int thread, int team) noexcept;
 
     template <class Visit>
-    void for_each_block(int thread, int team, Visit visit) noexcept;
+    void for_each_share(int thread, int team, std::size_t unit, Visit visit) noexcept;
 
     struct Start {
         std::size_t block, element;

@@ -122,9 +122,7 @@ struct Average {
     /// The same from `(1 - beta) * x`.
     template <class V>
     INSTEP_INLINE V with_share(V mean, V share) const {
-        if (!slow) return beta * mean + share;
-        const V moved = mean + (share - complement * mean);
-        return select(is_infinite(mean), mean, moved);
+        return slow ? mean + (share - complement * mean) : beta * mean + share;
     }
 };
 
