@@ -151,7 +151,7 @@ void check_gradient(py::handle object, const View& param, const std::string& wha
     check_shape(View(object), param, what);
 }
 
-Order::Order(const View& param) {
+Order::Order(const View& param) : c_contiguous(param.has_flag(npy_api::NPY_ARRAY_C_CONTIGUOUS_)) {
     for (int axis = 0; axis < param.ndim(); ++axis)
         if (param.extent(axis) > 1) axes.push_back(axis);
     std::stable_sort(axes.begin(), axes.end(), [&](int a, int b) {
@@ -162,6 +162,7 @@ Order::Order(const View& param) {
 
 Stream Order::stream(const View& array, std::vector<std::ptrdiff_t>& storage) const {
     Stream stream{array.data(), array.dtype(), nullptr};
+    if (c_contiguous && array.has_flag(npy_api::NPY_ARRAY_C_CONTIGUOUS_)) return stream;
     storage.resize(axes.size());
     auto expected = static_cast<std::ptrdiff_t>(itemsize(array.dtype()));
     bool contiguous = true;

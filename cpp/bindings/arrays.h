@@ -55,6 +55,7 @@ void check_gradient(py::handle object, const View& param, const std::string& wha
 struct Order {
     std::vector<int> axes;  ///< of more than one element, outermost first
     Shape shape;            ///< their extents
+    bool c_contiguous;
 
     explicit Order(const View& param);
     /// The array in that order; strides go to `storage`, which must outlive the stream.

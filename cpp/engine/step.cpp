@@ -23,58 +23,57 @@ constexpr unsigned bit(int stream) {
 constexpr unsigned gradient_streams = bit(grad_stream) | bit(accumulated_stream);
 constexpr unsigned all_streams = bit(stream_count) - 1;
 
-constexpr std::size_t rounded_up(std::size_t count) {
-    return (count + granule - 1) / granule * granule;
-}
-
 /// Calls kernel(block) for elements [start, start + count) of the streams in `used`, as often as it
 /// takes: directly on contiguous memory, through buffers for the rest. What the kernel changed in a
 /// buffer of a stream in `written` goes back.
 template <class Kernel>
 void for_each_tile(const Work& work, std::size_t start, std::size_t count, unsigned used,
                    unsigned written, Kernel kernel) {
-    alignas(64) unsigned char buffers[stream_count][tile_elements * sizeof(double)];
     const std::size_t item = itemsize(work.dtype);
-
-    unsigned direct = 0;
+    unsigned buffered = 0;
+    void* data[stream_count];
     for (int s = 0; s < stream_count; ++s) {
-        if (!work.streams[s].data) used &= ~bit(s);
-        if (work.streams[s].contiguous() && work.streams[s].dtype == work.dtype) direct |= bit(s);
+        const Stream& stream = work.streams[s];
+        if (!stream.data) used &= ~bit(s);
+        if (!stream.contiguous() || stream.dtype != work.dtype) buffered |= bit(s);
+        data[s] = used & bit(s) ? stream.data + start * item : nullptr;
     }
-    const auto tile = [&](std::size_t from, std::size_t length) {
-        const bool padded = length % granule != 0;
-        void* data[stream_count] = {};
-        for (int s = 0; s < stream_count; ++s) {
-            if (!(used & bit(s))) continue;
-            const Stream& stream = work.streams[s];
-            if ((direct & bit(s)) && !padded) {
-                data[s] = stream.data + from * item;
-                continue;
-            }
-            data[s] = buffers[s];
-            gather(*work.shape, stream, from, length, work.dtype, buffers[s]);
-            std::memset(buffers[s] + length * item, 0, (rounded_up(length) - length) * item);
-        }
+    buffered &= used;
+    const auto run = [&](std::size_t padded_count) {
         Block block;
         block.param = data[param_stream];
         block.grad = data[grad_stream] ? data[grad_stream] : data[param_stream];
         std::copy(data + first_slot, data + stream_count, block.slots);
         block.average = data[average_stream];
         block.accumulated = data[accumulated_stream];
-        block.count = rounded_up(length);
+        block.count = padded_count;
         block.coefficients = work.coefficients;
         block.around = &work.around;
         kernel(block);
-        for (int s = 0; s < stream_count; ++s)
-            if ((used & written & bit(s)) && data[s] == buffers[s])
-                scatter(*work.shape, work.streams[s], from, length, buffers[s]);
     };
-
     const std::size_t whole = count - count % granule;
-    const std::size_t largest = (used & ~direct) ? tile_elements : std::max(whole, granule);
-    for (std::size_t done = 0; done < whole; done += largest)
-        tile(start + done, std::min(largest, whole - done));
-    if (whole < count) tile(start + whole, count - whole);
+    if (!buffered && whole > 0) run(whole);
+    std::size_t done = buffered ? 0 : whole;
+    if (done == count) return;
+
+    alignas(64) unsigned char buffers[stream_count][tile_elements * sizeof(double)];
+    for (; done < count; done += tile_elements) {
+        const std::size_t length = std::min(tile_elements, count - done);
+        const std::size_t padded = (length + granule - 1) / granule * granule;
+        const unsigned through_buffers = padded == length ? buffered : used;
+        for (int s = 0; s < stream_count; ++s) {
+            if (!(used & bit(s))) continue;
+            data[s] = work.streams[s].data + (start + done) * item;
+            if (!(through_buffers & bit(s))) continue;
+            data[s] = buffers[s];
+            gather(*work.shape, work.streams[s], start + done, length, work.dtype, buffers[s]);
+            std::memset(buffers[s] + length * item, 0, (padded - length) * item);
+        }
+        run(padded);
+        for (int s = 0; s < stream_count; ++s)
+            if (through_buffers & written & bit(s))
+                scatter(*work.shape, work.streams[s], start + done, length, buffers[s]);
+    }
 }
 
 /// The gradients of one part of a step, as the caller gave them or as the rule will see them.
