@@ -51,31 +51,31 @@ bool overlaps_itself(const View& view) {
     return false;
 }
 
-void check_floating(py::handle object, const std::string& what) {
+void check_floating(py::handle object, const Name& name) {
     if (!is_array(object))
-        throw py::type_error(what + ": expected a NumPy array, got " + description(object));
+        throw py::type_error(name + ": expected a NumPy array, got " + description(object));
     const View view(object);
     if (!view.is_native())
-        throw py::type_error(what + ": expected native byte order, got dtype " + dtype_of(object));
+        throw py::type_error(name + ": expected native byte order, got dtype " + dtype_of(object));
     if (!view.is_floating())
-        throw py::type_error(what + ": expected dtype float32 or float64, got " + dtype_of(object));
+        throw py::type_error(name + ": expected dtype float32 or float64, got " + dtype_of(object));
     if (!view.has_flag(npy_api::NPY_ARRAY_ALIGNED_))
-        throw py::value_error(what +
+        throw py::value_error(name +
                               ": expected an aligned array, got one whose data begins at an "
                               "address that is not a multiple of its item size");
 }
 
-void check_shape(const View& given, const View& param, const std::string& what) {
+void check_shape(const View& given, const View& param, const Name& name) {
     if (!given.same_shape(param))
-        throw py::value_error(what + ": expected shape " + shape_of(param) + ", got " +
+        throw py::value_error(name + ": expected shape " + shape_of(param) + ", got " +
                               shape_of(given));
 }
 
-void check_writable(const View& view, const std::string& what) {
+void check_writable(const View& view, const Name& name) {
     if (!view.has_flag(npy_api::NPY_ARRAY_WRITEABLE_))
-        throw py::value_error(what + ": expected an array to update in place, got a read-only one");
+        throw py::value_error(name + ": expected an array to update in place, got a read-only one");
     if (overlaps_itself(view))
-        throw py::value_error(what +
+        throw py::value_error(name +
                               ": expected elements of their own memory each, got an array "
                               "whose strides make elements overlap");
 }
@@ -132,23 +132,23 @@ std::string description(py::handle object) {
     return object.is_none() ? "None" : "an object of type " + type;
 }
 
-void check_parameter(py::handle object, const std::string& what) {
-    check_floating(object, what);
-    check_writable(View(object), what);
+void check_parameter(py::handle object, const Name& name) {
+    check_floating(object, name);
+    check_writable(View(object), name);
 }
 
-void check_state(py::handle object, const View& param, const std::string& what) {
-    check_floating(object, what);
+void check_state(py::handle object, const View& param, const Name& name) {
+    check_floating(object, name);
     const View view(object);
     if (view.dtype() != param.dtype())
-        throw py::type_error(what + ": expected the parameter's dtype, got " + dtype_of(object));
-    check_shape(view, param, what);
-    check_writable(view, what);
+        throw py::type_error(name + ": expected the parameter's dtype, got " + dtype_of(object));
+    check_shape(view, param, name);
+    check_writable(view, name);
 }
 
-void check_gradient(py::handle object, const View& param, const std::string& what) {
-    check_floating(object, what);
-    check_shape(View(object), param, what);
+void check_gradient(py::handle object, const View& param, const Name& name) {
+    check_floating(object, name);
+    check_shape(View(object), param, name);
 }
 
 Order::Order(const View& param) : c_contiguous(param.has_flag(npy_api::NPY_ARRAY_C_CONTIGUOUS_)) {

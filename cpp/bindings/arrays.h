@@ -40,16 +40,32 @@ private:
     const py::detail::PyArray_Proxy* fields_;
 };
 
+/// What an array is called in messages: "params['w']", "m of params['w']". Put together only when a
+/// message is made.
+struct Name {
+    const char* role;
+    const char* link;
+    const std::string* path;
+
+    explicit Name(const std::string& of) : Name("", "", of) {}
+    Name(const char* its_role, const char* its_link, const std::string& of)
+        : role(its_role), link(its_link), path(&of) {}
+    std::string str() const { return std::string(role) + link + *path; }
+    friend std::string operator+(const Name& name, const std::string& text) {
+        return name.str() + text;
+    }
+};
+
 /// Whether the object is an ndarray, or of a subclass that works like one in place.
 bool is_array(py::handle object);
 
-/// Raises TypeError or ValueError, in the name of `what`, for an array that cannot be updated in
+/// Raises TypeError or ValueError, in that name, for an array that cannot be updated in
 /// place.
-void check_parameter(py::handle object, const std::string& what);
+void check_parameter(py::handle object, const Name& name);
 /// The same for a state array of that parameter.
-void check_state(py::handle object, const View& param, const std::string& what);
+void check_state(py::handle object, const View& param, const Name& name);
 /// Raises for an array that cannot be read as the gradient of that parameter.
-void check_gradient(py::handle object, const View& param, const std::string& what);
+void check_gradient(py::handle object, const View& param, const Name& name);
 
 /// The order in which a parameter's elements are visited: that of its memory.
 struct Order {

@@ -55,11 +55,10 @@ void run(Optimizer& optimizer, std::size_t elements, const std::vector<py::handl
 
 BoundParameter::BoundParameter(py::object param, std::string path, const py::sequence& slots,
                                py::object average, py::object accumulator, const RuleKernels& rule)
-    : param_((check_parameter(param, path), std::move(param))),
+    : param_((check_parameter(param, Name(path)), std::move(param))),
       average_(std::move(average)),
       accumulator_(std::move(accumulator)),
       path_(std::move(path)),
-      gradient_name_("gradient for " + path_),
       order_(View(param_)),
       data_(View(param_).data()),
       dtype_(View(param_).dtype()) {
@@ -70,19 +69,19 @@ BoundParameter::BoundParameter(py::object param, std::string path, const py::seq
     }
     for (int s = 0; s < rule.slot_count; ++s) {
         const py::object slot = slots[static_cast<std::size_t>(s)];
-        slot_names_.emplace_back(rule.slots[s].name);
+        slot_names_.push_back(rule.slots[s].name);
         if (!slot.is_none())
-            check_state(slot, view, what(rule.slots[s].name));
+            check_state(slot, view, name(rule.slots[s].name));
         else if (!rule.slots[s].optional)
-            throw py::type_error(what(rule.slots[s].name) + ": expected an array, got None");
+            throw py::type_error(name(rule.slots[s].name) + ": expected an array, got None");
         slots_.push_back(slot);
     }
-    if (!average_.is_none()) check_state(average_, view, what("average"));
-    if (!accumulator_.is_none()) check_state(accumulator_, view, what("accumulator"));
+    if (!average_.is_none()) check_state(average_, view, name("average"));
+    if (!accumulator_.is_none()) check_state(accumulator_, view, name("accumulator"));
 }
 
-std::string BoundParameter::what(const char* of) const {
-    return std::string(of) + " of " + path_;
+Name BoundParameter::name(const char* role) const {
+    return Name(role, " of ", path_);
 }
 
 Array BoundParameter::array() {
@@ -104,11 +103,11 @@ Array BoundParameter::array() {
 }
 
 void BoundParameter::add_to(Memory& memory) const {
-    memory.add(param_, path_);
+    memory.add(param_, Name(path_));
     for (std::size_t s = 0; s < slots_.size(); ++s)
-        if (!slots_[s].is_none()) memory.add(slots_[s], what(slot_names_[s].c_str()));
-    if (!average_.is_none()) memory.add(average_, what("average"));
-    if (!accumulator_.is_none()) memory.add(accumulator_, what("accumulator"));
+        if (!slots_[s].is_none()) memory.add(slots_[s], name(slot_names_[s]));
+    if (!average_.is_none()) memory.add(average_, name("average"));
+    if (!accumulator_.is_none()) memory.add(accumulator_, name("accumulator"));
 }
 
 void BoundParameter::check_unchanged() const {
@@ -134,11 +133,12 @@ Stream BoundParameter::gradient(py::handle object, const Memory& memory) {
         number_ = py::cast<double>(object);
         return {reinterpret_cast<char*>(&number_), Dtype::float64, nullptr};
     }
-    check_gradient(object, View(param_), gradient_name_);
+    const Name name("gradient", " for ", path_);
+    check_gradient(object, View(param_), name);
     const View view(object);
     const Bounds bounds = view.bounds();
     if (bounds.low != checked_gradient_.low || bounds.high != checked_gradient_.high) {
-        if (memory.check_apart(object, bounds, gradient_name_)) checked_gradient_ = bounds;
+        if (memory.check_apart(object, bounds, name)) checked_gradient_ = bounds;
     }
     return order_.stream(view, gradient_strides_);
 }

@@ -33,12 +33,12 @@ public:
     Stream gradient(py::handle object, const Memory& memory);
 
 private:
-    std::string what(const char* of) const;
+    Name name(const char* role) const;
 
     py::object param_, average_, accumulator_;
     std::vector<py::object> slots_;
-    std::vector<std::string> slot_names_;
-    std::string path_, gradient_name_;
+    std::vector<const char*> slot_names_;
+    std::string path_;
     Order order_;
     const char* data_;
     std::vector<py::ssize_t> extents_, strides_;

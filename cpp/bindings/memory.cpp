@@ -1,7 +1,6 @@
 #include "bindings/memory.h"
 
 #include <algorithm>
-#include <utility>
 
 namespace instep::bindings {
 namespace {
@@ -28,9 +27,9 @@ bool same_view(const View& a, const View& b) {
 
 }  // namespace
 
-void Memory::add(py::handle array, std::string name) {
+void Memory::add(py::handle array, const Name& name) {
     const Bounds bounds = View(array).bounds();
-    if (bounds.low < bounds.high) ranges_.push_back({bounds, array, std::move(name)});
+    if (bounds.low < bounds.high) ranges_.push_back({bounds, array, name, 0});
 }
 
 void Memory::check_disjoint() {
@@ -44,15 +43,15 @@ void Memory::check_disjoint() {
             if (other.bounds.high <= range.bounds.low || !share_bytes(other.array, range.array))
                 continue;
             if (same_view(View(other.array), View(range.array)))
-                throw py::value_error(range.name + " is the same array as " + other.name +
+                throw py::value_error(range.name + " is the same array as " + other.name.str() +
                                       ": pass a shared array once, with the sum of its gradients");
-            throw py::value_error(range.name + " shares memory with " + other.name);
+            throw py::value_error(range.name + " shares memory with " + other.name.str());
         }
         highest = ranges_[k].highest = std::max(highest, range.bounds.high);
     }
 }
 
-bool Memory::check_apart(py::handle array, const Bounds& bounds, const std::string& what) const {
+bool Memory::check_apart(py::handle array, const Bounds& bounds, const Name& name) const {
     auto at = std::lower_bound(
         ranges_.begin(), ranges_.end(), bounds.high,
         [](const Range& range, std::uintptr_t high) { return range.bounds.low < high; });
@@ -61,7 +60,7 @@ bool Memory::check_apart(py::handle array, const Bounds& bounds, const std::stri
         if (at->bounds.high <= bounds.low) continue;
         apart = false;
         if (share_bytes(at->array, array))
-            throw py::value_error(what + " shares memory with " + at->name);
+            throw py::value_error(name + " shares memory with " + at->name.str());
     }
     return apart;
 }

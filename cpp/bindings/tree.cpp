@@ -68,7 +68,7 @@ Tree::Node Tree::build(const py::object& object, const std::string& path, const 
         for (std::size_t k = 0; k < length(object); ++k)
             add(item(object, k), path + "[" + std::to_string(k) + "]", around);
     } else {
-        check_parameter(object, path);
+        check_parameter(object, Name(path));
         leaves.push_back(object);
         paths.push_back(path);
         groups.push_back(around);

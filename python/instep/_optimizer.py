@@ -290,9 +290,13 @@ class Optimizer:
         self.build([variable for _, variable in pairs])
         try:
             self.step([grad for grad, _ in pairs])
-        except BaseException:
-            self._binding = None
-            raise
+        finally:
+            if not self._has_stepped():
+                self._binding = None
+
+    def _has_stepped(self) -> bool:
+        """Return whether any call has left a trace."""
+        return self._binding is not None and any(self._binding.core.counters()[:3])
 
     def _unbound(self, what: str) -> RuntimeError:
         return RuntimeError(f"{what}: this optimizer has no parameters yet; call build(params)")
