@@ -104,25 +104,27 @@ struct Decay {
     }
 };
 
-/// The exponential moving average `mean = beta * mean + (1 - beta) * x`. For beta near 1, where the
-/// rounding of beta would tell, as `mean + ((1 - beta) * x - (1 - beta) * mean)`.
+/// The exponential moving average `mean = beta * mean + (1 - beta) * x`, computed as
+/// `keep * mean + (share - forget * mean)` with `share = (1 - beta) * x`. For beta near 1, where its
+/// rounding would tell, keep is 1 and forget 1 - beta; for others keep is beta and forget 0.
 template <class T>
 struct Average {
-    T beta, complement;
-    bool slow;
+    T keep, forget, complement;
 
     Average() = default;
-    Average(double rate)
-        : beta(static_cast<T>(rate)), complement(static_cast<T>(1 - rate)), slow(rate >= 0.5) {}
+    Average(double beta)
+        : keep(static_cast<T>(beta < 0.5 ? beta : 1)),
+          forget(static_cast<T>(beta < 0.5 ? 0 : 1 - beta)),
+          complement(static_cast<T>(1 - beta)) {}
 
     template <class V>
     INSTEP_INLINE V operator()(V mean, V x) const {
         return with_share(mean, complement * x);
     }
-    /// The same from `(1 - beta) * x`.
+    /// The same from the share.
     template <class V>
     INSTEP_INLINE V with_share(V mean, V share) const {
-        return slow ? mean + (share - complement * mean) : beta * mean + share;
+        return keep * mean + (share - forget * mean);
     }
 };
 
