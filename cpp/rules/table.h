@@ -9,12 +9,12 @@
 #include "rules/sgd.h"
 
 // clang-format off
-// (The empty line ends the table.)
 #define INSTEP_RULES(row)     \
     row("adadelta", Adadelta) \
     row("adagrad", Adagrad)   \
     row("adam", Adam)         \
     row("rmsprop", RMSprop)   \
-    row("sgd", SGD)
+    row("sgd", SGD)           \
+    /* end */
 
 // clang-format on
