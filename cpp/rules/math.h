@@ -105,8 +105,8 @@ struct Decay {
 };
 
 /// The exponential moving average `mean = beta * mean + (1 - beta) * x`, computed as
-/// `keep * mean + (share - forget * mean)` with `share = (1 - beta) * x`. For beta near 1, where its
-/// rounding would tell, keep is 1 and forget 1 - beta; for others keep is beta and forget 0.
+/// `keep * mean + (share - forget * mean)` with `share = (1 - beta) * x`. For beta near 1, where
+/// its rounding would tell, keep is 1 and forget 1 - beta; for others keep is beta and forget 0.
 template <class T>
 struct Average {
     T keep, forget, complement;
