@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "engine/dispatch.h"
+#include "engine/float_mode.h"
 
 namespace instep {
 namespace {
@@ -25,6 +26,7 @@ Work& Optimizer::add_work(const Array& array) {
 }
 
 void Optimizer::prepare(const std::vector<Stream>& gradients) {
+    const FlushSubnormals mode;  // the numbers of the step, too, in one floating-point mode
     step_.works.clear();
     stepping_.clear();
     if (updates())
