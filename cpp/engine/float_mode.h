@@ -31,6 +31,8 @@ private:
 
 private:
     std::uint64_t before_;
+#else
+    FlushSubnormals() {}
 #endif
 public:
     FlushSubnormals(const FlushSubnormals&) = delete;
