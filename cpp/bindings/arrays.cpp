@@ -37,6 +37,7 @@ bool overlaps_itself(const View& view) {
         span += stride * (order.shape.extents[k] - 1);
     }
     if (nested) return false;
+    if (span < static_cast<std::ptrdiff_t>(view.size() * itemsize(view.dtype()))) return true;
     std::vector<std::ptrdiff_t> offsets{0};
     for (std::size_t k = 0; k < order.axes.size(); ++k) {
         const std::size_t count = offsets.size();
@@ -51,9 +52,12 @@ bool overlaps_itself(const View& view) {
     return false;
 }
 
-void check_floating(py::handle object, const Name& name) {
+void check_array(py::handle object, const Name& name, const std::string& expected) {
     if (!is_array(object))
-        throw py::type_error(name + ": expected a NumPy array, got " + description(object));
+        throw py::type_error(name + ": expected " + expected + ", got " + description(object));
+}
+
+void check_floating(py::handle object, const Name& name) {
     const View view(object);
     if (!view.is_native())
         throw py::type_error(name + ": expected native byte order, got dtype " + dtype_of(object));
@@ -133,11 +137,13 @@ std::string description(py::handle object) {
 }
 
 void check_parameter(py::handle object, const Name& name) {
+    check_array(object, name, "a NumPy array");
     check_floating(object, name);
     check_writable(View(object), name);
 }
 
 void check_state(py::handle object, const View& param, const Name& name) {
+    check_array(object, name, "a NumPy array");
     check_floating(object, name);
     const View view(object);
     if (view.dtype() != param.dtype())
@@ -147,6 +153,7 @@ void check_state(py::handle object, const View& param, const Name& name) {
 }
 
 void check_gradient(py::handle object, const View& param, const Name& name) {
+    if (!is_array(object)) check_array(object, name, "a NumPy array of shape " + shape_of(param));
     check_floating(object, name);
     check_shape(View(object), param, name);
 }

@@ -268,6 +268,7 @@ void update_arrays(const std::string& name, const py::object& param, const py::o
                    const py::tuple& slots, std::int64_t step, double learning_rate,
                    const std::vector<double>& own) {
     const RuleKernels& rule = rule_named(name);
+    if (grad.is_none()) throw py::type_error("grad: expected a NumPy array, got None");
     BoundParameter parameter(param, "param", slots, py::none(), py::none(), rule);
     Memory memory;
     parameter.add_to(memory);

@@ -42,7 +42,8 @@ void Memory::check_disjoint() {
             const Range& other = ranges_[j];
             if (other.bounds.high <= range.bounds.low || !share_bytes(other.array, range.array))
                 continue;
-            if (same_view(View(other.array), View(range.array)))
+            const bool parameters = !*range.name.role && !*other.name.role;
+            if (parameters && same_view(View(other.array), View(range.array)))
                 throw py::value_error(range.name + " is the same array as " + other.name.str() +
                                       ": pass a shared array once, with the sum of its gradients");
             throw py::value_error(range.name + " shares memory with " + other.name.str());

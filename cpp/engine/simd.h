@@ -110,12 +110,9 @@ struct Pack {
     friend INSTEP_INLINE Pack sqrt(Pack a) {
         return {square_root<T>(a.low), square_root<T>(a.high)};
     }
-    /// a * a, at most the largest finite number: a gradient too large for its square stays a number
-    /// in averages, and is forgotten.
-    friend INSTEP_INLINE Pack square(Pack a) {
+    friend INSTEP_INLINE Pack at_most_finite(Pack a) {
         const Pack largest = static_cast<T>(sizeof(T) == 4 ? __FLT_MAX__ : __DBL_MAX__);
-        const Pack product = a * a;
-        return select(largest < product, largest, product);
+        return select(largest < a, largest, a);
     }
     /// The larger one; a where either is not a number. Adding zero flushes a subnormal that would
     /// otherwise pass through untouched on some instruction sets.

@@ -13,7 +13,7 @@ namespace {
 
 /// Elements that are summed at a time: this fixes the bits of norms.
 constexpr std::size_t block_elements = 16384;
-/// Elements that go through buffers at a time: those of all streams stay in the first-level cache.
+/// Elements that go through buffers at a time: those of a few streams fit the first-level cache.
 /// Threads share an array at multiples of it.
 constexpr std::size_t tile_elements = 1024;
 

@@ -73,6 +73,9 @@ Setting& setting() {
     return instance;
 }
 
+/// Made when the module is loaded: its fork handler must be there before anyone forks.
+Setting& setting_at_load = setting();
+
 }  // namespace
 
 int num_threads() {

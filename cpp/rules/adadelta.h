@@ -25,10 +25,11 @@ struct Adadelta {
     template <class V>
     INSTEP_INLINE void operator()(V& p, V g, V& mean_square, V& mean_square_update) const {
         constexpr T up = 0x1p20, down = 0x1p-20, root_down = 0x1p-10;
-        const V share = rho.complement * square(g);
-        mean_square = rho.with_share(mean_square, share);
+        const V share = rho.share(g * g);
+        mean_square = rho.of_squares(mean_square, share);
         const V ratio = up * (mean_square_update + epsilon) / (mean_square + epsilon);
-        mean_square_update = rho.with_share(mean_square_update, down * (ratio * share));
+        mean_square_update =
+            rho.of_squares(mean_square_update, down * (ratio * at_most_finite(share)));
         p -= learning_rate * (sqrt(ratio) * (root_down * g));
     }
 };

@@ -28,7 +28,7 @@ struct Adam {
     template <class V, class M>
     INSTEP_INLINE void operator()(V& p, V g, V& m, V& v, M& v_max) const {
         m = beta_1(m, g);
-        v = beta_2(v, square(g));
+        v = beta_2.of_squares(v, beta_2.share(g * g));
         V largest = v;
         if constexpr (used<M>) largest = v_max = max(v_max, v);
         p -= rate * m / (sqrt(largest) + epsilon);

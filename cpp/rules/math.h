@@ -105,8 +105,8 @@ struct Decay {
 };
 
 /// The exponential moving average `mean = beta * mean + (1 - beta) * x`, computed as
-/// `keep * mean + (share - forget * mean)` with `share = (1 - beta) * x`. For beta near 1, where
-/// its rounding would tell, keep is 1 and forget 1 - beta; for others keep is beta and forget 0.
+/// `keep * mean + (share - forget * mean)` with `share = (1 - beta) * x`. From beta = 0.5 on, where
+/// its rounding would tell, keep is 1 and forget 1 - beta; below, keep is beta and forget 0.
 template <class T>
 struct Average {
     T keep, forget, complement;
@@ -119,12 +119,16 @@ struct Average {
 
     template <class V>
     INSTEP_INLINE V operator()(V mean, V x) const {
-        return with_share(mean, complement * x);
+        return keep * mean + (complement * x - forget * mean);
     }
-    /// The same from the share.
     template <class V>
-    INSTEP_INLINE V with_share(V mean, V share) const {
-        return keep * mean + (share - forget * mean);
+    INSTEP_INLINE V share(V x) const {
+        return complement * x;
+    }
+    /// The mean of squares, from their share. One that has overflowed stays infinite.
+    template <class V>
+    INSTEP_INLINE V of_squares(V mean, V share_of_square) const {
+        return keep * mean + (share_of_square - at_most_finite(forget * mean));
     }
 };
 

@@ -26,7 +26,7 @@ struct RMSprop {
 
     template <class V, class A, class B>
     INSTEP_INLINE void operator()(V& p, V g, V& v, A& a, B& b) const {
-        v = rho(v, square(g));
+        v = rho.of_squares(v, rho.share(g * g));
         V variance = v;
         if constexpr (used<A>) {
             a = rho(a, g);

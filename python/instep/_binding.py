@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 Values = dict[str, Any]
 """Hyperparameters by name."""
 
-GROUP_OPTIONS = ("learning_rate", "l2", "weight_decay", "clipnorm", "clipvalue", "maximize")
+CLIPPING_OPTIONS = ("clipnorm", "clipvalue")
+GROUP_OPTIONS = ("learning_rate", "l2", "weight_decay", *CLIPPING_OPTIONS, "maximize")
 """What a group may have of its own, besides the rule's hyperparameters."""
 
 
@@ -137,19 +139,17 @@ class Binding:
 
     def aligned(self, pairs: Sequence[tuple[Any, Any]]) -> Any:
         """Return the gradients of (gradient, variable) pairs in the structure of the parameters."""
-        leaves = self.tree.leaves
-        by_identity = {id(leaf): k for k, leaf in enumerate(leaves)}
-        by_memory = {_memory_of(leaf): k for k, leaf in enumerate(leaves)}
-        grads: list[Any] = [None] * len(leaves)
+        grads: list[Any] = [None] * len(self.tree.leaves)
         named: set[int] = set()
         for position, (grad, variable) in enumerate(pairs):
-            index = by_identity.get(id(variable))
+            index = self._by_identity.get(id(variable))
             if index is None:
-                index = by_memory.get(_memory_of(variable))
+                index = self._by_memory.get(_memory_of(variable))
             if index is None:
                 raise ValueError(
-                    f"grads_and_vars[{position}]: expected one of the arrays that were bound "
-                    f"({_listed(self.tree.paths)}), got another variable"
+                    f"grads_and_vars[{position}]: expected one of the "
+                    f"{len(grads)} arrays that were bound, got another variable; "
+                    "update arrays in place (w -= ..., w[...] = ...) or bind again with build"
                 )
             if index in named:
                 raise ValueError(
@@ -166,6 +166,14 @@ class Binding:
             for average, param in zip(self.averages, self.tree.leaves, strict=True):
                 average[...] = param
         return self.averages
+
+    @functools.cached_property
+    def _by_identity(self) -> dict[int, int]:
+        return {id(leaf): k for k, leaf in enumerate(self.tree.leaves)}
+
+    @functools.cached_property
+    def _by_memory(self) -> dict[object, int]:
+        return {_memory_of(leaf): k for k, leaf in enumerate(self.tree.leaves)}
 
     @staticmethod
     def _needs(
@@ -242,7 +250,9 @@ def _groups_of(optimizer: Optimizer, tree: _core.Tree) -> tuple[list[Values], li
                             f"got {name!r}"
                         )
                 own = {
-                    name: optimizer._checked(name, value) for name, value in group.options.items()
+                    name: optimizer._checked(name, value)
+                    for name, value in group.options.items()
+                    if value is not None or name in CLIPPING_OPTIONS
                 }
                 merged = {**effective(merged, own), **own} if merged else own
             known[key] = len(overrides)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import numbers
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, TypedDict
 
 import numpy as np
@@ -95,6 +96,8 @@ class Optimizer:
     """Slots that exist where a hyperparameter is neither 0 nor False."""
     _initial_state: ClassVar[Mapping[str, str]] = {}
     """Slots that start at a hyperparameter's value instead of 0."""
+    _clock: ClassVar[bool | str] = False
+    """Whether the formula depends on the update's count, or the hyperparameter that makes it so."""
 
     learning_rate = Rate()
     l2 = non_negative(0.0)
@@ -128,7 +131,10 @@ class Optimizer:
         names = self._hyperparameters()
         for name in given:
             if name not in names:
-                raise TypeError(f"{type(self).__name__} has no hyperparameter {name!r}")
+                raise TypeError(
+                    f"{type(self).__name__}: expected hyperparameters among {', '.join(names)}; "
+                    f"got {name!r}"
+                )
         self._values = {name: self._checked(name, given.get(name)) for name in names}
         self._check_together(self._values)
         self._binding: Binding | None = None
@@ -167,11 +173,20 @@ class Optimizer:
                 )
         return hyperparameter.check(value)
 
-    def _check_together(self, values: Values) -> None:
+    @classmethod
+    def _check_together(cls, values: Values) -> None:
         """Raise ValueError for values that exclude each other; rules add their own."""
         clippings = [name for name in CLIPPINGS if values[name] is not None]
         if len(clippings) > 1:
             raise ValueError(f"{clippings[0]}: expected at most one clipping, got {clippings}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name.startswith("_") or hasattr(type(self), name)):
+            raise AttributeError(
+                f"{type(self).__name__}: expected a hyperparameter among "
+                f"{', '.join(self._hyperparameters())}; got {name!r}"
+            )
+        super().__setattr__(name, value)
 
     def _assign(self, name: str, value: Any) -> None:
         values = {**self._values, name: self._checked(name, value)}
@@ -179,7 +194,8 @@ class Optimizer:
         binding = self._binding
         if binding is not None:
             binding.core.check_idle()
-            if name == "gradient_accumulation_steps" and binding.core.counters()[2]:
+            changed = values[name] != self._values[name]
+            if name == "gradient_accumulation_steps" and changed and binding.core.counters()[2]:
                 raise ValueError(
                     "gradient_accumulation_steps: expected no change in the middle of a window"
                 )
@@ -203,10 +219,11 @@ class Optimizer:
         return float(rate(self.iterations)) if callable(rate) else rate
 
     @property
-    def groups(self) -> list[Values]:
-        """The groups, the default one first: each a dict of its hyperparameters and `params`.
+    def groups(self) -> list[Mapping[str, Any]]:
+        """The groups, the default one first: each a mapping of its hyperparameters and `params`.
 
-        `params` is the list of the group's arrays.
+        `params` is the list of the group's arrays. The mappings are to read: assigning to the
+        optimizer's attributes changes the default group, `build` with other groups the rest.
         """
         binding = self._binding
         names = [*self._own(), *GROUP_OPTIONS]
@@ -218,7 +235,7 @@ class Optimizer:
         if binding is not None:
             for leaf, group in zip(binding.tree.leaves, binding.of_leaves, strict=True):
                 result[group]["params"].append(leaf)
-        return result
+        return [MappingProxyType(group) for group in result]
 
     # Stepping -----------------------------------------------------------------------------------
 
@@ -287,6 +304,11 @@ class Optimizer:
             return self.step(self._binding.aligned(pairs))
         if not pairs:
             raise ValueError("grads_and_vars: expected at least one (gradient, variable), got none")
+        for position, (_, variable) in enumerate(pairs):
+            if not isinstance(variable, np.ndarray):
+                raise TypeError(
+                    f"params[{position}]: expected a NumPy array, got {type(variable).__name__}"
+                )
         self.build([variable for _, variable in pairs])
         try:
             self.step([grad for grad, _ in pairs])
@@ -428,5 +450,7 @@ def _known_convention(cls: type[Optimizer], convention: Any) -> str:
 def _pair(position: int, pair: Any) -> tuple[Any, Any]:
     """Return a (gradient, variable) pair; raise TypeError for anything else."""
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise TypeError(f"grads_and_vars[{position}]: expected (gradient, variable), got {pair!r}")
+        raise TypeError(
+            f"grads_and_vars[{position}]: expected (gradient, variable), got {type(pair).__name__}"
+        )
     return pair[0], pair[1]

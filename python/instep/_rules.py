@@ -47,6 +47,7 @@ class SGD(Optimizer):
     """
 
     _rule = "sgd"
+    _clock = "momentum"
     _optional_slots = {"momentum": "momentum"}
     _conventions = {"paper": {"learning_rate": 0.01}}
 
@@ -73,7 +74,8 @@ class SGD(Optimizer):
             nesterov=nesterov,
         )
 
-    def _check_together(self, values: Values) -> None:
+    @classmethod
+    def _check_together(cls, values: Values) -> None:
         super()._check_together(values)
         if values["nesterov"] and (values["momentum"] == 0 or values["dampening"] != 0):
             raise ValueError(
@@ -115,6 +117,7 @@ class Adagrad(Optimizer):
     """
 
     _rule = "adagrad"
+    _clock = "learning_rate_decay"
     _initial_state = {"accumulator": "initial_accumulator_value"}
     _conventions = {"paper": {"learning_rate": 0.01, "epsilon": 1e-10}}
 
@@ -291,6 +294,7 @@ class Adam(Optimizer):
     """
 
     _rule = "adam"
+    _clock = True
     _optional_slots = {"v_max": "amsgrad"}
     _conventions = {
         "paper": {"learning_rate": 0.001, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8}

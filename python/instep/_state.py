@@ -21,6 +21,7 @@ SCHEDULE = "schedule"
 
 def dump(optimizer: Optimizer, binding: Binding) -> Values:
     """Return the state of an optimizer; see `Optimizer.state_dict`."""
+    binding.core.check_idle()
     iterations, skipped_steps, window, grad_norm, steps, in_window = binding.core.counters()
     if binding.averages:
         binding.current_averages()

@@ -14,14 +14,34 @@ from typing import TYPE_CHECKING, Any
 
 from instep import _core, _rules
 from instep._hyperparameters import Count
-from instep._optimizer import Optimizer
+from instep._optimizer import CLIPPINGS, Optimizer
 
 Kernel = Callable[..., None]
 
 _SOURCE = '''
-def {rule}(param, grad, {state_arguments} *, step=1, {arguments}):
-    """Update a parameter and its state in place by the rule of `instep.{cls}`."""
-    update("{rule}", param, grad, ({state}), *checked(step, {numbers}))
+def {rule}(param, grad, {state_arguments} *, step=None, {arguments}):
+    """Update a parameter and its state in place by the rule of `instep.{cls}`.
+
+    Parameters
+    ----------
+    param : ndarray
+        float32 or float64.
+    grad : ndarray
+        Of the same shape.
+    {state_names} : ndarray
+        State of the parameter's shape and dtype, as the previous update left it; before the first
+        one what `instep.{cls}` starts with. None where the configuration does not use it.
+    step : int
+        The count of this update, from 1. Only where the rule needs it may it not be left out.
+    {numbers} : float
+        As in `instep.{cls}`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what the class refuses. Nothing has changed then.
+    """
+    update(param, grad, ({state}), step, ({numbers}))
 '''
 
 
@@ -34,15 +54,37 @@ def _kernel(rule: str, cls: type[Optimizer]) -> Kernel:
     count = Count()
     count.name = "step"
 
-    @functools.lru_cache(maxsize=256, typed=True)
-    def checked(step: int, *values: float) -> tuple[int, float, list[float]]:
+    def check(values: tuple[Any, ...], in_use: tuple[bool, ...]) -> tuple[float, list[float]]:
+        """Return the learning rate and the other numbers, checked as by the class."""
         if callable(values[0]):
             raise TypeError(f"learning_rate: expected a number, got {values[0]!r}")
-        numbers = [
-            float(hyperparameters[name].check(value))
-            for name, value in zip(names, values, strict=True)
-        ]
-        return count.check(step), numbers[0], numbers[1:]
+        given = dict(zip(names, values, strict=True))
+        numbers = {name: hyperparameters[name].check(value) for name, value in given.items()}
+        cls._check_together({**dict.fromkeys(CLIPPINGS), **numbers})
+        for (slot, _), used in zip(slots, in_use, strict=True):
+            switch = cls._optional_slots.get(slot)
+            if not used and switch in numbers and numbers[switch]:
+                raise TypeError(
+                    f"{slot}: expected a state array for {switch}={numbers[switch]!r}, got None"
+                )
+        rate, *rest = (float(number) for number in numbers.values())
+        return rate, rest
+
+    remembered = functools.lru_cache(maxsize=64, typed=True)(check)
+
+    def update_checked(
+        param: Any, grad: Any, state: tuple[Any, ...], step: Any, values: tuple[Any, ...]
+    ) -> None:
+        in_use = tuple([array is not None for array in state])
+        try:
+            rate, rest = remembered(values, in_use)
+        except TypeError:  # not hashable, or not of a type that will do, which check says better
+            rate, rest = check(values, in_use)
+        if step is None:
+            if cls._clock is True or (cls._clock and values[names.index(cls._clock)]):
+                raise TypeError(f"step: {rule} needs it, the 1-based count of the update")
+            step = 1
+        _core.update(rule, param, grad, state, count.check(step), rate, rest)
 
     defaults = {name: paper.get(name, hyperparameters[name].default) for name in names}
     # A slot may have the name of a hyperparameter, such as momentum.
@@ -54,10 +96,11 @@ def _kernel(rule: str, cls: type[Optimizer]) -> Kernel:
             f"{name}{'=None' if opt else ''}, " for name, opt in states.items()
         ),
         state="".join(f"{name}, " for name in states),
+        state_names=", ".join(states),
         arguments=", ".join(f"{name}={value!r}" for name, value in defaults.items()),
         numbers=", ".join(names),
     )
-    namespace: dict[str, Any] = {"update": _core.update, "checked": checked, "__name__": __name__}
+    namespace: dict[str, Any] = {"update": update_checked, "__name__": __name__}
     exec(source, namespace)  # a real signature: help, completion, Python's own messages, speed
     kernel: Kernel = namespace[rule]
     return kernel
