@@ -60,7 +60,7 @@ def test_the_same_state_array_twice_is_no_shared_parameter() -> None:
 def test_a_misspelt_attribute_is_an_error() -> None:
     opt = instep.Adam(ones(1))
     with pytest.raises(AttributeError, match="expected a hyperparameter among learning_rate"):
-        opt.lr = 0.1
+        opt.lr = 0.1  # type: ignore[attr-defined]
 
 
 def test_groups_are_to_read() -> None:

@@ -6,7 +6,7 @@ import functools
 import numbers
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 import numpy as np
 
@@ -180,13 +180,15 @@ class Optimizer:
         if len(clippings) > 1:
             raise ValueError(f"{clippings[0]}: expected at most one clipping, got {clippings}")
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name.startswith("_") or hasattr(type(self), name)):
-            raise AttributeError(
-                f"{type(self).__name__}: expected a hyperparameter among "
-                f"{', '.join(self._hyperparameters())}; got {name!r}"
-            )
-        super().__setattr__(name, value)
+    if not TYPE_CHECKING:  # a type checker knows the attributes, and would forget them
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if not (name.startswith("_") or hasattr(type(self), name)):
+                raise AttributeError(
+                    f"{type(self).__name__}: expected a hyperparameter among "
+                    f"{', '.join(self._hyperparameters())}; got {name!r}"
+                )
+            super().__setattr__(name, value)
 
     def _assign(self, name: str, value: Any) -> None:
         values = {**self._values, name: self._checked(name, value)}
