@@ -30,7 +30,8 @@ struct RMSprop {
         V variance = v;
         if constexpr (used<A>) {
             a = rho(a, g);
-            variance = max(v - a * a, V(0));  // not negative, but for rounding
+            // Not negative, but for rounding; an infinite v stays infinite.
+            variance = max(v - at_most_finite(a * a), V(0));
         }
         const V update = learning_rate * g / sqrt(variance + epsilon);
         if constexpr (used<B>) {
