@@ -183,9 +183,11 @@ class Optimizer:
     if not TYPE_CHECKING:  # a type checker knows the attributes, and would forget them
 
         def __setattr__(self, name: str, value: Any) -> None:
-            if not (name.startswith("_") or hasattr(type(self), name)):
+            cls = type(self)
+            ours = cls.__module__.startswith("instep.")  # others may have attributes of their own
+            if ours and not (name.startswith("_") or hasattr(cls, name)):
                 raise AttributeError(
-                    f"{type(self).__name__}: expected a hyperparameter among "
+                    f"{cls.__name__}: expected a hyperparameter among "
                     f"{', '.join(self._hyperparameters())}; got {name!r}"
                 )
             super().__setattr__(name, value)
