@@ -84,6 +84,13 @@ def test_a_container_is_no_variable() -> None:
     assert opt.params is None
 
 
+def test_binding_again_to_another_structure_of_equal_paths() -> None:
+    opt = instep.SGD(ones(1))
+    with pytest.raises(ValueError, match="expected the structure that was bound"):
+        opt.build({0: np.ones(3, np.float32)})
+    opt.build(tuple(ones(1)))
+
+
 def test_a_schedule_that_looks_at_half_a_step() -> None:
     [param] = ones(1)
     opt = instep.SGD([param], learning_rate=lambda step: len(opt.state_dict()))

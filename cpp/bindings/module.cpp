@@ -64,6 +64,9 @@ PYBIND11_MODULE(_core, module) {
         .def_readonly("leaves", &Tree::leaves)
         .def_readonly("paths", &Tree::paths)
         .def_readonly("groups", &Tree::groups)
+        .def("same_structure",
+             static_cast<bool (Tree::*)(const Tree&) const>(&Tree::same_structure),
+             py::arg("other"))
         .def("unflatten",
              static_cast<py::object (Tree::*)(const py::list&) const>(&Tree::unflatten),
              py::arg("values"));

@@ -76,6 +76,25 @@ Tree::Node Tree::build(const py::object& object, const std::string& path, const 
     return node;
 }
 
+bool Tree::same_structure(const Tree& other) const {
+    return same_structure(root_, other.root_);
+}
+
+bool Tree::same_structure(const Node& a, const Node& b) {
+    if (a.kind == Kind::group) return same_structure(a.children[0], b);
+    if (b.kind == Kind::group) return same_structure(a, b.children[0]);
+    const auto is_sequence = [](const Node& node) {
+        return node.kind == Kind::list || node.kind == Kind::tuple;
+    };
+    if (a.kind != b.kind && !(is_sequence(a) && is_sequence(b))) return false;
+    if (a.children.size() != b.children.size()) return false;
+    for (std::size_t k = 0; k < a.keys.size(); ++k)
+        if (!a.keys[k].equal(b.keys[k])) return false;
+    for (std::size_t k = 0; k < a.children.size(); ++k)
+        if (!same_structure(a.children[k], b.children[k])) return false;
+    return true;
+}
+
 py::object Tree::unflatten(const py::list& values) const {
     std::size_t next = 0;
     return unflatten(root_, values, next);

@@ -21,6 +21,9 @@ public:
     std::vector<std::string> paths;  ///< of the leaves, such as "params['encoder'][2]"
     std::vector<py::tuple> groups;   ///< around each leaf, outermost first
 
+    /// Whether the other one has the same containers, keys and number of leaves; groups don't
+    /// count, and list and tuple are the same.
+    bool same_structure(const Tree& other) const;
     /// The structure without groups, with these objects as leaves.
     py::object unflatten(const py::list& values) const;
     /// Raises ValueError where a container holds something else than when the tree was made.
@@ -41,6 +44,7 @@ private:
 
     Node build(const py::object& object, const std::string& path, const py::tuple& around,
                const py::object& group_type, int depth);
+    static bool same_structure(const Node& a, const Node& b);
     py::object unflatten(const Node& node, const py::list& values, std::size_t& next) const;
     static void check_unchanged(const Node& node);
     static void match(const Node& node, py::handle gradients, std::vector<py::handle>& leaves);

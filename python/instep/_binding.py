@@ -105,7 +105,7 @@ class Binding:
     def moved(self, optimizer: Optimizer, params: Any) -> Binding:
         """Return a binding of other arrays of the same structure, with this state."""
         tree = _core.Tree(params, Group)
-        if tree.paths != self.tree.paths:
+        if not self.tree.same_structure(tree):
             raise ValueError(
                 f"params: expected the structure that was bound, of {_listed(self.tree.paths)}; "
                 f"got {_listed(tree.paths)}"
