@@ -41,7 +41,7 @@ def {rule}(param, grad, {state_arguments} *, step=None, {arguments}):
     TypeError, ValueError
         For what the class refuses. Nothing has changed then.
     """
-    update(param, grad, ({state}), step, ({numbers}))
+    update(param, grad, ({state}), step, ({values}))
 '''
 
 
@@ -99,6 +99,7 @@ def _kernel(rule: str, cls: type[Optimizer]) -> Kernel:
         state_names=", ".join(states),
         arguments=", ".join(f"{name}={value!r}" for name, value in defaults.items()),
         numbers=", ".join(names),
+        values="".join(f"{name}, " for name in names),
     )
     namespace: dict[str, Any] = {"update": update_checked, "__name__": __name__}
     exec(source, namespace)  # a real signature: help, completion, Python's own messages, speed
