@@ -86,19 +86,21 @@ Name BoundParameter::name(const char* role) const {
 
 Array BoundParameter::array() {
     stream_strides_.clear();
-    stream_strides_.reserve(slots_.size() + 3);
-    const auto stream = [&](const py::object& object) {
-        if (object.is_none()) return Stream{};
-        return order_.stream(View(object), stream_strides_.emplace_back());
-    };
+    stream_strides_.reserve(stream_count);
     Array array;
-    array.shape = order_.shape;
-    array.size = View(param_).size();
-    array.dtype = dtype_;
-    array.param = stream(param_);
-    array.average = stream(average_);
-    array.accumulator = stream(accumulator_);
-    for (std::size_t s = 0; s < slots_.size(); ++s) array.slots[s] = stream(slots_[s]);
+    Layout& layout = array.layout;
+    const auto add = [&](int index, const py::object& object) {
+        if (!object.is_none())
+            layout.streams[index] = order_.stream(View(object), stream_strides_.emplace_back());
+    };
+    layout.shape = order_.shape;
+    layout.size = View(param_).size();
+    layout.dtype = dtype_;
+    add(param_stream, param_);
+    add(average_stream, average_);
+    add(accumulated_stream, accumulator_);
+    for (std::size_t s = 0; s < slots_.size(); ++s)
+        add(first_slot + static_cast<int>(s), slots_[s]);
     return array;
 }
 
@@ -152,7 +154,7 @@ Bound::Bound(const std::string& rule, const Tree& tree, const py::list& slots,
                                  accumulators[k], optimizer_.rule());
         parameters_[k].add_to(memory_);
         optimizer_.arrays.push_back(parameters_[k].array());
-        elements_ += optimizer_.arrays[k].size;
+        elements_ += optimizer_.arrays[k].layout.size;
     }
     memory_.check_disjoint();
     streams_.resize(parameters_.size());
@@ -280,7 +282,7 @@ void update_arrays(const std::string& name, const py::object& param, const py::o
     group.learning_rate = learning_rate;
     std::copy(own.begin(), own.end(), group.own.begin());
     optimizer.prepare(gradients);
-    run(optimizer, optimizer.arrays[0].size, {param, grad});
+    run(optimizer, optimizer.arrays[0].layout.size, {param, grad});
 }
 
 }  // namespace instep::bindings

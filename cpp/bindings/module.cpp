@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings/bound.h"
+#include "bindings/limit.h"
 #include "bindings/tree.h"
 #include "engine/dispatch.h"
 #include "engine/threads.h"
@@ -92,6 +93,7 @@ PYBIND11_MODULE(_core, module) {
                                [](const Bound& bound) { return bound.optimizer().grad_norm; });
     module.def("update", &update_arrays, py::arg("rule"), py::arg("param"), py::arg("grad"),
                py::arg("slots"), py::arg("step"), py::arg("learning_rate"), py::arg("own"));
+    module.def("touch", &touch, py::arg("grads"), py::arg("written"), py::arg("repeats"));
     module.attr("rules") = rules();
     module.def("build_info", &build_info);
     module.def("num_threads", &num_threads);

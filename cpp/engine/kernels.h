@@ -1,4 +1,4 @@
-// What an instruction-set level offers: kernels that work on one block of contiguous elements.
+// What an instruction-set level offers: kernels that work on contiguous elements.
 #pragma once
 
 #include <cstddef>
@@ -12,20 +12,30 @@ inline constexpr std::size_t itemsize(Dtype dtype) {
     return dtype == Dtype::float32 ? 4 : 8;
 }
 
-/// Kernels take a multiple of this many elements; the engine pads the last ones of an array. Sums
-/// over a block have as many partial sums, one per element index modulo it: a fixed order of
+/// Sums over a block have as many partial sums, one per element index modulo it: a fixed order of
 /// addition whatever the width of the vectors.
-inline constexpr std::size_t granule = 32;
+inline constexpr std::size_t sum_lanes = 32;
 inline constexpr int max_slots = 4;
 inline constexpr int max_hyperparameters = 12;
 
 inline constexpr double no_clipping = __builtin_huge_val();
 
+/// The arrays that a kernel works on; slots follow.
+enum StreamIndex { param_stream, grad_stream, average_stream, accumulated_stream, first_slot };
+inline constexpr int stream_count = first_slot + max_slots;
+
+/// Contiguous elements of all streams of one array, in its dtype.
+struct Block {
+    void* data[stream_count];  ///< null where there is no such stream
+    std::size_t count;
+    double shrink;  ///< the gradient times this: clipping by norm
+};
+
 /// What happens to the gradient and the parameter around the rule, in this order. What is left at
 /// its default costs nothing.
 struct Around {
-    double unscale = 1;  ///< the gradient times this, before `Block::accumulated` is added
-    double scale = 1;    ///< then times this: mean, clipping by norm, sign of maximize
+    double unscale = 1;  ///< the gradient times this, before `accumulated` is added
+    double scale = 1;    ///< then times this and `Block::shrink`: mean, sign of maximize
     double clipvalue = no_clipping;  ///< each element into [-clipvalue, clipvalue]
     double l2 = 0;                   ///< coupled decay
     double decay = 0;                ///< decoupled decay, times the learning rate
@@ -34,21 +44,9 @@ struct Around {
     bool overwrite = false;      ///< the parameter becomes its average
 };
 
-/// Contiguous elements of all streams of one array. `grad` has the parameter's dtype.
-struct Block {
-    void* param;
-    const void* grad;
-    void* slots[max_slots];    ///< null where the configuration does not use the slot
-    void* average;             ///< null without EMA
-    const void* accumulated;   ///< null outside an accumulation window
-    std::size_t count;         ///< a multiple of `granule`
-    const void* coefficients;  ///< written by the rule's `prepare`
-    const Around* around;
-};
-
-/// A rule's numbers for one step in its dtype; opaque outside its kernels.
-struct alignas(16) Coefficients {
-    unsigned char bytes[128];
+/// A rule's numbers for one step and what surrounds it, in its dtype; opaque outside its kernels.
+struct alignas(64) Coefficients {
+    unsigned char bytes[256];
 };
 
 struct SlotInfo {
@@ -57,8 +55,9 @@ struct SlotInfo {
 };
 
 using Prepare = void (*)(double learning_rate, std::int64_t step, const double* hyperparameters,
-                         Coefficients* to);
-using Update = void (*)(const Block&);
+                         const Around&, Coefficients* to);
+/// Updates a block; what lies at the beginning of the next one is fetched into the cache meanwhile.
+using Update = void (*)(const Block&, const Block& next, const Coefficients&);
 
 struct RuleKernels {
     const char* name;
@@ -71,6 +70,10 @@ struct RuleKernels {
     Update update[dtype_count][1 << max_slots];
 };
 
+/// The memory traffic of an update without its mathematics: adds the gradient to each array.
+inline constexpr int max_touched = 1 + max_slots;
+using Touch = void (*)(void* const* arrays, const void* grad, std::size_t count);
+
 struct Level {
     const char* name;
     const RuleKernels* rules;
@@ -80,8 +83,10 @@ struct Level {
     /// Adds the gradient to the "parameter", an accumulator; its only hyperparameter is 1 where the
     /// accumulator starts anew.
     RuleKernels accumulate;
-    /// Adds the squares of (unscale * grad + accumulated) to `granule` sums.
-    void (*sum_of_squares[dtype_count])(const Block&, double* sums);
+    /// Adds the squares of (unscale * grad + accumulated) to `sum_lanes` sums.
+    void (*sum_of_squares[dtype_count])(const Block&, double unscale, double* sums);
+    /// By the arrays' dtype, the gradient's dtype and the number of arrays.
+    Touch touch[dtype_count][dtype_count][max_touched + 1];
 };
 
 namespace baseline {

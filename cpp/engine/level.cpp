@@ -1,6 +1,7 @@
 // All kernels of one instruction-set level. Compiled once per level, with its flags and with
 // INSTEP_LEVEL set to its name; exports nothing but the level's table.
 #include "engine/sums.h"
+#include "engine/touch.h"
 #include "engine/update.h"
 #include "rules/table.h"
 
@@ -34,10 +35,13 @@ struct Accumulate {
 };
 
 template <template <class> class Rule, class T>
-void prepare(double learning_rate, std::int64_t step, const double* own, Coefficients* to) {
-    static_assert(sizeof(Rule<T>) <= sizeof(Coefficients) && alignof(Rule<T>) <= 16);
-    const Rule<T> rule(StepNumbers{learning_rate, step, own});
-    __builtin_memcpy(to, &rule, sizeof rule);
+void prepare(double learning_rate, std::int64_t step, const double* own, const Around& around,
+             Coefficients* to) {
+    using Numbers = Prepared<Rule<T>, T>;
+    static_assert(sizeof(Numbers) <= sizeof(Coefficients) &&
+                  alignof(Numbers) <= alignof(Coefficients));
+    const Numbers numbers{Rule<T>(StepNumbers{learning_rate, step, own}), Surroundings<T>(around)};
+    __builtin_memcpy(to, &numbers, sizeof numbers);
 }
 
 template <template <class> class Rule>
@@ -84,16 +88,31 @@ constexpr RuleKernels kernels_of(const char* name) {
 constexpr RuleKernels rules[] = {INSTEP_RULES(INSTEP_ROW)};
 #undef INSTEP_ROW
 
+template <class T, class G, int... arrays>
+constexpr void add_touches(Level& level, std::integer_sequence<int, arrays...>) {
+    ((level.touch[int(sizeof(T) == 8)][int(sizeof(G) == 8)][arrays + 1] = touch<T, G, arrays + 1>),
+     ...);
+}
+
 #define INSTEP_STRING(token) #token
 #define INSTEP_NAME(token) INSTEP_STRING(token)
-constexpr Level this_level{
-    INSTEP_NAME(INSTEP_LEVEL),
-    rules,
-    sizeof rules / sizeof rules[0],
-    kernels_of<Rest>("rest"),
-    kernels_of<Accumulate>("accumulate"),
-    {sum_of_squares<float>, sum_of_squares<double>},
-};
+constexpr Level make_level() {
+    Level level{};
+    level.name = INSTEP_NAME(INSTEP_LEVEL);
+    level.rules = rules;
+    level.rule_count = sizeof rules / sizeof rules[0];
+    level.rest = kernels_of<Rest>("rest");
+    level.accumulate = kernels_of<Accumulate>("accumulate");
+    level.sum_of_squares[int(Dtype::float32)] = sum_of_squares<float>;
+    level.sum_of_squares[int(Dtype::float64)] = sum_of_squares<double>;
+    constexpr auto arrays = std::make_integer_sequence<int, max_touched>();
+    add_touches<float, float>(level, arrays);
+    add_touches<float, double>(level, arrays);
+    add_touches<double, float>(level, arrays);
+    add_touches<double, double>(level, arrays);
+    return level;
+}
+constexpr Level this_level = make_level();
 
 }  // namespace
 

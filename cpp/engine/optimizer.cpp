@@ -8,8 +8,21 @@
 namespace instep {
 namespace {
 
-Update kernel_of(const RuleKernels& rule, Dtype dtype, unsigned slots) {
-    return rule.update[static_cast<int>(dtype)][slots];
+constexpr unsigned bit(int stream) {
+    return 1u << stream;
+}
+
+/// Adds a plan to the step that updates arrays of the dtype with the slots in use.
+Plan& add_plan_of(Step& step, const RuleKernels& rule, Dtype dtype, unsigned slots) {
+    Plan& plan = step.plans.emplace_back();
+    plan.update = rule.update[static_cast<int>(dtype)][slots];
+    return plan;
+}
+
+void prepare_plan(Plan& plan, const RuleKernels& rule, Dtype dtype, double learning_rate,
+                  std::int64_t step, const double* own) {
+    rule.prepare[static_cast<int>(dtype)](learning_rate, step, own, plan.around,
+                                          &plan.coefficients);
 }
 
 }  // namespace
@@ -17,17 +30,9 @@ Update kernel_of(const RuleKernels& rule, Dtype dtype, unsigned slots) {
 Optimizer::Optimizer(const RuleKernels& rule, std::vector<Array> bound)
     : arrays(std::move(bound)), rule_(rule) {}
 
-Work& Optimizer::add_work(const Array& array) {
-    Work& work = step_.works.emplace_back();
-    work.shape = &array.shape;
-    work.size = array.size;
-    work.dtype = array.dtype;
-    return work;
-}
-
 void Optimizer::prepare(const std::vector<Stream>& gradients) {
     const FlushSubnormals mode;  // the numbers of the step, too, in one floating-point mode
-    step_.works.clear();
+    step_.clear();
     stepping_.clear();
     if (updates())
         prepare_update(gradients);
@@ -39,20 +44,21 @@ void Optimizer::prepare(const std::vector<Stream>& gradients) {
 
 void Optimizer::prepare_accumulation(const std::vector<Stream>& gradients) {
     step_.wants_norm = false;
+    const Array* previous = nullptr;
     for (std::size_t k = 0; k < arrays.size(); ++k) {
         if (!gradients[k].data) continue;
         const Array& array = arrays[k];
-        const RuleKernels& rule = level().accumulate;
-        Coefficients& coefficients = array.in_window ? further_ : first_;
-        const double first = !array.in_window;
-        rule.prepare[static_cast<int>(array.dtype)](0, 0, &first, &coefficients);
-        Work& work = add_work(array);
-        work.streams[param_stream] = array.accumulator;
-        work.streams[grad_stream] = gradients[k];
-        work.raw_gradient = true;
-        work.update = kernel_of(rule, array.dtype, 0);
-        work.coefficients = &coefficients;
-        work.around.scale = 1 / options.loss_scale_factor;
+        const Dtype dtype = array.layout.dtype;
+        if (!previous || previous->layout.dtype != dtype ||
+            previous->in_window != array.in_window) {
+            const double first = !array.in_window;
+            Plan& plan = add_plan_of(step_, level().accumulate, dtype, 0);
+            plan.around.scale = 1 / options.loss_scale_factor;
+            prepare_plan(plan, level().accumulate, dtype, 0, 0, &first);
+        }
+        previous = &array;
+        step_.add(array.layout, accumulated_stream, bit(param_stream) | bit(grad_stream),
+                  gradients[k], true);
         stepping_.push_back(k);
     }
 }
@@ -60,63 +66,55 @@ void Optimizer::prepare_accumulation(const std::vector<Stream>& gradients) {
 void Optimizer::prepare_update(const std::vector<Stream>& gradients) {
     step_.wants_norm = options.global_clipnorm.has_value();
     step_.global_clipnorm = options.global_clipnorm.value_or(no_clipping);
-    coefficients_.clear();
-    coefficients_.reserve(arrays.size());
-    const double unscale = 1 / options.loss_scale_factor;
-    const double mean = 1 / static_cast<double>(options.accumulation_steps);
     const Array* previous = nullptr;
+    bool previous_given = false;
     for (std::size_t k = 0; k < arrays.size(); ++k) {
         const Array& array = arrays[k];
-        const Group& group = groups[array.group];
-        const bool has_gradient = gradients[k].data || array.in_window;
-        if (!has_gradient && !array.average.data) continue;
+        const bool given = gradients[k].data != nullptr, has_gradient = given || array.in_window;
+        if (!has_gradient && !array.layout.streams[average_stream].data) continue;
+        if (!previous || previous->group != array.group || previous->steps != array.steps ||
+            previous->layout.dtype != array.layout.dtype ||
+            previous->in_window != array.in_window || previous_given != given)
+            add_plan(array, given);
+        previous = &array;
+        previous_given = given;
 
-        Work& work = add_work(array);
-        work.streams[param_stream] = array.param;
-        work.streams[average_stream] = array.average;
-        work.around.ema_momentum = options.ema_momentum;
-        work.around.first_average = iterations == 0;
-        work.around.overwrite = array.average.data && options.ema_overwrite_frequency > 0 &&
-                                (iterations + 1) % options.ema_overwrite_frequency == 0;
-        if (has_gradient) {
-            if (gradients[k].data) {
-                work.raw_gradient = true;
-                work.streams[grad_stream] = gradients[k];
-                if (array.in_window) {
-                    work.streams[accumulated_stream] = array.accumulator;
-                    work.around.unscale = unscale;
-                }
-            } else {
-                work.streams[grad_stream] = array.accumulator;
-            }
-            work.around.scale = (array.in_window ? 1 : unscale) * mean * (group.maximize ? -1 : 1);
-            work.around.clipvalue = group.clipvalue;
-            work.around.l2 = group.l2;
-            work.around.decay = group.learning_rate * group.weight_decay;
-            work.clipnorm = group.clipnorm;
-            unsigned slots = 0;
-            for (int s = 0; s < rule_.slot_count; ++s) {
-                const Stream& slot = array.slots[static_cast<std::size_t>(s)];
-                work.streams[first_slot + s] = slot;
-                if (slot.data) slots |= 1u << s;
-            }
-            work.update = kernel_of(rule_, array.dtype, slots);
-            const bool as_before = previous && previous->group == array.group &&
-                                   previous->steps == array.steps && previous->dtype == array.dtype;
-            work.coefficients = as_before ? &coefficients_.back() : coefficients_of(array);
-            previous = &array;
-            stepping_.push_back(k);
-        } else {
-            work.update = kernel_of(level().rest, array.dtype, 0);
-        }
+        unsigned streams = ~0u;
+        if (!has_gradient) streams = bit(param_stream) | bit(average_stream);
+        if (!given || !array.in_window) streams &= ~bit(accumulated_stream);
+        step_.add(array.layout, param_stream, streams,
+                  given || !has_gradient ? gradients[k] : array.layout.streams[accumulated_stream],
+                  given);
+        if (has_gradient) stepping_.push_back(k);
     }
 }
 
-const Coefficients* Optimizer::coefficients_of(const Array& array) {
+void Optimizer::add_plan(const Array& array, bool is_given) {
     const Group& group = groups[array.group];
-    rule_.prepare[static_cast<int>(array.dtype)](group.learning_rate, array.steps + 1,
-                                                 group.own.data(), &coefficients_.emplace_back());
-    return &coefficients_.back();
+    const Layout& layout = array.layout;
+    const bool has_gradient = is_given || array.in_window;
+    unsigned slots = 0;
+    for (int s = 0; s < rule_.slot_count && has_gradient; ++s)
+        if (layout.streams[first_slot + s].data) slots |= bit(s);
+    const RuleKernels& rule = has_gradient ? rule_ : level().rest;
+    Plan& plan = add_plan_of(step_, rule, layout.dtype, slots);
+
+    Around& around = plan.around;
+    around.ema_momentum = options.ema_momentum;
+    around.first_average = iterations == 0;
+    around.overwrite = layout.streams[average_stream].data && options.ema_overwrite_frequency > 0 &&
+                       (iterations + 1) % options.ema_overwrite_frequency == 0;
+    if (has_gradient) {
+        const double unscale = 1 / options.loss_scale_factor;
+        const double mean = 1 / static_cast<double>(options.accumulation_steps);
+        if (is_given && array.in_window) around.unscale = unscale;
+        around.scale = (array.in_window ? 1 : unscale) * mean * (group.maximize ? -1 : 1);
+        around.clipvalue = group.clipvalue;
+        around.l2 = group.l2;
+        around.decay = group.learning_rate * group.weight_decay;
+        plan.clipnorm = group.clipnorm;
+    }
+    prepare_plan(plan, rule, layout.dtype, group.learning_rate, array.steps + 1, group.own.data());
 }
 
 void Optimizer::run() noexcept {

@@ -30,11 +30,7 @@ struct Options {
 
 /// One parameter array with its state.
 struct Array {
-    Shape shape;
-    std::size_t size = 0;
-    Dtype dtype = Dtype::float32;
-    Stream param, average, accumulator;
-    std::array<Stream, max_slots> slots;
+    Layout layout;
     std::size_t group = 0;
 
     std::int64_t steps = 0;  ///< updates of this array
@@ -64,16 +60,14 @@ public:
     void run() noexcept;
 
 private:
-    Work& add_work(const Array& array);
     void prepare_accumulation(const std::vector<Stream>& gradients);
     void prepare_update(const std::vector<Stream>& gradients);
-    const Coefficients* coefficients_of(const Array& array);
+    /// Adds a plan to the step: that of an array with the gradient that is given or not.
+    void add_plan(const Array& array, bool is_given);
 
     const RuleKernels& rule_;
     Step step_;
     std::vector<std::size_t> stepping_;  ///< the arrays that have a gradient in this step
-    std::vector<Coefficients> coefficients_;
-    Coefficients first_, further_;  ///< of the accumulating kernel
 };
 
 }  // namespace instep

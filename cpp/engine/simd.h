@@ -80,6 +80,7 @@ struct Pack {
 
     V low, high;
 
+    Pack() = default;
     INSTEP_INLINE Pack(V first, V second) : low(first), high(second) {}
     INSTEP_INLINE Pack(T x) : low(x - V{}), high(x - V{}) {}
 
@@ -110,9 +111,10 @@ struct Pack {
     friend INSTEP_INLINE Pack sqrt(Pack a) {
         return {square_root<T>(a.low), square_root<T>(a.high)};
     }
+    /// The largest number, too, for what is not a number.
     friend INSTEP_INLINE Pack at_most_finite(Pack a) {
         const Pack largest = static_cast<T>(sizeof(T) == 4 ? __FLT_MAX__ : __DBL_MAX__);
-        return select(largest < a, largest, a);
+        return select(a < largest, a, largest);
     }
     /// The larger one; a where either is not a number. Adding zero flushes a subnormal that would
     /// otherwise pass through untouched on some instruction sets.

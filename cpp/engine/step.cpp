@@ -23,56 +23,44 @@ constexpr unsigned bit(int stream) {
 constexpr unsigned gradient_streams = bit(grad_stream) | bit(accumulated_stream);
 constexpr unsigned all_streams = bit(stream_count) - 1;
 
-/// Calls kernel(block) for elements [start, start + count) of the streams in `used`, as often as it
-/// takes: directly on contiguous memory, through buffers for the rest. What the kernel changed in a
-/// buffer of a stream in `written` goes back.
+/// Elements [start, start + count) of a block.
+Block part_of(const Block& block, Dtype dtype, std::size_t start, std::size_t count) {
+    Block part = block;
+    for (void*& data : part.data)
+        if (data) data = static_cast<char*>(data) + start * itemsize(dtype);
+    part.count = count;
+    return part;
+}
+
+/// Calls kernel(block) for elements [start, start + count) of the streams in `used`, with those
+/// that it can't read as they are in buffers. What it changed of a stream in `written` goes back.
 template <class Kernel>
 void for_each_tile(const Work& work, std::size_t start, std::size_t count, unsigned used,
                    unsigned written, Kernel kernel) {
-    const std::size_t item = itemsize(work.dtype);
-    unsigned buffered = 0;
-    void* data[stream_count];
-    for (int s = 0; s < stream_count; ++s) {
-        const Stream& stream = work.streams[s];
-        if (!stream.data) used &= ~bit(s);
-        if (!stream.contiguous() || stream.dtype != work.dtype) buffered |= bit(s);
-        data[s] = used & bit(s) ? stream.data + start * item : nullptr;
-    }
-    buffered &= used;
-    const auto run = [&](std::size_t padded_count) {
-        Block block;
-        block.param = data[param_stream];
-        block.grad = data[grad_stream] ? data[grad_stream] : data[param_stream];
-        std::copy(data + first_slot, data + stream_count, block.slots);
-        block.average = data[average_stream];
-        block.accumulated = data[accumulated_stream];
-        block.count = padded_count;
-        block.coefficients = work.coefficients;
-        block.around = &work.around;
-        kernel(block);
-    };
-    const std::size_t whole = count - count % granule;
-    if (!buffered && whole > 0) run(whole);
-    std::size_t done = buffered ? 0 : whole;
-    if (done == count) return;
+    Block block = part_of(work.block, work.layout->dtype, start, count);
+    for (int s = 0; s < stream_count; ++s)
+        if (!(used & bit(s))) block.data[s] = nullptr;
+    const unsigned buffered = work.buffered & used;
+    if (!buffered) return kernel(block);
 
+    const std::size_t item = itemsize(work.layout->dtype);
     alignas(64) unsigned char buffers[stream_count][tile_elements * sizeof(double)];
-    for (; done < count; done += tile_elements) {
-        const std::size_t length = std::min(tile_elements, count - done);
-        const std::size_t padded = (length + granule - 1) / granule * granule;
-        const unsigned through_buffers = padded == length ? buffered : used;
+    for (std::size_t done = 0; done < count; done += tile_elements) {
+        block.count = std::min(tile_elements, count - done);
         for (int s = 0; s < stream_count; ++s) {
-            if (!(used & bit(s))) continue;
-            data[s] = work.streams[s].data + (start + done) * item;
-            if (!(through_buffers & bit(s))) continue;
-            data[s] = buffers[s];
-            gather(*work.shape, work.streams[s], start + done, length, work.dtype, buffers[s]);
-            std::memset(buffers[s] + length * item, 0, (padded - length) * item);
+            if (buffered & bit(s)) {
+                block.data[s] = buffers[s];
+                gather(work.layout->shape, work.stream(s), start + done, block.count,
+                       work.layout->dtype, buffers[s]);
+            } else if (block.data[s] && done > 0) {
+                block.data[s] = static_cast<char*>(block.data[s]) + tile_elements * item;
+            }
         }
-        run(padded);
+        if (!work.grad.data) block.data[grad_stream] = block.data[param_stream];
+        kernel(block);
         for (int s = 0; s < stream_count; ++s)
-            if (through_buffers & written & bit(s))
-                scatter(*work.shape, work.streams[s], start + done, length, buffers[s]);
+            if (buffered & written & bit(s))
+                scatter(work.layout->shape, work.stream(s), start + done, block.count, buffers[s]);
     }
 }
 
@@ -80,28 +68,25 @@ void for_each_tile(const Work& work, std::size_t start, std::size_t count, unsig
 struct Gradients {
     const Work& work;
     unsigned streams;
-    Around around;
+    double unscale;
 
-    Gradients(const Work& part, Step::Sum what) : work(part), streams(bit(grad_stream)) {
-        if (what == Step::Sum::raw) return;
-        streams |= bit(accumulated_stream);
-        around.unscale = part.around.unscale;
-    }
+    Gradients(const Work& part, const Plan& plan, Step::Sum what)
+        : work(part),
+          streams(what == Step::Sum::raw ? bit(grad_stream) : gradient_streams),
+          unscale(what == Step::Sum::raw ? 1 : plan.around.unscale) {}
     template <class Visit>
     void for_each_block(std::size_t start, std::size_t count, Visit visit) const {
-        for_each_tile(work, start, count, streams, 0, [&](Block& block) {
-            block.around = &around;
-            visit(block);
-        });
+        for_each_tile(work, start, count, streams, 0, visit);
     }
 };
 
 /// The sum of squares in [start, start + count), added up in a fixed order.
 double squares(const Gradients& gradients, std::size_t start, std::size_t count) {
-    double lanes[granule] = {};
-    const auto add = level().sum_of_squares[static_cast<int>(gradients.work.dtype)];
-    gradients.for_each_block(start, count, [&](const Block& block) { add(block, lanes); });
-    for (std::size_t width = granule / 2; width > 0; width /= 2)
+    double lanes[sum_lanes] = {};
+    const auto add = level().sum_of_squares[static_cast<int>(gradients.work.layout->dtype)];
+    gradients.for_each_block(start, count,
+                             [&](const Block& block) { add(block, gradients.unscale, lanes); });
+    for (std::size_t width = sum_lanes / 2; width > 0; width /= 2)
         for (std::size_t k = 0; k < width; ++k) lanes[k] += lanes[k + width];
     return lanes[0];
 }
@@ -120,41 +105,70 @@ double scaled_norm(ForEach for_each) {
 
 /// The 2-norm of gradients whose sum of squares is not finite, though they may be.
 double careful_norm(const Gradients& gradients) {
-    const bool single = gradients.work.dtype == Dtype::float32;
+    const bool single = gradients.work.layout->dtype == Dtype::float32;
     const auto at = [&](const void* data, std::size_t k) {
         return single ? static_cast<double>(static_cast<const float*>(data)[k])
                       : static_cast<const double*>(data)[k];
     };
     return scaled_norm([&](auto visit) {
-        gradients.for_each_block(0, gradients.work.size, [&](const Block& block) {
+        gradients.for_each_block(0, gradients.work.layout->size, [&](const Block& block) {
+            const void* const accumulated = block.data[accumulated_stream];
             for (std::size_t k = 0; k < block.count; ++k)
-                visit(gradients.around.unscale * at(block.grad, k) +
-                      (block.accumulated ? at(block.accumulated, k) : 0));
+                visit(gradients.unscale * at(block.data[grad_stream], k) +
+                      (accumulated ? at(accumulated, k) : 0));
         });
     });
 }
 
 }  // namespace
 
+void Step::clear() {
+    plans.clear();
+    works.clear();
+    elements_ = bytes_ = 0;
+    has_accumulated_ = false;
+}
+
+void Step::add(const Layout& layout, StreamIndex target, unsigned streams, const Stream& grad,
+               bool raw_gradient) {
+    Work& work = works.emplace_back();
+    work.layout = &layout;
+    work.grad = grad;
+    work.raw_gradient = raw_gradient;
+    work.target = target;
+    work.plan = plans.size() - 1;
+    work.first = elements_;
+    work.block.count = layout.size;
+    work.block.shrink = 1;
+    work.buffered = 0;
+    std::size_t bytes = 0;
+    for (int s = 0; s < stream_count; ++s) {
+        const Stream& stream = work.stream(s);
+        const bool in_use = (streams >> s & 1) && stream.data;
+        work.block.data[s] = in_use ? stream.data : nullptr;
+        if (!in_use) continue;
+        if (!stream.contiguous() || stream.dtype != layout.dtype) work.buffered |= bit(s);
+        bytes += itemsize(stream.dtype);
+    }
+    // A kernel that works without a gradient reads one all the same.
+    if (!grad.data) work.block.data[grad_stream] = work.block.data[param_stream];
+    elements_ += layout.size;
+    bytes_ += bytes * layout.size;
+    has_accumulated_ |= work.block.data[accumulated_stream] != nullptr;
+}
+
 void Step::reserve() {
-    starts_.clear();
-    blocks_ = elements_ = bytes_ = 0;
     norms_wanted_ = wants_norm;
-    has_accumulated_ = skipped = false;
+    skipped = false;
     grad_norm = 0;
-    for (const Work& work : works) {
-        starts_.push_back({blocks_, elements_});
-        blocks_ += (work.size + block_elements - 1) / block_elements;
-        elements_ += work.size;
-        for (const Stream& stream : work.streams)
-            if (stream.data) bytes_ += work.size * itemsize(stream.dtype);
-        norms_wanted_ |= work.clipnorm != no_clipping;
-        has_accumulated_ |= work.streams[accumulated_stream].data != nullptr;
-    }
-    if (skip_nonfinite || norms_wanted_) {
-        block_sums_.assign(blocks_, 0);
-        norms_.assign(works.size(), 0);
-    }
+    for (const Plan& plan : plans) norms_wanted_ |= plan.clipnorm != no_clipping;
+    if (!skip_nonfinite && !norms_wanted_) return;
+    first_blocks_.assign(1, 0);
+    for (const Work& work : works)
+        first_blocks_.push_back(first_blocks_.back() +
+                                (work.layout->size + block_elements - 1) / block_elements);
+    block_sums_.assign(first_blocks_.back(), 0);
+    norms_.assign(works.size(), 0);
 }
 
 void Step::run() noexcept {
@@ -204,23 +218,24 @@ void Step::for_each_share(int thread, int team, std::size_t unit, Visit visit) n
     };
     const std::size_t first = border(thread), last = border(thread + 1);
     for (std::size_t k = 0; k < works.size(); ++k) {
-        const std::size_t start = starts_[k].element, size = works[k].size;
+        const std::size_t start = works[k].first, size = works[k].layout->size;
         if (start >= last) return;
         const auto within = [&](std::size_t element) {
             const std::size_t passed = element > start ? element - start : 0;
-            return std::min((passed + unit - 1) / unit * unit, size);
+            return passed >= size ? size : std::min((passed + unit - 1) / unit * unit, size);
         };
-        if (within(first) < within(last)) visit(k, within(first), within(last));
+        const std::size_t from = within(first), to = within(last);
+        if (from < to) visit(k, from, to);
     }
 }
 
 void Step::add_squares(Sum what, int thread, int team) noexcept {
     for_each_share(thread, team, block_elements,
                    [&](std::size_t k, std::size_t first, std::size_t last) {
-                       if (!works[k].streams[grad_stream].data) return;
-                       const Gradients gradients(works[k], what);
+                       if (!works[k].grad.data) return;
+                       const Gradients gradients(works[k], plans[works[k].plan], what);
                        for (std::size_t start = first; start < last; start += block_elements)
-                           block_sums_[starts_[k].block + start / block_elements] =
+                           block_sums_[first_blocks_[k] + start / block_elements] =
                                squares(gradients, start, std::min(block_elements, last - start));
                    });
 }
@@ -228,10 +243,12 @@ void Step::add_squares(Sum what, int thread, int team) noexcept {
 /// From the sums of blocks to each part's norm.
 void Step::finish_norms(Sum what) noexcept {
     for (std::size_t k = 0; k < works.size(); ++k) {
-        const std::size_t end = k + 1 < works.size() ? starts_[k + 1].block : blocks_;
         double sum = 0;
-        for (std::size_t block = starts_[k].block; block < end; ++block) sum += block_sums_[block];
-        norms_[k] = std::isfinite(sum) ? std::sqrt(sum) : careful_norm(Gradients(works[k], what));
+        for (std::size_t block = first_blocks_[k]; block < first_blocks_[k + 1]; ++block)
+            sum += block_sums_[block];
+        norms_[k] = std::isfinite(sum)
+                        ? std::sqrt(sum)
+                        : careful_norm(Gradients(works[k], plans[works[k].plan], what));
     }
 }
 
@@ -244,9 +261,9 @@ bool Step::finite() const noexcept {
 /// Turns norms into a factor on each gradient: c / max(norm, c).
 void Step::clip() noexcept {
     for (std::size_t k = 0; k < works.size(); ++k) {
-        norms_[k] *= std::abs(works[k].around.scale);
-        Around& around = works[k].around;
-        if (norms_[k] > works[k].clipnorm) around.scale *= works[k].clipnorm / norms_[k];
+        const Plan& plan = plans[works[k].plan];
+        norms_[k] *= std::abs(plan.around.scale);
+        if (norms_[k] > plan.clipnorm) works[k].block.shrink = plan.clipnorm / norms_[k];
     }
     if (!wants_norm) return;
     grad_norm = scaled_norm([&](auto visit) {
@@ -255,15 +272,20 @@ void Step::clip() noexcept {
     if (grad_norm <= global_clipnorm) return;
     // As in Keras a norm that is not finite spoils every array, not only the one that it is from.
     const double factor = std::isfinite(grad_norm) ? global_clipnorm / grad_norm : std::nan("");
-    for (Work& work : works) work.around.scale *= factor;
+    for (Work& work : works) work.block.shrink = factor;
 }
 
 void Step::update(int thread, int team) noexcept {
-    for_each_share(thread, team, tile_elements,
-                   [&](std::size_t k, std::size_t first, std::size_t last) {
-                       for_each_tile(works[k], first, last - first, all_streams,
-                                     all_streams & ~gradient_streams, works[k].update);
-                   });
+    for_each_share(
+        thread, team, tile_elements, [&](std::size_t k, std::size_t first, std::size_t last) {
+            const Work& work = works[k];
+            const Plan& plan = plans[work.plan];
+            const Block& next = works[std::min(k + 1, works.size() - 1)].block;
+            if (!work.buffered && first == 0 && last == work.layout->size)
+                return plan.update(work.block, next, plan.coefficients);
+            for_each_tile(work, first, last - first, all_streams, all_streams & ~gradient_streams,
+                          [&](const Block& block) { plan.update(block, next, plan.coefficients); });
+        });
 }
 
 }  // namespace instep

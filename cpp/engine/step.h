@@ -8,26 +8,34 @@
 
 namespace instep {
 
-/// The arrays that a kernel works on; slots follow.
-enum StreamIndex { param_stream, grad_stream, average_stream, accumulated_stream, first_slot };
-inline constexpr int stream_count = first_slot + max_slots;
+/// What arrays that are updated alike have in common in a step.
+struct Plan {
+    Update update = nullptr;
+    Around around;
+    Coefficients coefficients;
+    double clipnorm = no_clipping;
+};
 
 /// One parameter array's part in a step.
 struct Work {
-    const Shape* shape = nullptr;
-    std::size_t size = 0;
-    Dtype dtype = Dtype::float32;  ///< of every stream but the gradient
-    Stream streams[stream_count];
-    /// Whether the gradient stream is the caller's; it may be an accumulator, or missing.
-    bool raw_gradient = false;
-    Update update = nullptr;
-    const Coefficients* coefficients = nullptr;
-    Around around;
-    double clipnorm = no_clipping;
+    const Layout* layout;
+    Stream grad;         ///< the caller's, or an accumulator; may be missing
+    bool raw_gradient;   ///< whether it is the caller's
+    StreamIndex target;  ///< what is updated: the parameter, or the accumulator
+    unsigned buffered;   ///< the streams that kernels can't read as they are
+    std::size_t plan;    ///< index into `Step::plans`
+    std::size_t first;   ///< of its elements among those of all parts
+    Block block;         ///< all of its elements
+
+    const Stream& stream(int index) const {
+        if (index == grad_stream) return grad;
+        return layout->streams[index == param_stream ? target : index];
+    }
 };
 
 /// A step in the making: its parts, then its result.
 struct Step {
+    std::vector<Plan> plans;
     std::vector<Work> works;
     bool skip_nonfinite = false;
     bool wants_norm = false;
@@ -39,6 +47,10 @@ struct Step {
     /// What squares are summed of: the caller's gradients, or their sums over the window.
     enum class Sum { raw, accumulated };
 
+    void clear();
+    /// Adds an array that is updated by the plan added last.
+    void add(const Layout& layout, StreamIndex target, unsigned streams, const Stream& grad,
+             bool raw_gradient);
     /// Everything that can fail; call it before `run`.
     void reserve();
     /// Reads and writes the arrays, on as many threads as pay, and sets the result.
@@ -55,13 +67,10 @@ private:
     template <class Visit>
     void for_each_share(int thread, int team, std::size_t unit, Visit visit) noexcept;
 
-    struct Start {
-        std::size_t block, element;
-    };
-    std::vector<Start> starts_;       ///< of each part, among the blocks and elements of all
-    std::vector<double> block_sums_;  ///< of squares
-    std::vector<double> norms_;       ///< of each part
-    std::size_t blocks_ = 0, elements_ = 0, bytes_ = 0;
+    std::size_t elements_ = 0, bytes_ = 0;
+    std::vector<std::size_t> first_blocks_;  ///< of each part, and their number
+    std::vector<double> block_sums_;         ///< of squares
+    std::vector<double> norms_;              ///< of each part
     bool norms_wanted_ = false, has_accumulated_ = false;
 };
 

@@ -30,6 +30,14 @@ struct Stream {
     bool contiguous() const { return strides == nullptr; }
 };
 
+/// The arrays of one parameter as they lie in memory, without its gradient.
+struct Layout {
+    Shape shape;
+    std::size_t size = 0;
+    Dtype dtype = Dtype::float32;
+    Stream streams[stream_count];
+};
+
 /// Copies elements [start, start + count) of a stream into contiguous memory of another dtype.
 void gather(const Shape& shape, const Stream& from, std::size_t start, std::size_t count, Dtype to,
             void* buffer);

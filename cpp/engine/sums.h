@@ -5,26 +5,39 @@
 
 namespace instep::INSTEP_LEVEL {
 
-/// Adds the squares of the unscaled, accumulated gradient to `granule` sums, by element index
+/// Adds the squares of the unscaled, accumulated gradient to `sum_lanes` sums, by element index
 /// modulo their number. Squares of float32 are exact in the double sums and cannot overflow there.
 template <class T>
-static void sum_of_squares(const Block& block, double* sums) {
-    const T* const grad = static_cast<const T*>(block.grad);
-    const GradientStage<T> gradient(block);
-    double lane[granule];
-    __builtin_memcpy(lane, sums, sizeof lane);
-    for (std::size_t i = 0; i < block.count; i += granule) {
-        T g[granule];
-        for (std::size_t k = 0; k < granule; k += Pack<T>::lanes) {
-            prefetch(grad + i + k);
-            gradient.raw(Pack<T>::load(grad + i + k), i + k).store(g + k);
+static void sum_of_squares(const Block& block, double unscale, double* sums) {
+    const T* const grad = static_cast<const T*>(block.data[grad_stream]);
+    const T* const accumulated = static_cast<const T*>(block.data[accumulated_stream]);
+    const T factor = static_cast<T>(unscale);
+    double sum[sum_lanes];
+    __builtin_memcpy(sum, sums, sizeof sum);
+    const auto add = [&](const T* g, const T* a) INSTEP_INLINE_LAMBDA {
+        T x[sum_lanes];
+        for (std::size_t k = 0; k < sum_lanes; k += Pack<T>::lanes) {
+            Pack<T> part = factor * Pack<T>::load(g + k);
+            if (a) part += Pack<T>::load(a + k);
+            part.store(x + k);
         }
-        for (std::size_t k = 0; k < granule; ++k) {
-            const double x = static_cast<double>(g[k]);
-            lane[k] += x * x;
+        for (std::size_t k = 0; k < sum_lanes; ++k) {
+            const double wide = static_cast<double>(x[k]);
+            sum[k] += wide * wide;
         }
+    };
+    std::size_t i = 0;
+    for (; i + sum_lanes <= block.count; i += sum_lanes) {
+        fetch<sum_lanes>(grad + i + fetch_distance<T>);
+        add(grad + i, accumulated ? accumulated + i : nullptr);
     }
-    __builtin_memcpy(sums, lane, sizeof lane);
+    if (const std::size_t rest = block.count - i; rest > 0) {
+        T g[sum_lanes] = {}, a[sum_lanes] = {};
+        __builtin_memcpy(g, grad + i, rest * sizeof(T));
+        if (accumulated) __builtin_memcpy(a, accumulated + i, rest * sizeof(T));
+        add(g, a);
+    }
+    __builtin_memcpy(sums, sum, sizeof sum);
 }
 
 }  // namespace instep::INSTEP_LEVEL

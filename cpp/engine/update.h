@@ -1,6 +1,7 @@
 // The loop that every rule, dtype and option goes through.
 #pragma once
 
+#include <type_traits>
 #include <utility>
 
 #include "engine/kernels.h"
@@ -8,127 +9,202 @@
 
 namespace instep::INSTEP_LEVEL {
 
-/// How far ahead of their use elements are fetched into the cache, in bytes.
-inline constexpr std::size_t prefetch_distance = 2048;
-
+/// How many elements ahead of their use memory is fetched into the cache.
 template <class T>
-INSTEP_INLINE void prefetch(const T* at) {
-    for (std::size_t line = 0; line < Pack<T>::lanes * sizeof(T); line += 64)
-        __builtin_prefetch(reinterpret_cast<const char*>(at) + prefetch_distance + line);
+inline constexpr std::size_t fetch_distance = 2048 / sizeof(T);
+
+template <std::size_t count, class T>
+INSTEP_INLINE void fetch(const T* at) {
+    for (std::size_t byte = 0; byte < count * sizeof(T); byte += 64)
+        __builtin_prefetch(reinterpret_cast<const char*>(at) + byte);
 }
 
-/// One state slot of a block: an array, or nothing.
-template <class T, bool is_used>
-struct SlotStream {
+/// How elements get from memory into a pack and back: a whole pack of them.
+struct Whole {
+    template <class T>
+    INSTEP_INLINE Pack<T> load(const T* from) const {
+        return Pack<T>::load(from);
+    }
+    template <class T>
+    INSTEP_INLINE void store(T* to, Pack<T> x) const {
+        x.store(to);
+    }
+};
+/// The last few of a block.
+struct Part {
+    std::size_t count;
+
+    template <class T>
+    INSTEP_INLINE Pack<T> load(const T* from) const {
+        T elements[Pack<T>::lanes] = {};
+        __builtin_memcpy(elements, from, count * sizeof(T));
+        return Pack<T>::load(elements);
+    }
+    template <class T>
+    INSTEP_INLINE void store(T* to, Pack<T> x) const {
+        T elements[Pack<T>::lanes];
+        x.store(elements);
+        __builtin_memcpy(to, elements, count * sizeof(T));
+    }
+};
+
+/// One array of a block.
+template <class T, bool is_used = true>
+struct Stream {
     T* data;
-    INSTEP_INLINE explicit SlotStream(void* from) : data(static_cast<T*>(from)) {}
-    INSTEP_INLINE Pack<T> load(std::size_t i) const {
-        prefetch(data + i);
-        return Pack<T>::load(data + i);
+    const T* ahead = nullptr;
+    int index;
+
+    INSTEP_INLINE Stream(const Block& block, int which)
+        : data(static_cast<T*>(block.data[which])), index(which) {}
+    /// From now on `fetch(i)` fetches element i + offset of that block.
+    INSTEP_INLINE void look_ahead(const Block& block, std::ptrdiff_t offset) {
+        ahead = static_cast<const T*>(block.data[index]) + offset;
     }
-    INSTEP_INLINE void store(std::size_t i, Pack<T> x) const { x.store(data + i); }
-};
-template <class T>
-struct SlotStream<T, false> {
-    INSTEP_INLINE explicit SlotStream(void*) {}
-    INSTEP_INLINE Unused load(std::size_t) const { return {}; }
-    INSTEP_INLINE void store(std::size_t, Unused) const {}
-};
-
-/// The gradient as the rule sees it, from the raw one and the parameter before the step.
-template <class T>
-struct GradientStage {
-    const T* accumulated;
-    T unscale, scale, clipvalue, l2;
-    bool has_accumulated, has_clipvalue, has_l2, as_is;
-
-    INSTEP_INLINE explicit GradientStage(const Block& block)
-        : accumulated(static_cast<const T*>(block.accumulated)),
-          unscale(static_cast<T>(block.around->unscale)),
-          scale(static_cast<T>(block.around->scale)),
-          clipvalue(static_cast<T>(block.around->clipvalue)),
-          l2(static_cast<T>(block.around->l2)),
-          has_accumulated(accumulated != nullptr),
-          has_clipvalue(block.around->clipvalue != no_clipping),
-          has_l2(l2 != 0),
-          as_is(scale == 1 && unscale == 1 && !has_accumulated && !has_clipvalue) {}
-
-    INSTEP_INLINE Pack<T> raw(Pack<T> g, std::size_t i) const {
-        g = unscale * g;
-        if (has_accumulated) g += Pack<T>::load(accumulated + i);
-        return g;
+    INSTEP_INLINE void fetch(std::size_t i) const {
+        instep::INSTEP_LEVEL::fetch<Pack<T>::lanes>(ahead + i);
     }
-    INSTEP_INLINE Pack<T> operator()(Pack<T> g, Pack<T> p, std::size_t i) const {
-        if (!as_is) {
-            g = scale * raw(g, i);
-            if (has_clipvalue) {
-                g = select(clipvalue < g, Pack<T>(clipvalue), g);
-                g = select(g < -clipvalue, Pack<T>(-clipvalue), g);
+    template <class Way>
+    INSTEP_INLINE Pack<T> load(Way way, std::size_t i) const {
+        return way.load(static_cast<const T*>(data + i));
+    }
+    template <class Way>
+    INSTEP_INLINE void store(Way way, std::size_t i, Pack<T> x) const {
+        way.store(data + i, x);
+    }
+};
+/// A state slot that the configuration does not use.
+template <class T>
+struct Stream<T, false> {
+    INSTEP_INLINE Stream(const Block&, int) {}
+    INSTEP_INLINE void look_ahead(const Block&, std::ptrdiff_t) {}
+    INSTEP_INLINE void fetch(std::size_t) const {}
+    template <class Way>
+    INSTEP_INLINE Unused load(Way, std::size_t) const {
+        return {};
+    }
+    template <class Way>
+    INSTEP_INLINE void store(Way, std::size_t, Unused) const {}
+};
+
+/// `Around` in the kernel's dtype.
+template <class T>
+struct Surroundings {
+    double scale;
+    T unscale, clipvalue, l2, decay;
+    Average<T> ema_momentum;
+    bool clips, adds_l2, decays, first_average, overwrite;
+    bool plain;  ///< there is nothing around the rule, but maybe decoupled decay
+
+    explicit Surroundings(const Around& around)
+        : scale(around.scale),
+          unscale(static_cast<T>(around.unscale)),
+          clipvalue(static_cast<T>(around.clipvalue)),
+          l2(static_cast<T>(around.l2)),
+          decay(static_cast<T>(around.decay)),
+          ema_momentum(around.ema_momentum),
+          clips(around.clipvalue != no_clipping),
+          adds_l2(l2 != 0),
+          decays(decay != 0),
+          first_average(around.first_average),
+          overwrite(around.overwrite),
+          plain(scale == 1 && unscale == 1 && !clips && !adds_l2) {}
+};
+
+/// What `Coefficients` hold.
+template <class Rule, class T>
+struct Prepared {
+    Rule rule;
+    Surroundings<T> around;
+};
+
+/// Loads, updates and stores the elements from i on, `way`: a whole pack or a part of one.
+template <bool plain, class T, class Rule, class Way, class... Slots>
+INSTEP_INLINE void update_at(std::size_t i, Way way, const Rule& rule,
+                             const Surroundings<T>& around, T shrink, const Stream<T>& param,
+                             const Stream<T>& grad, const Stream<T>& average,
+                             const Stream<T>& accumulated, const Slots&... slot) {
+    Pack<T> p = param.load(way, i), g = grad.load(way, i);
+    [&](auto... s) INSTEP_INLINE_LAMBDA {
+        if constexpr (!plain) {
+            g = around.unscale * g;
+            if (accumulated.data) g += accumulated.load(way, i);
+            g = shrink * g;
+            if (around.clips) {
+                g = select(around.clipvalue < g, Pack<T>(around.clipvalue), g);
+                g = select(g < -around.clipvalue, Pack<T>(-around.clipvalue), g);
+            }
+            if (around.adds_l2) g += around.l2 * p;
+        }
+        if (around.decays) p -= around.decay * p;
+        rule(p, g, s...);
+        if constexpr (!plain) {
+            if (average.data) {
+                const Pack<T> mean =
+                    around.first_average ? p : around.ema_momentum(average.load(way, i), p);
+                average.store(way, i, mean);
+                if (around.overwrite) p = mean;
             }
         }
-        if (has_l2) g += l2 * p;
-        return g;
+        param.store(way, i, p);
+        (slot.store(way, i, s), ...);
+    }(slot.load(way, i)...);
+}
+
+template <bool plain, class Rule, class T, class... Slots>
+INSTEP_INLINE void update_block(const Block& block, const Block& next,
+                                const Prepared<Rule, T>& prepared, Slots... slot) {
+    const Rule rule = prepared.rule;
+    const Surroundings<T> around = prepared.around;
+    const T shrink = static_cast<T>(around.scale * block.shrink);
+    Stream<T> param(block, param_stream), grad(block, grad_stream);
+    const Stream<T> average(block, average_stream), accumulated(block, accumulated_stream);
+    const auto update = [&](std::size_t i, auto way) INSTEP_INLINE_LAMBDA {
+        update_at<plain, T>(i, way, rule, around, shrink, param, grad, average, accumulated,
+                            slot...);
+    };
+    constexpr std::size_t lanes = Pack<T>::lanes;
+    const std::size_t whole = block.count - block.count % lanes;
+    const std::size_t distance = whole < fetch_distance<T> ? whole : fetch_distance<T>;
+    std::size_t i = 0;
+    for (const bool at_end : {false, true}) {
+        const Block& ahead = at_end ? next : block;
+        const auto offset = static_cast<std::ptrdiff_t>(at_end ? distance - whole : distance);
+        param.look_ahead(ahead, offset);
+        grad.look_ahead(ahead, offset);
+        (slot.look_ahead(ahead, offset), ...);
+        for (const std::size_t end = at_end ? whole : whole - distance; i < end; i += lanes) {
+            param.fetch(i);
+            grad.fetch(i);
+            (slot.fetch(i), ...);
+            update(i, Whole{});
+        }
     }
-};
-
-/// The parameter's moving average, taken after the rule.
-template <class T>
-struct AverageStage {
-    T* average;
-    Average<T> momentum;
-    bool first, overwrite;
-
-    INSTEP_INLINE explicit AverageStage(const Block& block)
-        : average(static_cast<T*>(block.average)),
-          momentum(block.around->ema_momentum),
-          first(block.around->first_average),
-          overwrite(block.around->overwrite) {}
-
-    INSTEP_INLINE void operator()(Pack<T>& p, std::size_t i) const {
-        if (!average) return;
-        const Pack<T> mean = first ? p : momentum(Pack<T>::load(average + i), p);
-        mean.store(average + i);
-        if (overwrite) p = mean;
-    }
-};
-
-template <class Rule, class T, class... Slots>
-INSTEP_INLINE void update_streams(const Block& block, Slots... slot) {
-    T* const param = static_cast<T*>(block.param);
-    const T* const grad = static_cast<const T*>(block.grad);
-    const std::size_t count = block.count;
-    const Rule rule = *static_cast<const Rule*>(block.coefficients);
-    const GradientStage<T> gradient(block);
-    const AverageStage<T> average(block);
-    const T decay = static_cast<T>(block.around->decay);
-    const bool decays = decay != 0;
-
-    for (std::size_t i = 0; i < count; i += Pack<T>::lanes) {
-        prefetch(param + i);
-        prefetch(grad + i);
-        Pack<T> p = Pack<T>::load(param + i);
-        const Pack<T> raw = Pack<T>::load(grad + i);
-        [&](auto... s) INSTEP_INLINE_LAMBDA {
-            const Pack<T> g = gradient(raw, p, i);
-            if (decays) p -= decay * p;
-            rule(p, g, s...);
-            average(p, i);
-            p.store(param + i);
-            (slot.store(i, s), ...);
-        }(slot.load(i)...);
-    }
+    if (whole < block.count) update(whole, Part{block.count - whole});
 }
 
 template <template <class> class Rule, class T, unsigned slots, std::size_t... k>
-INSTEP_INLINE void update_slots(const Block& block, std::index_sequence<k...>) {
-    update_streams<Rule<T>, T>(block, SlotStream<T, (slots >> k & 1) != 0>(block.slots[k])...);
+INSTEP_INLINE void update_slots(const Block& block, const Block& next, const Coefficients& numbers,
+                                std::index_sequence<k...>) {
+    const auto& prepared = reinterpret_cast<const Prepared<Rule<T>, T>&>(numbers);
+    const bool plain = prepared.around.plain && block.shrink == 1 && !block.data[average_stream] &&
+                       !block.data[accumulated_stream];
+    const auto run = [&](auto is_plain) INSTEP_INLINE_LAMBDA {
+        update_block<is_plain.value>(
+            block, next, prepared,
+            Stream<T, (slots >> k & 1) != 0>(block, first_slot + static_cast<int>(k))...);
+    };
+    if (plain)
+        run(std::true_type());
+    else
+        run(std::false_type());
 }
 
 /// The kernel of one rule in one dtype for one set of slots in use.
 template <template <class> class Rule, class T, unsigned slots>
-static void update(const Block& block) {
-    static_assert(granule % Pack<T>::lanes == 0);
-    update_slots<Rule, T, slots>(block, std::make_index_sequence<Rule<T>::slots.count>());
+static void update(const Block& block, const Block& next, const Coefficients& coefficients) {
+    update_slots<Rule, T, slots>(block, next, coefficients,
+                                 std::make_index_sequence<Rule<T>::slots.count>());
 }
 
 }  // namespace instep::INSTEP_LEVEL
