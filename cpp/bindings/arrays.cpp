@@ -8,6 +8,11 @@ namespace {
 
 using py::detail::npy_api;
 
+PyTypeObject* array_type() {
+    static PyTypeObject* const type = npy_api::get().PyArray_Type_;
+    return type;
+}
+
 py::handle masked_array_type() {
     static const py::handle type =
         py::object(py::module_::import("numpy.ma").attr("MaskedArray")).release();
@@ -123,11 +128,57 @@ Bounds View::bounds() const {
     return bounds;
 }
 
+Snapshot::Snapshot(const View& array)
+    : fields_(array.fields_),
+      data_(array.data()),
+      descr_(fields_->descr),
+      ndim_(array.ndim()),
+      flags_(fields_->flags),
+      bytes_(array.size() * itemsize(array.dtype())),
+      layout_(fields_->dimensions, fields_->dimensions + ndim_) {
+    layout_.insert(layout_.end(), fields_->strides, fields_->strides + ndim_);
+}
+
+bool Snapshot::is_current() const {
+    if (fields_->data != data_ || fields_->descr != descr_ || fields_->nd != ndim_ ||
+        fields_->flags != flags_)
+        return false;
+    const py::ssize_t* const extents = layout_.data();
+    const py::ssize_t* const strides = extents + ndim_;
+    for (int axis = 0; axis < ndim_; ++axis)
+        if (fields_->dimensions[axis] != extents[axis] || fields_->strides[axis] != strides[axis])
+            return false;
+    return true;
+}
+
+bool Snapshot::matches(py::handle other, const Bounds& within) const {
+    constexpr int wanted = npy_api::NPY_ARRAY_C_CONTIGUOUS_ | npy_api::NPY_ARRAY_ALIGNED_;
+    if (Py_TYPE(other.ptr()) != array_type()) return false;
+    const auto* const fields = py::detail::array_proxy(other.ptr());
+    if (fields->descr != descr_ || fields->nd != ndim_ ||
+        (fields->flags & flags_ & wanted) != wanted)
+        return false;
+    for (int axis = 0; axis < ndim_; ++axis)
+        if (fields->dimensions[axis] != layout_[static_cast<std::size_t>(axis)]) return false;
+    const auto low = reinterpret_cast<std::uintptr_t>(fields->data);
+    return low >= within.low && low + bytes_ <= within.high;
+}
+
 bool is_array(py::handle object) {
-    static PyTypeObject* const ndarray = npy_api::get().PyArray_Type_;
-    if (Py_TYPE(object.ptr()) == ndarray) return true;
-    return PyObject_TypeCheck(object.ptr(), ndarray) &&
+    if (Py_TYPE(object.ptr()) == array_type()) return true;
+    return PyObject_TypeCheck(object.ptr(), array_type()) &&
            !py::isinstance(object, masked_array_type());
+}
+
+bool is_simple(py::handle object, bool writable) {
+    static PyObject* const float32 = py::dtype::of<float>().release().ptr();
+    static PyObject* const float64 = py::dtype::of<double>().release().ptr();
+    if (Py_TYPE(object.ptr()) != array_type()) return false;
+    const auto* const fields = py::detail::array_proxy(object.ptr());
+    const int wanted = npy_api::NPY_ARRAY_C_CONTIGUOUS_ | npy_api::NPY_ARRAY_ALIGNED_ |
+                       (writable ? npy_api::NPY_ARRAY_WRITEABLE_ : 0);
+    return (fields->descr == float32 || fields->descr == float64) &&
+           (fields->flags & wanted) == wanted;
 }
 
 std::string description(py::handle object) {

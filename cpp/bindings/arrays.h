@@ -37,7 +37,29 @@ public:
     Bounds bounds() const;
 
 private:
+    friend class Snapshot;
     const py::detail::PyArray_Proxy* fields_;
+};
+
+/// An array's fields at one time. Its comparisons are made for every array in every step: they look
+/// at fields directly, and say no where a closer look is needed.
+class Snapshot {
+public:
+    explicit Snapshot(const View& array);
+
+    /// Whether the array still is what it was.
+    bool is_current() const;
+    /// Whether the other array is C-contiguous as this one, of the same shape and dtype, and within
+    /// these bounds.
+    bool matches(py::handle other, const Bounds& within) const;
+
+private:
+    const py::detail::PyArray_Proxy* fields_;
+    const char* data_;
+    PyObject* descr_;
+    int ndim_, flags_;
+    std::uintptr_t bytes_;
+    std::vector<py::ssize_t> layout_;  ///< extents, then strides
 };
 
 /// What an array is called in messages: "params['w']", "m of params['w']". Put together only when a
@@ -58,6 +80,10 @@ struct Name {
 
 /// Whether the object is an ndarray, or of a subclass that works like one in place.
 bool is_array(py::handle object);
+
+/// Whether it is an ndarray of native float32 or float64, aligned, C-contiguous, and writable where
+/// it must be.
+bool is_simple(py::handle object, bool writable);
 
 /// Raises TypeError or ValueError, in that name, for an array that cannot be updated in
 /// place.

@@ -11,15 +11,6 @@
 namespace instep::bindings {
 namespace {
 
-/// Steps over more elements than this take longer than handing over Python's lock.
-constexpr std::size_t elements_worth_releasing = 8192;
-
-const RuleKernels& rule_named(const std::string& name) {
-    const RuleKernels* const rule = find_rule(name);
-    if (!rule) throw py::value_error("there is no rule named '" + name + "'");
-    return *rule;
-}
-
 bool is_number(py::handle object) {
     static const py::handle float32 =
         py::object(py::module_::import("numpy").attr("float32")).release();
@@ -53,6 +44,12 @@ void run(Optimizer& optimizer, std::size_t elements, const std::vector<py::handl
 
 }  // namespace
 
+const RuleKernels& rule_named(const std::string& name) {
+    const RuleKernels* const rule = find_rule(name);
+    if (!rule) throw py::value_error("there is no rule named '" + name + "'");
+    return *rule;
+}
+
 BoundParameter::BoundParameter(py::object param, std::string path, const py::sequence& slots,
                                py::object average, py::object accumulator, const RuleKernels& rule)
     : param_((check_parameter(param, Name(path)), std::move(param))),
@@ -60,13 +57,8 @@ BoundParameter::BoundParameter(py::object param, std::string path, const py::seq
       accumulator_(std::move(accumulator)),
       path_(std::move(path)),
       order_(View(param_)),
-      data_(View(param_).data()),
-      dtype_(View(param_).dtype()) {
+      as_bound_(View(param_)) {
     const View view(param_);
-    for (int axis = 0; axis < view.ndim(); ++axis) {
-        extents_.push_back(view.extent(axis));
-        strides_.push_back(view.stride(axis));
-    }
     for (int s = 0; s < rule.slot_count; ++s) {
         const py::object slot = slots[static_cast<std::size_t>(s)];
         slot_names_.push_back(rule.slots[s].name);
@@ -95,7 +87,7 @@ Array BoundParameter::array() {
     };
     layout.shape = order_.shape;
     layout.size = View(param_).size();
-    layout.dtype = dtype_;
+    layout.dtype = View(param_).dtype();
     add(param_stream, param_);
     add(average_stream, average_);
     add(accumulated_stream, accumulator_);
@@ -112,26 +104,19 @@ void BoundParameter::add_to(Memory& memory) const {
     if (!accumulator_.is_none()) memory.add(accumulator_, name("accumulator"));
 }
 
-void BoundParameter::check_unchanged() const {
-    const View now(param_);
-    bool same = now.data() == data_ && now.ndim() == static_cast<int>(extents_.size()) &&
-                now.is_native() && now.is_floating() && now.dtype() == dtype_;
-    for (int axis = 0; same && axis < now.ndim(); ++axis)
-        same = now.extent(axis) == extents_[static_cast<std::size_t>(axis)] &&
-               now.stride(axis) == strides_[static_cast<std::size_t>(axis)];
-    if (!same)
-        throw py::value_error(path_ +
-                              ": expected the array as it was bound, got one that was "
-                              "resized, reshaped or moved since; bind again with build");
-    if (!now.has_flag(py::detail::npy_api::NPY_ARRAY_WRITEABLE_))
+void BoundParameter::refuse_changes() const {
+    if (!View(param_).has_flag(py::detail::npy_api::NPY_ARRAY_WRITEABLE_))
         throw py::value_error(path_ +
                               ": expected an array to update in place, got one that was "
                               "made read-only since it was bound");
+    throw py::value_error(path_ +
+                          ": expected the array as it was bound, got one that was "
+                          "resized, reshaped or moved since; bind again with build");
 }
 
-Stream BoundParameter::gradient(py::handle object, const Memory& memory) {
+Stream BoundParameter::checked_gradient(py::handle object, const Memory& memory) {
     if (object.is_none()) return {};
-    if (extents_.empty() && is_number(object)) {
+    if (View(param_).ndim() == 0 && is_number(object)) {
         number_ = py::cast<double>(object);
         return {reinterpret_cast<char*>(&number_), Dtype::float64, nullptr};
     }
@@ -139,9 +124,8 @@ Stream BoundParameter::gradient(py::handle object, const Memory& memory) {
     check_gradient(object, View(param_), name);
     const View view(object);
     const Bounds bounds = view.bounds();
-    if (bounds.low != checked_gradient_.low || bounds.high != checked_gradient_.high) {
-        if (memory.check_apart(object, bounds, name)) checked_gradient_ = bounds;
-    }
+    if (bounds.low < free_.low || bounds.high > free_.high)
+        free_ = memory.check_apart(object, bounds, name);
     return order_.stream(view, gradient_strides_);
 }
 
@@ -266,10 +250,9 @@ void Bound::set_counters(std::int64_t iterations, std::int64_t skipped_steps, st
     }
 }
 
-void update_arrays(const std::string& name, const py::object& param, const py::object& grad,
+void update_arrays(const RuleKernels& rule, const py::object& param, const py::object& grad,
                    const py::tuple& slots, std::int64_t step, double learning_rate,
                    const std::vector<double>& own) {
-    const RuleKernels& rule = rule_named(name);
     if (grad.is_none()) throw py::type_error("grad: expected a NumPy array, got None");
     BoundParameter parameter(param, "param", slots, py::none(), py::none(), rule);
     Memory memory;

@@ -27,12 +27,22 @@ public:
     /// Adds all of its arrays.
     void add_to(Memory& memory) const;
     /// Raises ValueError where the array was resized, moved or made read-only.
-    void check_unchanged() const;
+    void check_unchanged() const {
+        if (!as_bound_.is_current()) refuse_changes();
+    }
     /// A gradient as a stream, or an empty one for None; raises where it can't be read. The stream
     /// holds until the next call.
-    Stream gradient(py::handle object, const Memory& memory);
+    Stream gradient(py::handle object, const Memory& memory) {
+        if (as_bound_.matches(object, free_)) {
+            const View view(object);
+            return {view.data(), view.dtype(), nullptr};
+        }
+        return checked_gradient(object, memory);
+    }
 
 private:
+    [[noreturn]] void refuse_changes() const;
+    Stream checked_gradient(py::handle object, const Memory& memory);
     Name name(const char* role) const;
 
     py::object param_, average_, accumulator_;
@@ -40,13 +50,11 @@ private:
     std::vector<const char*> slot_names_;
     std::string path_;
     Order order_;
-    const char* data_;
-    std::vector<py::ssize_t> extents_, strides_;
-    Dtype dtype_;
+    Snapshot as_bound_;
+    Bounds free_{0, 0};  ///< memory next to ours, where the last gradient was
     std::vector<std::vector<std::ptrdiff_t>> stream_strides_;
     std::vector<std::ptrdiff_t> gradient_strides_;
-    double number_ = 0;              ///< the gradient of a 0-d array, given as a number
-    Bounds checked_gradient_{0, 0};  ///< bounds found apart from all of our memory
+    double number_ = 0;  ///< the gradient of a 0-d array, given as a number
 };
 
 class Bound {
@@ -92,8 +100,14 @@ private:
     std::atomic<bool> busy_{false};
 };
 
-/// One update of bare arrays; see instep.kernels.
-void update_arrays(const std::string& rule, const py::object& param, const py::object& grad,
+/// Raises ValueError where there is none.
+const RuleKernels& rule_named(const std::string& name);
+
+/// Steps over more elements than this take longer than handing over Python's lock.
+inline constexpr std::size_t elements_worth_releasing = 8192;
+
+/// One update of bare arrays of any layout; raises for what cannot be updated.
+void update_arrays(const RuleKernels& rule, const py::object& param, const py::object& grad,
                    const py::tuple& slots, std::int64_t step, double learning_rate,
                    const std::vector<double>& own);
 

@@ -1,6 +1,7 @@
 #include "bindings/memory.h"
 
 #include <algorithm>
+#include <iterator>
 
 namespace instep::bindings {
 namespace {
@@ -52,18 +53,20 @@ void Memory::check_disjoint() {
     }
 }
 
-bool Memory::check_apart(py::handle array, const Bounds& bounds, const Name& name) const {
-    auto at = std::lower_bound(
+Bounds Memory::check_apart(py::handle array, const Bounds& bounds, const Name& name) const {
+    const auto after = std::lower_bound(
         ranges_.begin(), ranges_.end(), bounds.high,
         [](const Range& range, std::uintptr_t high) { return range.bounds.low < high; });
     bool apart = true;
-    while (at != ranges_.begin() && (--at)->highest > bounds.low) {
+    for (auto at = after; at != ranges_.begin() && (--at)->highest > bounds.low;) {
         if (at->bounds.high <= bounds.low) continue;
         apart = false;
         if (share_bytes(at->array, array))
             throw py::value_error(name + " shares memory with " + at->name.str());
     }
-    return apart;
+    if (!apart) return {0, 0};
+    return {after == ranges_.begin() ? 0 : std::prev(after)->highest,
+            after == ranges_.end() ? UINTPTR_MAX : after->bounds.low};
 }
 
 }  // namespace instep::bindings

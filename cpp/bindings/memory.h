@@ -13,9 +13,9 @@ public:
     void add(py::handle array, const Name& name);
     /// After the last `add`: raises ValueError where two of the arrays share bytes.
     void check_disjoint();
-    /// Raises ValueError where the array shares bytes with one of those noted. Returns whether its
-    /// bounds alone tell that it does not.
-    bool check_apart(py::handle array, const Bounds& bounds, const Name& name) const;
+    /// Raises ValueError where the array shares bytes with one of those noted. Returns the free
+    /// space that it lies in; an empty one where its bounds alone don't tell that it is apart.
+    Bounds check_apart(py::handle array, const Bounds& bounds, const Name& name) const;
 
 private:
     struct Range {

@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings/bound.h"
+#include "bindings/calls.h"
 #include "bindings/limit.h"
 #include "bindings/tree.h"
 #include "engine/dispatch.h"
@@ -80,7 +81,6 @@ PYBIND11_MODULE(_core, module) {
         .def("set_options", &Bound::set_options, py::arg("loss_scale_factor"),
              py::arg("global_clipnorm"), py::arg("skip_nonfinite"), py::arg("accumulation_steps"),
              py::arg("ema_momentum"), py::arg("ema_overwrite_frequency"))
-        .def("step", &Bound::step, py::arg("grads"))
         .def("check_idle", &Bound::check_idle)
         .def("counters", &Bound::counters)
         .def("set_counters", &Bound::set_counters, py::arg("iterations"), py::arg("skipped_steps"),
@@ -91,8 +91,7 @@ PYBIND11_MODULE(_core, module) {
                                [](const Bound& bound) { return bound.optimizer().skipped_steps; })
         .def_property_readonly("grad_norm",
                                [](const Bound& bound) { return bound.optimizer().grad_norm; });
-    module.def("update", &update_arrays, py::arg("rule"), py::arg("param"), py::arg("grad"),
-               py::arg("slots"), py::arg("step"), py::arg("learning_rate"), py::arg("own"));
+    add_calls(module);
     module.def("touch", &touch, py::arg("grads"), py::arg("written"), py::arg("repeats"));
     module.attr("rules") = rules();
     module.def("build_info", &build_info);

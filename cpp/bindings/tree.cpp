@@ -1,5 +1,7 @@
 #include "bindings/tree.h"
 
+#include <algorithm>
+
 #include <utility>
 
 #include "bindings/arrays.h"
@@ -22,11 +24,9 @@ py::object sorted_keys(const py::object& dict, const std::string& path) {
     }
 }
 
-/// The item of a list or tuple, borrowed.
-py::handle item(py::handle sequence, std::size_t k) {
-    const auto index = static_cast<py::ssize_t>(k);
-    return PyList_Check(sequence.ptr()) ? PyList_GET_ITEM(sequence.ptr(), index)
-                                        : PyTuple_GET_ITEM(sequence.ptr(), index);
+/// The items of a list or tuple, borrowed.
+PyObject** items(py::handle sequence) {
+    return PySequence_Fast_ITEMS(sequence.ptr());
 }
 
 /// The value under a key of a dict, borrowed; null where there is none.
@@ -49,7 +49,7 @@ Tree::Tree(const py::object& params, const py::object& group_type)
 Tree::Node Tree::build(const py::object& object, const std::string& path, const py::tuple& around,
                        const py::object& group_type, int depth) {
     if (depth > deepest) throw py::value_error(path + ": nested too deeply");
-    Node node{Kind::leaf, object, path, {}, {}};
+    Node node{Kind::leaf, object, path, leaves.size(), false, {}, {}};
     const auto add = [&](py::handle child, const std::string& child_path, const py::tuple& inside) {
         node.children.push_back(build(py::reinterpret_borrow<py::object>(child), child_path, inside,
                                       group_type, depth + 1));
@@ -66,7 +66,9 @@ Tree::Node Tree::build(const py::object& object, const std::string& path, const 
     } else if (PyList_Check(object.ptr()) || PyTuple_Check(object.ptr())) {
         node.kind = PyList_Check(object.ptr()) ? Kind::list : Kind::tuple;
         for (std::size_t k = 0; k < length(object); ++k)
-            add(item(object, k), path + "[" + std::to_string(k) + "]", around);
+            add(items(object)[k], path + "[" + std::to_string(k) + "]", around);
+        node.is_flat = std::all_of(node.children.begin(), node.children.end(),
+                                   [](const Node& child) { return child.kind == Kind::leaf; });
     } else {
         check_parameter(object, Name(path));
         leaves.push_back(object);
@@ -125,12 +127,17 @@ void Tree::check_unchanged() const {
     check_unchanged(root_);
 }
 
-void Tree::check_unchanged(const Node& node) {
+void Tree::check_unchanged(const Node& node) const {
     if (node.kind == Kind::leaf) return;
     if (node.kind != Kind::group && length(node.object) != node.children.size())
         throw py::value_error(node.path + ": expected the " + std::to_string(node.children.size()) +
                               " items that were bound, got " + std::to_string(length(node.object)) +
                               "; bind again with build");
+    const auto same = [](PyObject* now, const py::object& bound) { return now == bound.ptr(); };
+    if (node.is_flat &&
+        std::equal(items(node.object), items(node.object) + node.children.size(),
+                   leaves.begin() + static_cast<std::ptrdiff_t>(node.first_leaf), same))
+        return;
     for (std::size_t k = 0; k < node.children.size(); ++k) {
         const Node& child = node.children[k];
         py::object member;  // of a group
@@ -138,7 +145,8 @@ void Tree::check_unchanged(const Node& node) {
         if (node.kind == Kind::group)
             now = member = node.object.attr("params");
         else
-            now = node.kind == Kind::dict ? value(node.object, node.keys[k]) : item(node.object, k);
+            now = node.kind == Kind::dict ? value(node.object, node.keys[k])
+                                          : py::handle(items(node.object)[k]);
         if (now.ptr() != child.object.ptr())
             throw py::value_error(
                 child.path + ": expected the object that was bound, got " +
@@ -188,8 +196,12 @@ void Tree::match(const Node& node, py::handle gradients, std::vector<py::handle>
                 throw py::value_error("gradients for " + node.path + ": expected " +
                                       std::to_string(node.children.size()) + " items, got " +
                                       std::to_string(length(gradients)));
+            if (node.is_flat) {
+                found.insert(found.end(), items(gradients), items(gradients) + length(gradients));
+                return;
+            }
             for (std::size_t k = 0; k < node.children.size(); ++k)
-                match(node.children[k], item(gradients, k), found);
+                match(node.children[k], items(gradients)[k], found);
     }
 }
 

@@ -38,6 +38,8 @@ private:
         Kind kind;
         py::object object;
         std::string path;
+        std::size_t first_leaf;        ///< index into `leaves` of the first one in it
+        bool is_flat;                  ///< a list or tuple of nothing but leaves
         std::vector<py::object> keys;  ///< of a dict, in the order of the children
         std::vector<Node> children;
     };
@@ -46,8 +48,8 @@ private:
                const py::object& group_type, int depth);
     static bool same_structure(const Node& a, const Node& b);
     py::object unflatten(const Node& node, const py::list& values, std::size_t& next) const;
-    static void check_unchanged(const Node& node);
-    static void match(const Node& node, py::handle gradients, std::vector<py::handle>& leaves);
+    void check_unchanged(const Node& node) const;
+    static void match(const Node& node, py::handle gradients, std::vector<py::handle>& found);
 
     Node root_;
 };

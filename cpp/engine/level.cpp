@@ -40,7 +40,10 @@ void prepare(double learning_rate, std::int64_t step, const double* own, const A
     using Numbers = Prepared<Rule<T>, T>;
     static_assert(sizeof(Numbers) <= sizeof(Coefficients) &&
                   alignof(Numbers) <= alignof(Coefficients));
-    const Numbers numbers{Rule<T>(StepNumbers{learning_rate, step, own}), Surroundings<T>(around)};
+    bool plain = true;
+    const Rule<T> rule(StepNumbers{learning_rate, step, own, &plain});
+    Numbers numbers{rule, Surroundings<T>(around), plain};
+    numbers.plain &= numbers.around.plain;
     __builtin_memcpy(to, &numbers, sizeof numbers);
 }
 

@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "engine/dispatch.h"
-#include "engine/float_mode.h"
 
 namespace instep {
 namespace {
@@ -19,19 +18,12 @@ Plan& add_plan_of(Step& step, const RuleKernels& rule, Dtype dtype, unsigned slo
     return plan;
 }
 
-void prepare_plan(Plan& plan, const RuleKernels& rule, Dtype dtype, double learning_rate,
-                  std::int64_t step, const double* own) {
-    rule.prepare[static_cast<int>(dtype)](learning_rate, step, own, plan.around,
-                                          &plan.coefficients);
-}
-
 }  // namespace
 
 Optimizer::Optimizer(const RuleKernels& rule, std::vector<Array> bound)
     : arrays(std::move(bound)), rule_(rule) {}
 
 void Optimizer::prepare(const std::vector<Stream>& gradients) {
-    const FlushSubnormals mode;  // the numbers of the step, too, in one floating-point mode
     step_.clear();
     stepping_.clear();
     if (updates())
@@ -54,7 +46,7 @@ void Optimizer::prepare_accumulation(const std::vector<Stream>& gradients) {
             const double first = !array.in_window;
             Plan& plan = add_plan_of(step_, level().accumulate, dtype, 0);
             plan.around.scale = 1 / options.loss_scale_factor;
-            prepare_plan(plan, level().accumulate, dtype, 0, 0, &first);
+            instep::prepare(plan, level().accumulate, dtype, 0, 0, &first);
         }
         previous = &array;
         step_.add(array.layout, accumulated_stream, bit(param_stream) | bit(grad_stream),
@@ -114,7 +106,8 @@ void Optimizer::add_plan(const Array& array, bool is_given) {
         around.decay = group.learning_rate * group.weight_decay;
         plan.clipnorm = group.clipnorm;
     }
-    prepare_plan(plan, rule, layout.dtype, group.learning_rate, array.steps + 1, group.own.data());
+    instep::prepare(plan, rule, layout.dtype, group.learning_rate, array.steps + 1,
+                    group.own.data());
 }
 
 void Optimizer::run() noexcept {

@@ -122,6 +122,36 @@ double careful_norm(const Gradients& gradients) {
 
 }  // namespace
 
+void prepare(Plan& plan, const RuleKernels& rule, Dtype dtype, double learning_rate,
+             std::int64_t step, const double* hyperparameters) {
+    const FlushSubnormals mode;  // numbers, too, come from one floating-point mode
+    rule.prepare[static_cast<int>(dtype)](learning_rate, step, hyperparameters, plan.around,
+                                          &plan.coefficients);
+}
+
+void update_array(const Plan& plan, const Block& block, Dtype dtype) noexcept {
+    std::size_t streams = 0;
+    for (const void* data : block.data) streams += data != nullptr;
+    auto share = [&](int thread, int team) {
+        const FlushSubnormals flushing;
+        const std::size_t tiles = (block.count + tile_elements - 1) / tile_elements;
+        const auto border = [&](int t) {
+            return std::min(tiles * static_cast<std::size_t>(t) / static_cast<std::size_t>(team) *
+                                tile_elements,
+                            block.count);
+        };
+        const std::size_t first = border(thread), last = border(thread + 1);
+        const Block part = part_of(block, dtype, first, last - first);
+        if (part.count > 0) plan.update(part, part, plan.coefficients);
+    };
+    const int threads = threads_for(streams * itemsize(dtype) * block.count);
+    if (threads == 1) return share(0, 1);
+    const auto body = [](void* context, int thread, int team) {
+        (*static_cast<decltype(share)*>(context))(thread, team);
+    };
+    parallel(threads, body, &share);
+}
+
 void Step::clear() {
     plans.clear();
     works.clear();

@@ -16,6 +16,13 @@ struct Plan {
     double clipnorm = no_clipping;
 };
 
+/// Sets the coefficients from the numbers of the step and from `around`.
+void prepare(Plan& plan, const RuleKernels& rule, Dtype dtype, double learning_rate,
+             std::int64_t step, const double* hyperparameters);
+
+/// Updates one array of contiguous streams, on as many threads as pay.
+void update_array(const Plan& plan, const Block& block, Dtype dtype) noexcept;
+
 /// One parameter array's part in a step.
 struct Work {
     const Layout* layout;

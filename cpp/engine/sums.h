@@ -12,18 +12,17 @@ static void sum_of_squares(const Block& block, double unscale, double* sums) {
     const T* const grad = static_cast<const T*>(block.data[grad_stream]);
     const T* const accumulated = static_cast<const T*>(block.data[accumulated_stream]);
     const T factor = static_cast<T>(unscale);
-    double sum[sum_lanes];
-    __builtin_memcpy(sum, sums, sizeof sum);
+    double lanes[sum_lanes];
+    __builtin_memcpy(lanes, sums, sizeof lanes);
+    using P = Pack<T, sum_lanes * sizeof(T) / vector_bytes>;
     const auto add = [&](const T* g, const T* a) INSTEP_INLINE_LAMBDA {
         T x[sum_lanes];
-        for (std::size_t k = 0; k < sum_lanes; k += Pack<T>::lanes) {
-            Pack<T> part = factor * Pack<T>::load(g + k);
-            if (a) part += Pack<T>::load(a + k);
-            part.store(x + k);
-        }
+        P sum = factor * P::load(g);
+        if (a) sum += P::load(a);
+        sum.store(x);
         for (std::size_t k = 0; k < sum_lanes; ++k) {
-            const double wide = static_cast<double>(x[k]);
-            sum[k] += wide * wide;
+            const double square = static_cast<double>(x[k]) * static_cast<double>(x[k]);
+            lanes[k] += square;
         }
     };
     std::size_t i = 0;
@@ -37,7 +36,7 @@ static void sum_of_squares(const Block& block, double unscale, double* sums) {
         if (accumulated) __builtin_memcpy(a, accumulated + i, rest * sizeof(T));
         add(g, a);
     }
-    __builtin_memcpy(sums, sum, sizeof sum);
+    __builtin_memcpy(sums, lanes, sizeof lanes);
 }
 
 }  // namespace instep::INSTEP_LEVEL

@@ -7,8 +7,8 @@ namespace instep::INSTEP_LEVEL {
 
 template <class T, class G, int arrays>
 static void touch(void* const* to, const void* from, std::size_t count) {
-    using P = Pack<T>;
-    typedef G Given __attribute__((vector_size(P::part_lanes * sizeof(G))));
+    using P = Pack<T, 2>;
+    typedef G Given __attribute__((vector_size(P::register_lanes * sizeof(G))));
     const G* const grad = static_cast<const G*>(from);
     T* written[arrays];
     for (int k = 0; k < arrays; ++k) written[k] = static_cast<T*>(to[k]);
@@ -21,7 +21,9 @@ static void touch(void* const* to, const void* from, std::size_t count) {
     std::size_t i = 0;
     for (; i + P::lanes <= count; i += P::lanes) {
         fetch<P::lanes>(grad + i + fetch_distance<G>);
-        const P g(given(i), given(i + P::part_lanes));
+        P g;
+        g.part[0] = given(i);
+        g.part[1] = given(i + P::register_lanes);
         P x[arrays];
         for (int k = 0; k < arrays; ++k) {
             fetch<P::lanes>(written[k] + i + fetch_distance<T>);

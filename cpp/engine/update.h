@@ -19,14 +19,14 @@ INSTEP_INLINE void fetch(const T* at) {
         __builtin_prefetch(reinterpret_cast<const char*>(at) + byte);
 }
 
-/// How elements get from memory into a pack and back: a whole pack of them.
+/// How elements get from memory into a pack and back: as many as it holds.
 struct Whole {
-    template <class T>
-    INSTEP_INLINE Pack<T> load(const T* from) const {
-        return Pack<T>::load(from);
+    template <class P, class T>
+    INSTEP_INLINE P load(const T* from) const {
+        return P::load(from);
     }
-    template <class T>
-    INSTEP_INLINE void store(T* to, Pack<T> x) const {
+    template <class P, class T>
+    INSTEP_INLINE void store(T* to, P x) const {
         x.store(to);
     }
 };
@@ -34,15 +34,15 @@ struct Whole {
 struct Part {
     std::size_t count;
 
-    template <class T>
-    INSTEP_INLINE Pack<T> load(const T* from) const {
-        T elements[Pack<T>::lanes] = {};
+    template <class P, class T>
+    INSTEP_INLINE P load(const T* from) const {
+        T elements[P::lanes] = {};
         __builtin_memcpy(elements, from, count * sizeof(T));
-        return Pack<T>::load(elements);
+        return P::load(elements);
     }
-    template <class T>
-    INSTEP_INLINE void store(T* to, Pack<T> x) const {
-        T elements[Pack<T>::lanes];
+    template <class P, class T>
+    INSTEP_INLINE void store(T* to, P x) const {
+        T elements[P::lanes];
         x.store(elements);
         __builtin_memcpy(to, elements, count * sizeof(T));
     }
@@ -57,19 +57,20 @@ struct Stream {
 
     INSTEP_INLINE Stream(const Block& block, int which)
         : data(static_cast<T*>(block.data[which])), index(which) {}
-    /// From now on `fetch(i)` fetches element i + offset of that block.
+    /// From now on `fetch(i)` fetches elements from i + offset of that block on.
     INSTEP_INLINE void look_ahead(const Block& block, std::ptrdiff_t offset) {
         ahead = static_cast<const T*>(block.data[index]) + offset;
     }
+    template <std::size_t count>
     INSTEP_INLINE void fetch(std::size_t i) const {
-        instep::INSTEP_LEVEL::fetch<Pack<T>::lanes>(ahead + i);
+        instep::INSTEP_LEVEL::fetch<count>(ahead + i);
     }
-    template <class Way>
-    INSTEP_INLINE Pack<T> load(Way way, std::size_t i) const {
-        return way.load(static_cast<const T*>(data + i));
+    template <class P, class Way>
+    INSTEP_INLINE P load(Way way, std::size_t i) const {
+        return way.template load<P>(static_cast<const T*>(data + i));
     }
-    template <class Way>
-    INSTEP_INLINE void store(Way way, std::size_t i, Pack<T> x) const {
+    template <class P, class Way>
+    INSTEP_INLINE void store(Way way, std::size_t i, P x) const {
         way.store(data + i, x);
     }
 };
@@ -78,8 +79,9 @@ template <class T>
 struct Stream<T, false> {
     INSTEP_INLINE Stream(const Block&, int) {}
     INSTEP_INLINE void look_ahead(const Block&, std::ptrdiff_t) {}
+    template <std::size_t count>
     INSTEP_INLINE void fetch(std::size_t) const {}
-    template <class Way>
+    template <class P, class Way>
     INSTEP_INLINE Unused load(Way, std::size_t) const {
         return {};
     }
@@ -94,7 +96,7 @@ struct Surroundings {
     T unscale, clipvalue, l2, decay;
     Average<T> ema_momentum;
     bool clips, adds_l2, decays, first_average, overwrite;
-    bool plain;  ///< there is nothing around the rule, but maybe decoupled decay
+    bool plain;  ///< nothing but, maybe, decoupled decay
 
     explicit Surroundings(const Around& around)
         : scale(around.scale),
@@ -116,55 +118,59 @@ template <class Rule, class T>
 struct Prepared {
     Rule rule;
     Surroundings<T> around;
+    bool plain;  ///< nothing around the rule, and its averages are long ones
 };
 
-/// Loads, updates and stores the elements from i on, `way`: a whole pack or a part of one.
-template <bool plain, class T, class Rule, class Way, class... Slots>
+/// Loads, updates and stores a pack of elements, from i on.
+template <class P, class T, class Rule, class Way, class... Slots>
 INSTEP_INLINE void update_at(std::size_t i, Way way, const Rule& rule,
                              const Surroundings<T>& around, T shrink, const Stream<T>& param,
                              const Stream<T>& grad, const Stream<T>& average,
                              const Stream<T>& accumulated, const Slots&... slot) {
-    Pack<T> p = param.load(way, i), g = grad.load(way, i);
+    P p = param.template load<P>(way, i), g = grad.template load<P>(way, i);
     [&](auto... s) INSTEP_INLINE_LAMBDA {
-        if constexpr (!plain) {
+        if constexpr (!P::plain) {
             g = around.unscale * g;
-            if (accumulated.data) g += accumulated.load(way, i);
+            if (accumulated.data) g += accumulated.template load<P>(way, i);
             g = shrink * g;
             if (around.clips) {
-                g = select(around.clipvalue < g, Pack<T>(around.clipvalue), g);
-                g = select(g < -around.clipvalue, Pack<T>(-around.clipvalue), g);
+                g = select(around.clipvalue < g, P(around.clipvalue), g);
+                g = select(g < -around.clipvalue, P(-around.clipvalue), g);
             }
             if (around.adds_l2) g += around.l2 * p;
         }
         if (around.decays) p -= around.decay * p;
         rule(p, g, s...);
-        if constexpr (!plain) {
+        if constexpr (!P::plain) {
             if (average.data) {
-                const Pack<T> mean =
-                    around.first_average ? p : around.ema_momentum(average.load(way, i), p);
+                const P mean = around.first_average
+                                   ? p
+                                   : around.ema_momentum(average.template load<P>(way, i), p);
                 average.store(way, i, mean);
                 if (around.overwrite) p = mean;
             }
         }
         param.store(way, i, p);
         (slot.store(way, i, s), ...);
-    }(slot.load(way, i)...);
+    }(slot.template load<P>(way, i)...);
 }
 
 template <bool plain, class Rule, class T, class... Slots>
 INSTEP_INLINE void update_block(const Block& block, const Block& next,
                                 const Prepared<Rule, T>& prepared, Slots... slot) {
+    using Wide = Pack<T, wide, plain>;
+    using Narrow = Pack<T, 1, plain>;
     const Rule rule = prepared.rule;
     const Surroundings<T> around = prepared.around;
     const T shrink = static_cast<T>(around.scale * block.shrink);
     Stream<T> param(block, param_stream), grad(block, grad_stream);
     const Stream<T> average(block, average_stream), accumulated(block, accumulated_stream);
-    const auto update = [&](std::size_t i, auto way) INSTEP_INLINE_LAMBDA {
-        update_at<plain, T>(i, way, rule, around, shrink, param, grad, average, accumulated,
-                            slot...);
+    const auto update = [&]<class P>(std::size_t i, auto way, P) INSTEP_INLINE_LAMBDA {
+        update_at<P>(i, way, rule, around, shrink, param, grad, average, accumulated, slot...);
     };
-    constexpr std::size_t lanes = Pack<T>::lanes;
-    const std::size_t whole = block.count - block.count % lanes;
+
+    // What is fetched lies further on in this block, and towards its end in the next one.
+    const std::size_t whole = block.count - block.count % Wide::lanes;
     const std::size_t distance = whole < fetch_distance<T> ? whole : fetch_distance<T>;
     std::size_t i = 0;
     for (const bool at_end : {false, true}) {
@@ -173,21 +179,22 @@ INSTEP_INLINE void update_block(const Block& block, const Block& next,
         param.look_ahead(ahead, offset);
         grad.look_ahead(ahead, offset);
         (slot.look_ahead(ahead, offset), ...);
-        for (const std::size_t end = at_end ? whole : whole - distance; i < end; i += lanes) {
-            param.fetch(i);
-            grad.fetch(i);
-            (slot.fetch(i), ...);
-            update(i, Whole{});
+        for (const std::size_t end = at_end ? whole : whole - distance; i < end; i += Wide::lanes) {
+            param.template fetch<Wide::lanes>(i);
+            grad.template fetch<Wide::lanes>(i);
+            (slot.template fetch<Wide::lanes>(i), ...);
+            update(i, Whole{}, Wide());
         }
     }
-    if (whole < block.count) update(whole, Part{block.count - whole});
+    for (; i + Narrow::lanes <= block.count; i += Narrow::lanes) update(i, Whole{}, Narrow());
+    if (i < block.count) update(i, Part{block.count - i}, Narrow());
 }
 
 template <template <class> class Rule, class T, unsigned slots, std::size_t... k>
 INSTEP_INLINE void update_slots(const Block& block, const Block& next, const Coefficients& numbers,
                                 std::index_sequence<k...>) {
     const auto& prepared = reinterpret_cast<const Prepared<Rule<T>, T>&>(numbers);
-    const bool plain = prepared.around.plain && block.shrink == 1 && !block.data[average_stream] &&
+    const bool plain = prepared.plain && block.shrink == 1 && !block.data[average_stream] &&
                        !block.data[accumulated_stream];
     const auto run = [&](auto is_plain) INSTEP_INLINE_LAMBDA {
         update_block<is_plain.value>(

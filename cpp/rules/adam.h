@@ -21,8 +21,8 @@ struct Adam {
         const double c1 = 1 - power(b1, now.step), c2 = 1 - power(b2, now.step);
         rate = now.learning_rate * sqrt(c2) / c1;
         epsilon = epsilon_ * sqrt(c2);
-        beta_1 = b1;
-        beta_2 = b2;
+        beta_1 = now.average<T>(b1);
+        beta_2 = now.average<T>(b2);
     }
 
     template <class V, class M>

@@ -55,18 +55,6 @@ inline constexpr bool used = true;
 template <>
 inline constexpr bool used<Unused> = false;
 
-/// What a rule is told once per array and step, in double precision.
-struct StepNumbers {
-    double learning_rate;
-    std::int64_t step;  ///< 1 for the array's first update
-    const double* own;  ///< the rule's hyperparameters, in the order of its `names`
-
-    template <int count>
-    const double (&hyperparameters() const)[count] {
-        return *reinterpret_cast<const double (*)[count]>(own);
-    }
-};
-
 /// x**n by repeated multiplication: the same bits on every processor, unlike a library's pow.
 inline double power(double x, std::int64_t n) {
     double result = 1;
@@ -108,27 +96,61 @@ struct Decay {
 /// `keep * mean + (share - forget * mean)` with `share = (1 - beta) * x`. From beta = 0.5 on, where
 /// its rounding would tell, keep is 1 and forget 1 - beta; below, keep is beta and forget 0.
 template <class T>
-struct Average {
-    T keep, forget, complement;
-
+class Average {
+public:
     Average() = default;
-    Average(double beta)
-        : keep(static_cast<T>(beta < 0.5 ? beta : 1)),
-          forget(static_cast<T>(beta < 0.5 ? 0 : 1 - beta)),
+    explicit Average(double beta)
+        : keep(static_cast<T>(is_long(beta) ? 1 : beta)),
+          forget(static_cast<T>(is_long(beta) ? 1 - beta : 0)),
           complement(static_cast<T>(1 - beta)) {}
+    static bool is_long(double beta) { return beta >= 0.5; }
 
     template <class V>
     INSTEP_INLINE V operator()(V mean, V x) const {
-        return keep * mean + (complement * x - forget * mean);
+        return with_share(mean, share(x));
     }
     template <class V>
     INSTEP_INLINE V share(V x) const {
         return complement * x;
     }
+    template <class V>
+    INSTEP_INLINE V with_share(V mean, V its_share) const {
+        return kept(mean) + (its_share - forget * mean);
+    }
     /// The mean of squares, from their share. One that has overflowed stays infinite.
     template <class V>
     INSTEP_INLINE V of_squares(V mean, V share_of_square) const {
-        return keep * mean + (share_of_square - at_most_finite(forget * mean));
+        return kept(mean) + (share_of_square - at_most_finite(forget * mean));
+    }
+
+private:
+    T keep, forget, complement;
+
+    /// Plain loops run where all averages are long.
+    template <class V>
+    INSTEP_INLINE V kept(V mean) const {
+        if constexpr (V::plain)
+            return mean;
+        else
+            return keep * mean;
+    }
+};
+
+/// What a rule is told once per array and step, in double precision.
+struct StepNumbers {
+    double learning_rate;
+    std::int64_t step;    ///< 1 for the array's first update
+    const double* own;    ///< the rule's hyperparameters, in the order of its `names`
+    bool* long_averages;  ///< to be set to false by an average that is not long
+
+    template <int count>
+    const double (&hyperparameters() const)[count] {
+        return *reinterpret_cast<const double (*)[count]>(own);
+    }
+    template <class T>
+    Average<T> average(double beta) const {
+        *long_averages &= Average<T>::is_long(beta);
+        return Average<T>(beta);
     }
 };
 

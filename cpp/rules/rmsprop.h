@@ -19,7 +19,7 @@ struct RMSprop {
     explicit RMSprop(const StepNumbers& now) {
         const auto& [rho_, momentum, epsilon_] = now.hyperparameters<3>();
         learning_rate = now.learning_rate;
-        rho = rho_;
+        rho = now.average<T>(rho_);
         mu = momentum;
         epsilon = epsilon_;
     }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 import numpy as np
 
-from instep import _state
+from instep import _core, _state
 from instep._binding import GROUP_OPTIONS, Binding, Values, effective
 from instep._hyperparameters import (
     Count,
@@ -46,7 +46,7 @@ class Options(TypedDict, total=False):
     state_dtype: None
 
 
-class Optimizer:
+class Optimizer(_core.Stepper):
     """Base of all optimizers.
 
     Parameters
@@ -263,29 +263,6 @@ class Optimizer:
         else:
             self._binding.core.check_idle()
             self._binding = self._binding.moved(self, params)
-
-    def step(self, grads: Any) -> None:
-        """Update all parameters and their state in place.
-
-        Parameters
-        ----------
-        grads : ndarray or nesting of list, tuple and dict
-            The gradients, in the structure of the parameters (list and tuple count as the same).
-            float32 or float64, whatever the parameter's dtype; of the parameter's shape, any
-            strides; a float will do for a 0-d parameter. None for an array means that it has no
-            gradient in this step.
-
-        Raises
-        ------
-        RuntimeError
-            If the optimizer is unbound, or in the middle of a step.
-        TypeError, ValueError
-            If anything is wrong with a gradient, a parameter or the answer of a schedule. The
-            message names the parameter by its path. Nothing has changed then.
-        """
-        if self._binding is None:
-            raise self._unbound("step")
-        self._binding.core.step(grads)
 
     def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Any]]) -> None:
         """Update variables with their gradients; binds the optimizer at the first call.

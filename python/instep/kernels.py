@@ -41,7 +41,7 @@ def {rule}(param, grad, {state_arguments} *, step=None, {arguments}):
     TypeError, ValueError
         For what the class refuses. Nothing has changed then.
     """
-    update(param, grad, ({state}), step, ({values}))
+    run(param, grad, {state} step, {values})
 '''
 
 
@@ -72,19 +72,20 @@ def _kernel(rule: str, cls: type[Optimizer]) -> Kernel:
 
     remembered = functools.lru_cache(maxsize=64, typed=True)(check)
 
-    def update_checked(
-        param: Any, grad: Any, state: tuple[Any, ...], step: Any, values: tuple[Any, ...]
-    ) -> None:
-        in_use = tuple([array is not None for array in state])
+    def check_numbers(
+        values: tuple[Any, ...], in_use: tuple[bool, ...]
+    ) -> tuple[float, list[float]]:
         try:
-            rate, rest = remembered(values, in_use)
+            return remembered(values, in_use)
         except TypeError:  # not hashable, or not of a type that will do, which check says better
-            rate, rest = check(values, in_use)
-        if step is None:
-            if cls._clock is True or (cls._clock and values[names.index(cls._clock)]):
-                raise TypeError(f"step: {rule} needs it, the 1-based count of the update")
-            step = 1
-        _core.update(rule, param, grad, state, count.check(step), rate, rest)
+            return check(values, in_use)
+
+    def check_step(step: Any, values: tuple[Any, ...]) -> int:
+        if step is not None:
+            return count.check(step)
+        if cls._clock is True or (cls._clock and values[names.index(cls._clock)]):
+            raise TypeError(f"step: {rule} needs it, the 1-based count of the update")
+        return 1
 
     defaults = {name: paper.get(name, hyperparameters[name].default) for name in names}
     # A slot may have the name of a hyperparameter, such as momentum.
@@ -101,7 +102,8 @@ def _kernel(rule: str, cls: type[Optimizer]) -> Kernel:
         numbers=", ".join(names),
         values="".join(f"{name}, " for name in names),
     )
-    namespace: dict[str, Any] = {"update": update_checked, "__name__": __name__}
+    run = _core.Kernel(rule, check_numbers, check_step)
+    namespace: dict[str, Any] = {"run": run, "__name__": __name__}
     exec(source, namespace)  # a real signature: help, completion, Python's own messages, speed
     kernel: Kernel = namespace[rule]
     return kernel

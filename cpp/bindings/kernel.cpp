@@ -1,0 +1,130 @@
+#include "bindings/kernel.h"
+
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "bindings/bound.h"
+#include "engine/step.h"
+
+namespace instep::bindings {
+namespace {
+
+/// Whether the object cannot change.
+bool is_constant(PyObject* object) {
+    return PyFloat_CheckExact(object) || PyLong_CheckExact(object) || PyBool_Check(object);
+}
+
+py::tuple tuple_of(PyObject* const* objects, std::size_t count) {
+    py::tuple result(count);
+    for (std::size_t k = 0; k < count; ++k) result[k] = py::handle(objects[k]);
+    return result;
+}
+
+/// The arrays as a block for the kernel, where there is nothing about them that needs a closer
+/// look: all of one shape and dtype, contiguous, writable but for the gradient, and apart.
+bool make_block(PyObject* param, PyObject* grad, PyObject* const* slots, std::size_t slot_count,
+                Block& block) {
+    std::uintptr_t begins[stream_count];
+    std::size_t arrays = 0;
+    if (!is_simple(param, true)) return false;
+    const View first(param);
+    const std::size_t bytes = first.size() * itemsize(first.dtype());
+    const auto add = [&](int stream, PyObject* array, bool writable) {
+        if (!is_simple(array, writable)) return false;
+        const View view(array);
+        if (view.dtype() != first.dtype() || !view.same_shape(first)) return false;
+        const auto begin = reinterpret_cast<std::uintptr_t>(view.data());
+        for (std::size_t k = 0; k < arrays; ++k)
+            if (begin < begins[k] + bytes && begins[k] < begin + bytes) return false;
+        begins[arrays++] = begin;
+        block.data[stream] = view.data();
+        return true;
+    };
+    block = {};
+    block.count = first.size();
+    block.shrink = 1;
+    if (!add(param_stream, param, true) || !add(grad_stream, grad, false)) return false;
+    for (std::size_t s = 0; s < slot_count; ++s)
+        if (slots[s] != Py_None && !add(first_slot + static_cast<int>(s), slots[s], true))
+            return false;
+    return true;
+}
+
+}  // namespace
+
+Kernel::Kernel(const std::string& rule, py::object check, py::object check_step)
+    : rule_(rule_named(rule)),
+      slots_(static_cast<std::size_t>(rule_.slot_count)),
+      numbers_(1 + static_cast<std::size_t>(rule_.hyperparameter_count)),
+      check_(std::move(check)),
+      check_step_(std::move(check_step)) {}
+
+void Kernel::check_numbers(PyObject* const* numbers, unsigned in_use) {
+    const auto same = [](PyObject* now, const py::object& then) { return now == then.ptr(); };
+    if (in_use == checked_in_use_ && !checked_.empty() &&
+        std::equal(numbers, numbers + numbers_, checked_.begin(), same))
+        return;
+    py::tuple used(slots_);
+    for (std::size_t s = 0; s < slots_; ++s) used[s] = py::bool_(in_use >> s & 1);
+    const auto [rate, own] =
+        check_(tuple_of(numbers, numbers_), used).cast<std::pair<double, std::vector<double>>>();
+    std::vector<py::object> kept;
+    if (std::all_of(numbers, numbers + numbers_, is_constant))
+        for (std::size_t k = 0; k < numbers_; ++k)
+            kept.push_back(py::reinterpret_borrow<py::object>(numbers[k]));
+    checked_ = std::move(kept);
+    checked_in_use_ = in_use;
+    learning_rate_ = rate;
+    own_ = own;
+}
+
+std::int64_t Kernel::checked_step(PyObject* step, PyObject* const* numbers) const {
+    if (PyLong_CheckExact(step)) {
+        int overflows;
+        const long long count = PyLong_AsLongLongAndOverflow(step, &overflows);
+        if (!overflows && count >= 1) return count;
+    }
+    return check_step_(py::handle(step), tuple_of(numbers, numbers_)).cast<std::int64_t>();
+}
+
+void Kernel::run(PyObject* const* arguments, std::size_t count) {
+    if (count != 3 + slots_ + numbers_)
+        throw py::type_error("expected " + std::to_string(3 + slots_ + numbers_) +
+                             " arguments, got " + std::to_string(count));
+    PyObject *const param = arguments[0], *const grad = arguments[1];
+    PyObject* const* const slots = arguments + 2;
+    PyObject* const* const numbers = slots + slots_ + 1;
+    unsigned in_use = 0;
+    for (std::size_t s = 0; s < slots_; ++s) in_use |= unsigned(slots[s] != Py_None) << s;
+    check_numbers(numbers, in_use);
+    const std::int64_t step = checked_step(slots[slots_], numbers);
+
+    Block block;
+    Plan plan;
+    const bool is_simple = make_block(param, grad, slots, slots_, block);
+    const Dtype dtype = is_simple ? View(param).dtype() : Dtype::float32;
+    plan.update = rule_.update[static_cast<int>(dtype)][in_use];
+    if (!is_simple || !plan.update)
+        return update_arrays(rule_, py::reinterpret_borrow<py::object>(param),
+                             py::reinterpret_borrow<py::object>(grad), tuple_of(slots, slots_),
+                             step, learning_rate_, own_);
+    prepare(plan, rule_, dtype, learning_rate_, step, own_.data());
+    if (block.count < elements_worth_releasing) return update_array(plan, block, dtype);
+    const py::gil_scoped_release unlocked;
+    update_array(plan, block, dtype);
+}
+
+int Kernel::traverse(visitproc visit, void* arg) const {
+    Py_VISIT(check_.ptr());
+    Py_VISIT(check_step_.ptr());
+    return 0;
+}
+
+void Kernel::clear() {
+    check_ = py::object();
+    check_step_ = py::object();
+}
+
+}  // namespace instep::bindings

@@ -1,0 +1,43 @@
+// A rule on bare arrays; see instep.kernels.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/kernels.h"
+
+namespace instep::bindings {
+
+namespace py = pybind11;
+
+class Kernel {
+public:
+    Kernel(const std::string& rule, py::object check, py::object check_step);
+
+    /// Arguments as in calls.h.
+    void run(PyObject* const* arguments, std::size_t count);
+
+    /// For Python's garbage collector.
+    int traverse(visitproc visit, void* arg) const;
+    void clear();
+
+private:
+    /// Sets `learning_rate_` and `own_`.
+    void check_numbers(PyObject* const* numbers, unsigned in_use);
+    std::int64_t checked_step(PyObject* step, PyObject* const* numbers) const;
+
+    const RuleKernels& rule_;
+    std::size_t slots_, numbers_;
+    py::object check_, check_step_;
+
+    // What was checked last: the objects, and what they mean.
+    std::vector<py::object> checked_;
+    unsigned checked_in_use_ = 0;
+    double learning_rate_ = 0;
+    std::vector<double> own_;
+};
+
+}  // namespace instep::bindings
