@@ -83,10 +83,10 @@ Array BoundParameter::array() {
     Layout& layout = array.layout;
     const auto add = [&](int index, const py::object& object) {
         if (!object.is_none())
-            layout.streams[index] = order_.stream(View(object), stream_strides_.emplace_back());
+            layout.set(index, order_.stream(View(object), stream_strides_.emplace_back()));
     };
     layout.shape = order_.shape;
-    layout.size = View(param_).size();
+    layout.size = layout.block.count = View(param_).size();
     layout.dtype = View(param_).dtype();
     add(param_stream, param_);
     add(average_stream, average_);

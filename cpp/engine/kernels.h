@@ -23,6 +23,11 @@ inline constexpr double no_clipping = __builtin_huge_val();
 /// The arrays that a kernel works on; slots follow.
 enum StreamIndex { param_stream, grad_stream, average_stream, accumulated_stream, first_slot };
 inline constexpr int stream_count = first_slot + max_slots;
+/// Sets of streams have a bit for each.
+inline constexpr unsigned bit(int stream) {
+    return 1u << stream;
+}
+inline constexpr unsigned all_streams = bit(stream_count) - 1;
 
 /// Contiguous elements of all streams of one array, in its dtype.
 struct Block {

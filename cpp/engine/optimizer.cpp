@@ -7,10 +7,6 @@
 namespace instep {
 namespace {
 
-constexpr unsigned bit(int stream) {
-    return 1u << stream;
-}
-
 /// Adds a plan to the step that updates arrays of the dtype with the slots in use.
 Plan& add_plan_of(Step& step, const RuleKernels& rule, Dtype dtype, unsigned slots) {
     Plan& plan = step.plans.emplace_back();
@@ -71,7 +67,7 @@ void Optimizer::prepare_update(const std::vector<Stream>& gradients) {
         previous = &array;
         previous_given = given;
 
-        unsigned streams = ~0u;
+        unsigned streams = all_streams;
         if (!has_gradient) streams = bit(param_stream) | bit(average_stream);
         if (!given || !array.in_window) streams &= ~bit(accumulated_stream);
         step_.add(array.layout, param_stream, streams,

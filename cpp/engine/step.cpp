@@ -17,11 +17,7 @@ constexpr std::size_t block_elements = 16384;
 /// Threads share an array at multiples of it.
 constexpr std::size_t tile_elements = 1024;
 
-constexpr unsigned bit(int stream) {
-    return 1u << stream;
-}
 constexpr unsigned gradient_streams = bit(grad_stream) | bit(accumulated_stream);
-constexpr unsigned all_streams = bit(stream_count) - 1;
 
 /// Elements [start, start + count) of a block.
 Block part_of(const Block& block, Dtype dtype, std::size_t start, std::size_t count) {
@@ -152,6 +148,29 @@ void update_array(const Plan& plan, const Block& block, Dtype dtype) noexcept {
     parallel(threads, body, &share);
 }
 
+Work::Work(const Layout& arrays, StreamIndex what, unsigned streams, const Stream& gradient,
+           bool is_raw, std::size_t its_plan, std::size_t first_element)
+    : layout(&arrays),
+      grad(gradient),
+      raw_gradient(is_raw),
+      target(what),
+      buffered(arrays.buffered),
+      plan(its_plan),
+      first(first_element),
+      block(arrays.block) {
+    if (target != param_stream) {
+        block.data[param_stream] = block.data[target];
+        buffered = (buffered & ~bit(param_stream)) | (buffered >> target & 1) << param_stream;
+    }
+    // A kernel that works without a gradient reads one all the same.
+    block.data[grad_stream] = grad.data ? grad.data : block.data[param_stream];
+    if (layout->needs_buffer(grad)) buffered |= bit(grad_stream);
+    if ((layout->present & ~streams) == 0) return;
+    buffered &= streams;
+    for (int s = 0; s < stream_count; ++s)
+        if (!(streams & bit(s))) block.data[s] = nullptr;
+}
+
 void Step::clear() {
     plans.clear();
     works.clear();
@@ -161,29 +180,10 @@ void Step::clear() {
 
 void Step::add(const Layout& layout, StreamIndex target, unsigned streams, const Stream& grad,
                bool raw_gradient) {
-    Work& work = works.emplace_back();
-    work.layout = &layout;
-    work.grad = grad;
-    work.raw_gradient = raw_gradient;
-    work.target = target;
-    work.plan = plans.size() - 1;
-    work.first = elements_;
-    work.block.count = layout.size;
-    work.block.shrink = 1;
-    work.buffered = 0;
-    std::size_t bytes = 0;
-    for (int s = 0; s < stream_count; ++s) {
-        const Stream& stream = work.stream(s);
-        const bool in_use = (streams >> s & 1) && stream.data;
-        work.block.data[s] = in_use ? stream.data : nullptr;
-        if (!in_use) continue;
-        if (!stream.contiguous() || stream.dtype != layout.dtype) work.buffered |= bit(s);
-        bytes += itemsize(stream.dtype);
-    }
-    // A kernel that works without a gradient reads one all the same.
-    if (!grad.data) work.block.data[grad_stream] = work.block.data[param_stream];
+    const Work& work = works.emplace_back(layout, target, streams | bit(grad_stream), grad,
+                                          raw_gradient, plans.size() - 1, elements_);
     elements_ += layout.size;
-    bytes_ += bytes * layout.size;
+    bytes_ += (layout.count + 1) * itemsize(layout.dtype) * layout.size;
     has_accumulated_ |= work.block.data[accumulated_stream] != nullptr;
 }
 

@@ -36,6 +36,26 @@ struct Layout {
     std::size_t size = 0;
     Dtype dtype = Dtype::float32;
     Stream streams[stream_count];
+
+    void set(int index, const Stream& stream) {
+        streams[index] = stream;
+        block.data[index] = stream.data;
+        if (stream.data) {
+            present |= bit(index);
+            ++count;
+        }
+        if (needs_buffer(stream)) buffered |= bit(index);
+    }
+    /// Whether kernels can't read the stream as it is.
+    bool needs_buffer(const Stream& stream) const {
+        return stream.data && (!stream.contiguous() || stream.dtype != dtype);
+    }
+
+    // The same as kernels see it.
+    Block block{{}, 0, 1};
+    unsigned present = 0;   ///< the streams that there are
+    std::size_t count = 0;  ///< their number
+    unsigned buffered = 0;  ///< those that kernels can't read as they are
 };
 
 /// Copies elements [start, start + count) of a stream into contiguous memory of another dtype.

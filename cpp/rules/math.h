@@ -58,8 +58,10 @@ inline constexpr bool used<Unused> = false;
 /// x**n by repeated multiplication: the same bits on every processor, unlike a library's pow.
 inline double power(double x, std::int64_t n) {
     double result = 1;
-    for (; n > 0; n >>= 1, x *= x)
-        if (n & 1) result *= x;
+    for (; n > 0; n >>= 1, x *= x) {
+        const double factor[] = {1, x};  // instead of a branch that is hard to predict
+        result *= factor[n & 1];
+    }
     return result;
 }
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import instep
 
+if TYPE_CHECKING:
+    from instep._bench.workloads import Workload
+
 _DISTRIBUTIONS = {"sklearn": "scikit-learn", "rich": "rich", "matplotlib": "matplotlib"}
+_BENCH_MODELS = ("1k", "mlp", "100x1k", "1m")
+_BENCH_LARGE = "gpt2"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="train only these; an unknown name lists the known",
     )
 
+    _add_bench(commands)
+
     arguments = parser.parse_args(argv)
     status: int = arguments.run(arguments)
     return status
@@ -76,6 +85,101 @@ def _run_demo(arguments: argparse.Namespace) -> int:
         return _fail(f"instep demo has no optimizer {_listed(unknown)}: choose from {known}")
     _demo.run(names, epochs=arguments.epochs, seed=arguments.seed, plot=arguments.plot)
     return 0
+
+
+def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from instep._bench.case import DTYPES, RULES
+    from instep._bench.machine import processors
+    from instep._bench.peers import PEERS
+    from instep._bench.workloads import MODELS
+
+    bench_help = "measure the steps beside other libraries' and beside the machine's limit"
+    bench = commands.add_parser("bench", help=bench_help, description=bench_help)
+    bench.set_defaults(run=_run_bench)
+
+    def names(option: str, known: Iterable[str], default: str, count: str = "+") -> None:
+        text = f"any of {', '.join(known)}; default: {default}"
+        bench.add_argument(option, nargs=count, choices=known, metavar="NAME", help=text)
+
+    names("--model", MODELS, f"{' '.join(_BENCH_MODELS)} {_BENCH_LARGE}, unless --sizes are given")
+    bench.add_argument(
+        "--sizes",
+        nargs="+",
+        type=_workload,
+        metavar="N",
+        help="single arrays of so many parameters, such as 10, 1e6, 2^20 or 64k",
+    )
+    names("--rules", RULES, "Adam (Momentum is SGD with momentum 0.9)")
+    names("--dtypes", DTYPES, "float32 (mixed: parameters in float32, gradients in float64)")
+    names("--peers", PEERS, "all that are installed; none where no name is given", count="*")
+    threads = list(dict.fromkeys((1, processors())))
+    bench.add_argument(
+        "--threads",
+        nargs="+",
+        type=_threads,
+        metavar="N",
+        default=threads,
+        help=f"default: {_listed(list(map(str, threads)))}",
+    )
+    bench.add_argument(
+        "--seconds",
+        type=_seconds,
+        metavar="S",
+        help="for each workload, rule, dtype and number of threads; default: 4, quick: 0.5",
+    )
+    bench.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"a rough look: fewer rounds, without {_BENCH_LARGE} unless it is named",
+    )
+    bench.add_argument("--json", type=_file, metavar="FILE", help="write all samples")
+    bench.add_argument(
+        "--plot",
+        type=_png,
+        metavar="FILE.png",
+        help="draw a roofline over --sizes, by default from 10 to 10^8",
+    )
+
+
+def _run_bench(arguments: argparse.Namespace) -> int:
+    modules = ["rich"] if arguments.plot is None else ["rich", "matplotlib"]
+    missing = [_DISTRIBUTIONS[module] for module in modules if not _importable(module)]
+    if missing:
+        return _fail(f'instep bench needs {_listed(missing)}: pip install "instep[bench]"')
+
+    from instep._bench import command
+    from instep._bench.case import RULES, Case
+    from instep._bench.peers import PEERS
+    from instep._bench.workloads import MODELS, sweep
+
+    quick = arguments.quick
+    workloads = [MODELS[name] for name in arguments.model or ()] + (arguments.sizes or [])
+    if arguments.plot is not None and not arguments.sizes:
+        workloads += sweep(per_decade=1 if quick else 2)
+    if not workloads:
+        workloads = [MODELS[n] for n in (*_BENCH_MODELS, *(() if quick else (_BENCH_LARGE,)))]
+    # Thread counts lie inside of a workload: neighbours in time are neighbours in a comparison.
+    cases = [
+        Case(workload, RULES[rule], dtype, threads)
+        for rule in dict.fromkeys(arguments.rules or ["Adam"])
+        for dtype in dict.fromkeys(arguments.dtypes or ["float32"])
+        for workload in dict.fromkeys(workloads)
+        for threads in dict.fromkeys(arguments.threads)
+    ]
+    peers = PEERS if arguments.peers is None else dict.fromkeys(arguments.peers)
+    seconds = arguments.seconds or (0.5 if quick else 4.0)
+    return command.run(
+        cases,
+        peers,
+        seconds=seconds,
+        arguments={
+            "workloads": [workload.name for workload in dict.fromkeys(workloads)],
+            "peers": list(peers),
+            "seconds": seconds,
+        },
+        json_path=arguments.json,
+        plot=arguments.plot,
+    )
 
 
 def _fail(message: str) -> int:
@@ -110,11 +214,38 @@ def _positive(text: str) -> int:
     return number
 
 
+def _threads(text: str) -> int:
+    number = _positive(text)
+    if number > 1024:
+        raise argparse.ArgumentTypeError(f"{number} is above 1024")
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive time")
+    return number
+
+
+def _workload(text: str) -> Workload:
+    from instep._bench.workloads import of_size
+
+    try:
+        return of_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _png(text: str) -> Path:
-    # Checked before the training, which would be lost if only the drawing failed.
-    path = Path(text)
-    if path.suffix.lower() != ".png":
+    if Path(text).suffix.lower() != ".png":
         raise argparse.ArgumentTypeError(f"{text} does not end in .png")
+    return _file(text)
+
+
+def _file(text: str) -> Path:
+    # Checked before the work, which would be lost if only the writing failed.
+    path = Path(text)
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
     return path

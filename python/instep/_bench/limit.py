@@ -1,0 +1,67 @@
+"""The machine's limit: the memory traffic of a step, with one addition for each array."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+import instep
+from instep import _core
+from instep._bench.case import DTYPES, Array, Case
+from instep._bench.peers.base import Contender, Peer
+
+_PAGE, _LINE = 4096, 64
+_SMALL = 16384
+
+
+class Limit(Peer):
+    """The streams of the rule, fetched ahead, on instep's threads; no formula."""
+
+    title = "limit"
+
+    def __init__(self) -> None:
+        self.version = instep.__version__
+
+    def has(self, case: Case) -> bool:
+        """Tell that every rule has a limit."""
+        return True
+
+    def set_num_threads(self, threads: int) -> None:
+        """Set instep's number."""
+        instep.set_num_threads(threads)
+
+    def bind(self, case: Case, grads: Sequence[Array]) -> Contender:
+        """Return a contender without parameters of its own."""
+        dtype = DTYPES[case.dtype][0]
+        places = case.written + 1
+        streams = [
+            _placed(grads, dtype, _PAGE * place // places // _LINE * _LINE)
+            for place in range(1, places)
+        ]
+        written = [list(arrays) for arrays in zip(*streams, strict=True)]
+        gradients = list(grads)
+        return Contender(lambda repeats: _core.touch(gradients, written, repeats), list)
+
+
+def _placed(grads: Sequence[Array], dtype: np.dtype[Any], shift: int) -> list[Array]:
+    """Return arrays of ones on cache lines, large ones `shift` bytes after the gradients in a page.
+
+    A load whose low 12 bits match those of a recent store waits for it in vain.
+    """
+    offsets, end = [], shift
+    for g in grads:
+        size = g.size * dtype.itemsize
+        if size >= _SMALL:
+            end += (-(-g.ctypes.data // _LINE) * _LINE + shift - end) % _PAGE
+        offsets.append(end)
+        end += -(-size // _LINE) * _LINE
+    memory = np.empty(end + _PAGE, np.uint8)
+    page = memory[-memory.ctypes.data % _PAGE :]
+    arrays = []
+    for offset, g in zip(offsets, grads, strict=True):
+        array = page[offset : offset + g.size * dtype.itemsize].view(dtype).reshape(g.shape)
+        array.fill(1)
+        arrays.append(array)
+    return arrays

@@ -1,0 +1,29 @@
+"""The peers that instep is compared with: a module for each library, and a line in this table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from instep._bench.peers.base import Peer
+from instep._bench.peers.bitsandbytes import BitsAndBytes
+from instep._bench.peers.deepspeed import DeepSpeed
+from instep._bench.peers.keras import Keras
+from instep._bench.peers.numba import Numba
+from instep._bench.peers.numpy import NumPy
+from instep._bench.peers.optax import Optax
+from instep._bench.peers.sklearn import ScikitLearn
+from instep._bench.peers.torch import Torch
+
+PEERS: dict[str, Callable[[], Peer]] = {
+    "numpy": NumPy,
+    "numba": Numba,
+    "torch-loop": partial(Torch, "for-loop"),
+    "torch-foreach": partial(Torch, "foreach"),
+    "torch-fused": partial(Torch, "fused"),
+    "deepspeed": DeepSpeed,
+    "optax": Optax,
+    "keras": Keras,
+    "scikit-learn": ScikitLearn,
+    "bitsandbytes": BitsAndBytes,
+}

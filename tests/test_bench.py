@@ -1,0 +1,455 @@
+"""The benchmark: what it prints and keeps, whom it compares with; not how fast anything is."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from references import REFERENCES
+
+import instep
+from instep._bench import machine
+from instep._bench.case import DTYPES, RULES, Array, Case
+from instep._bench.peers import PEERS
+from instep._bench.peers.base import Contender, Peer
+from instep._bench.peers.numpy import NumPy
+from instep._bench.workloads import MODELS, Workload, of_size, sweep
+from instep._cli import main
+
+STEPS = 3
+# Peers run in processes of their own: their thread pools and settings would meet other tests.
+STEP = """
+import sys
+import numpy as np
+from instep._bench.case import DTYPES, RULES, Case
+from instep._bench.peers import PEERS
+from instep._bench.workloads import Workload
+
+name, path, steps = sys.argv[1:]
+try:
+    peer = PEERS[name]()
+except Exception as error:
+    print(f"{type(error).__name__}: {error}")
+    sys.exit(77)
+params = {}
+for rule in RULES.values():
+    for dtype in DTYPES:
+        for threads in (1, 2):
+            case = Case(Workload("small", ((3, 100), (7,), ())), rule, dtype, threads)
+            if peer.has(case):
+                peer.set_num_threads(threads)
+                contender = peer.bind(case, case.gradients())
+                contender.run(int(steps))
+                for k, p in enumerate(contender.params()):
+                    assert p.dtype == DTYPES[dtype][0]
+                    params[f"{rule.name} {dtype} {threads} {k}"] = p
+np.savez(path, **params)
+"""
+
+
+@pytest.fixture(autouse=True)
+def plain_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the output independent of the terminal and settings pytest runs under."""
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+@pytest.fixture
+def bench(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[str, str, dict[str, Any]]]:
+    """Return a function that measures shortly and returns what it printed and what it kept."""
+    pytest.importorskip("rich")
+
+    def run(*arguments: str, status: int = 0) -> tuple[str, str, dict[str, Any]]:
+        path = tmp_path / "raw.json"
+        command = ["bench", "--seconds", "0.01", "--json", str(path), *arguments]
+        assert main(command) == status
+        captured = capsys.readouterr()
+        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return captured.out, captured.err, raw
+
+    return run
+
+
+Bench = Callable[..., tuple[str, str, dict[str, Any]]]
+
+
+def test_the_table_and_the_samples(bench: Bench) -> None:
+    before = instep.get_num_threads()
+    out, err, raw = bench(
+        *("--model", "1k", "mlp", "--sizes", "10", "2^10"),
+        *("--peers", "numpy", "--threads", "1", "2"),
+    )
+    assert instep.get_num_threads() == before
+    assert "\x1b" not in out + err
+    first, second = out.split("Adam, float32, 2 threads")
+    assert "Adam, float32, 1 thread\n" in re.sub(" +\n", "\n", first)
+    for table in (first, second):
+        assert re.search(r"workload +instep +NumPy +limit", table)
+        for name, parameters in (("1k", "1,000"), ("mlp", "101,770"), ("2^10", "1,024")):
+            row = rf"^ *{re.escape(name)}(?: +[\d.,]+ (?:us|ms)){{3}} *\n *{parameters} "
+            assert re.search(row, table, re.MULTILINE)
+        assert re.search(r"^ *10(?: +[\d.]+ us){3}", table, re.MULTILINE)
+        assert len(re.findall(r"[\d.]+x ±\d+%", table)) == 4
+        assert len(re.findall(r"[\d.]+ GB/s", table)) == 4
+
+    cases = [(each["workload"], each["threads"]) for each in raw["results"]]
+    assert cases == [(name, n) for name in ("1k", "mlp", "10", "2^10") for n in (1, 2)]
+    for result in raw["results"]:
+        assert result["rule"] == "Adam"
+        assert result["dtype"] == "float32"
+        assert result["bytes_per_step"] == 28 * result["parameters"]
+        assert result["steps_per_sample"].keys() == {"instep", "numpy", "limit"}
+        rounds = result["microseconds_per_step"]
+        assert len(rounds) >= 3
+        assert all(times.keys() == {"instep", "numpy", "limit"} for times in rounds[:3])
+        assert all(times.keys() >= {"instep", "limit"} for times in rounds)
+        assert all(min(times.values()) > 0 for times in rounds)
+    assert raw["results"][2]["arrays"] == 4
+    assert raw["machine"]["peers"] == {"numpy": np.__version__}
+    assert raw["machine"]["instep"]["version"] == instep.__version__
+    assert {"cpu", "caches", "platform", "python", "load", "load_before"} <= raw["machine"].keys()
+    assert raw["arguments"]["peers"] == ["numpy"]
+    assert raw["notes"] == []
+
+
+def test_every_rule_and_dtype(bench: Bench) -> None:
+    arguments = ["--rules", *RULES, "--dtypes", *DTYPES, "--sizes", "10", "--threads", "1"]
+    out, err, raw = bench(*arguments, "--peers", "numpy")
+    assert "left out" not in err
+    for rule in RULES:
+        for dtype in DTYPES:
+            assert f"{rule}, {dtype}, 1 thread" in out
+    assert len(raw["results"]) == len(RULES) * len(DTYPES)
+
+
+def test_without_peers(bench: Bench) -> None:
+    out, _, raw = bench("--sizes", "10", "--threads", "1", "--peers")
+    assert re.search(r"workload +instep +limit", out)
+    assert raw["machine"]["peers"] == {}
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_peers_follow_the_formulas(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.npz"
+    done = subprocess.run(
+        [sys.executable, "-c", STEP, name, str(path), str(STEPS)], capture_output=True, text=True
+    )
+    if done.returncode == 77:
+        pytest.skip(done.stdout.strip())
+    assert done.returncode == 0, done.stderr
+    with np.load(path) as params:
+        assert params.files
+        for key in params.files:
+            rule_name, dtype, threads, k = key.split()
+            rule = RULES[rule_name]
+            case = Case(Workload("small", ((3, 100), (7,), ())), rule, dtype, int(threads))
+            grad = case.gradients()[int(k)].astype(np.float64)
+            reference = REFERENCES[rule.optimizer.__name__]
+            expected: Any = np.ones_like(grad)
+            state: Any = reference.initial_state(rule.settings, grad.shape)
+            for step in range(1, STEPS + 1):
+                quantity, new = reference.step(expected, grad, state, step, rule.settings)
+                expected = quantity.value
+                state = {slot: each.value for slot, each in new.items()}
+            np.testing.assert_allclose(params[key], expected, rtol=0, atol=1e-5, err_msg=key)
+
+
+def test_arrays_written_in_a_step() -> None:
+    expected = {"SGD": 1, "Momentum": 2, "RMSprop": 2, "Adadelta": 3, "Adam": 3, "AdamW": 3}
+    assert {
+        name: Case(MODELS["1k"], RULES[name], "mixed", 1).written for name in expected
+    } == expected
+
+
+class Absent(NumPy):
+    """A library that is not installed."""
+
+    def __init__(self) -> None:
+        raise ModuleNotFoundError("No module named 'other'", name="other")
+
+
+class Failing(NumPy):
+    """A library that cannot be loaded."""
+
+    def __init__(self) -> None:
+        raise OSError("no such library")
+
+
+class Wrong(NumPy):
+    """A library with another formula."""
+
+    def bind(self, case: Case, grads: Any) -> Contender:
+        return super().bind(case, [-g for g in grads])
+
+
+class Interrupted(NumPy):
+    """A library that is waited for in vain."""
+
+    def bind(self, case: Case, grads: Any) -> Contender:
+        contender = super().bind(case, grads)
+        calls = 0
+
+        def run(repeats: int) -> None:
+            nonlocal calls
+            calls += 1
+            if calls > 9:
+                raise KeyboardInterrupt
+            contender.run(repeats)
+
+        return Contender(run, contender.params)
+
+
+class Large(NumPy):
+    """A library that needs more memory than others."""
+
+    temporaries = 20
+
+
+@pytest.mark.parametrize(
+    ("peer", "reason"),
+    [
+        (Absent, "not installed: other"),
+        (Failing, "other is left out: no such library"),
+        (Wrong, "10: other is left out: its first step is off by 2.0e-03"),
+    ],
+)
+def test_what_is_left_out_is_said(
+    peer: type[Peer], reason: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PEERS, "other", peer)
+    out, err, raw = bench("--sizes", "10", "--threads", "1", "--peers", "numpy", "other")
+    assert reason in err.splitlines()
+    assert raw["notes"] == [reason]
+    assert "NumPy" in out
+    assert all("other" not in times for times in raw["results"][0]["microseconds_per_step"])
+
+
+def test_an_interruption_reports_what_there_is(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PEERS, "other", Interrupted)
+    before = instep.get_num_threads()
+    out, err, raw = bench(
+        *("--sizes", "10", "20", "--threads", "1", "--peers", "other"), status=130
+    )
+    assert instep.get_num_threads() == before
+    assert "interrupted" in err
+    [result] = raw["results"]
+    assert result["workload"] == "10"
+    assert result["microseconds_per_step"]
+    assert re.search(r"^ *10 +[\d.]+ us", out, re.MULTILINE)
+
+
+def test_what_does_not_fit_in_memory(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PEERS, "other", NumPy)
+    monkeypatch.setitem(PEERS, "large", Large)
+    monkeypatch.setattr(machine, "available_bytes", lambda: 128_000)
+    _, err, raw = bench(
+        *("--sizes", "1000", "1e5", "--threads", "1", "--peers", "numpy", "other", "large")
+    )
+    # The two peers that fit were measured one after the other, each beside instep.
+    [result] = raw["results"]
+    rounds = result["microseconds_per_step"]
+    assert all(times.keys() >= {"instep", "limit"} for times in rounds)
+    peers = [name for times in rounds for name in times if name in {"numpy", "other"}]
+    assert peers == sorted(peers)
+    assert set(peers) == {"numpy", "other"}
+    assert "1,000: large is left out: together they need 0.0 GB" in err
+    assert "1e5 is left out: it needs 0.0 GB" in err
+
+
+def test_a_terminal_gets_a_progress_bar(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    _, err, _ = bench("--sizes", "10", "--threads", "1", "--peers", "numpy")
+    assert "loading numpy" in err
+    assert "10, Adam, float32, threads: 1" in err
+
+
+def test_a_roofline(bench: Bench, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "roofline.png"
+    _, err, raw = bench(
+        *("--plot", str(path), "--sizes", "10", "1000", "--model", "mlp"),
+        *("--rules", "Adam", "SGD", "--threads", "1", "2", "--peers", "numpy"),
+    )
+    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert f"roofline: {path}" in err
+    assert len(raw["results"]) == 3 * 2 * 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        ([], ["1k", "mlp", "100x1k", "1m", "gpt2"]),
+        (["--quick"], ["1k", "mlp", "100x1k", "1m"]),
+        (["--quick", "--model", "gpt2", "--sizes", "64k"], ["gpt2", "64k"]),
+        (["--quick", "--plot", "x.png"], [f"{10**k:,}" for k in range(1, 9)]),
+        (["--plot", "x.png", "--sizes", "10", "10", "20"], ["10", "20"]),
+    ],
+)
+def test_what_is_measured(
+    arguments: list[str], names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("rich")
+    pytest.importorskip("matplotlib")
+    from instep._bench import command
+
+    asked: list[Case] = []
+
+    def run(cases: list[Case], *_: Any, **__: Any) -> int:
+        asked.extend(cases)
+        return 0
+
+    monkeypatch.setattr(command, "run", run)
+    assert main(["bench", *arguments]) == 0
+    assert list(dict.fromkeys(case.workload.name for case in asked)) == names
+    assert {case.rule.name for case in asked} == {"Adam"}
+    assert {case.dtype for case in asked} == {"float32"}
+    assert {case.threads for case in asked} == {1, machine.processors()}
+
+
+def test_models() -> None:
+    sizes = {name: (len(model.shapes), model.parameters) for name, model in MODELS.items()}
+    assert sizes == {
+        "1k": (1, 1000),
+        "mlp": (4, 101_770),
+        "100x1k": (100, 102_400),
+        "1000x64": (1000, 64_000),
+        "1m": (1, 2**20),
+        "resnet50": (161, 25_557_032),
+        "gpt2": (148, 124_439_808),
+    }
+    assert [each.parameters for each in sweep(2)][:3] == [10, 32, 100]
+    assert sweep(1)[-1].parameters == 10**8
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "size"),
+    [
+        ("10", "10", 10),
+        ("1e6", "1e6", 10**6),
+        ("2^20", "2^20", 2**20),
+        ("64k", "64k", 64_000),
+        ("1.5M", "1.5M", 1_500_000),
+        ("10_000", "10,000", 10_000),
+        ("1,000", "1,000", 1000),
+        ("1g", "1g", 10**9),
+    ],
+)
+def test_sizes(text: str, name: str, size: int) -> None:
+    assert of_size(text) == Workload(name, ((size,),))
+
+
+@given(st.integers(1, 10**12))
+def test_any_size(size: int) -> None:
+    assert of_size(str(size)).parameters == of_size(f"{size:,}").parameters == size
+
+
+@given(st.text())
+def test_a_size_is_positive_or_refused(text: str) -> None:
+    with suppress(ValueError):
+        assert of_size(text).parameters >= 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "known"),
+    [
+        ("--model", "gpt3", "resnet50"),
+        ("--peers", "jax", "optax"),
+        ("--rules", "adam", "AdamW"),
+        ("--dtypes", "float16", "mixed"),
+    ],
+)
+def test_unknown_names_list_the_known(
+    option: str, value: str, known: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(["bench", option, value])
+    assert error.value.code == 2
+    message = capsys.readouterr().err
+    assert option in message
+    assert value in message
+    assert known in message
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("--sizes", text) for text in ("0", "-1", "1.5", "1e-3", "ten", "nan", "inf", "")),
+        *(("--threads", text) for text in ("0", "1025", "two")),
+        *(("--seconds", text) for text in ("0", "-1", "nan", "inf", "soon")),
+        ("--json", "nowhere/raw.json"),
+        ("--plot", "x.svg"),
+        ("--plot", "nowhere/x.png"),
+    ],
+)
+def test_bad_values_are_refused(
+    option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(["bench", f"{option}={value}"])
+    assert error.value.code == 2
+    assert f"argument {option}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("blocked", "arguments", "needs"),
+    [
+        (["rich"], [], "rich"),
+        (["rich", "matplotlib"], ["--plot", "x.png"], "rich and matplotlib"),
+    ],
+)
+def test_a_missing_extra_is_named(
+    blocked: list[str],
+    arguments: list[str],
+    needs: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for module in blocked:
+        monkeypatch.setitem(sys.modules, module, None)
+    assert main(["bench", *arguments]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == f'instep bench needs {needs}: pip install "instep[bench]"\n'
+
+
+@pytest.mark.skipif(importlib.util.find_spec("rich") is None, reason="needs rich")
+@pytest.mark.parametrize(
+    ("microseconds", "text"),
+    [
+        (0.1234, "0.12 us"),
+        (9.996, "10.0 us"),
+        (99.96, "100 us"),
+        (999.6, "1.00 ms"),
+        (1234.0, "1.23 ms"),
+        (1_234_567.0, "1.23 s"),
+        (1_234_567_890.0, "1,235 s"),
+    ],
+)
+def test_durations(microseconds: float, text: str) -> None:
+    from instep._bench.report import duration
+
+    assert duration(microseconds) == text
+
+
+def test_gradients_differ_from_zero() -> None:
+    case = Case(MODELS["mlp"], RULES["Adam"], "mixed", 1)
+    grads: list[Array] = case.gradients()
+    assert [g.shape for g in grads] == list(MODELS["mlp"].shapes)
+    assert {g.dtype for g in grads} == {np.dtype(np.float64)}
+    assert all(np.all((np.abs(g) >= 0.005) & (np.abs(g) <= 0.015)) for g in grads)
