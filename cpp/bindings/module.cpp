@@ -1,12 +1,16 @@
 // The extension module instep._core.
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+
+#include <optional>
 
 #include "bindings/bound.h"
 #include "bindings/calls.h"
 #include "bindings/limit.h"
 #include "bindings/tree.h"
 #include "engine/dispatch.h"
+#include "engine/float_mode.h"
 #include "engine/threads.h"
 
 namespace instep::bindings {
@@ -52,6 +56,20 @@ py::dict build_info() {
     return info;
 }
 
+/// The engine's square root by multiplications, in its floating-point mode; None where the
+/// instruction set has none. Whole vectors of 64 bytes.
+py::object fused_square_roots(const py::array_t<float>& x,
+                              const std::optional<py::array_t<float>>& estimates) {
+    if (!level().fused_square_roots) return py::none();
+    if (x.size() % 16 || (estimates && estimates->size() != x.size()))
+        throw py::value_error("x: expected a multiple of 16 numbers, and as many estimates");
+    py::array_t<float> roots(x.size());
+    const FlushSubnormals flushing;
+    level().fused_square_roots(x.data(), estimates ? estimates->data() : nullptr,
+                               roots.mutable_data(), static_cast<std::size_t>(x.size()));
+    return roots;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_core, module) {
@@ -95,6 +113,8 @@ PYBIND11_MODULE(_core, module) {
     module.def("touch", &touch, py::arg("grads"), py::arg("written"), py::arg("repeats"));
     module.attr("rules") = rules();
     module.def("build_info", &build_info);
+    module.def("fused_square_roots", &fused_square_roots, py::arg("x"),
+               py::arg("estimates") = py::none());
     module.def("num_threads", &num_threads);
     module.def("set_num_threads", &set_num_threads, py::arg("count"));
 }

@@ -90,6 +90,10 @@ struct Level {
     RuleKernels accumulate;
     /// Adds the squares of (unscale * grad + accumulated) to `sum_lanes` sums.
     void (*sum_of_squares[dtype_count])(const Block&, double unscale, double* sums);
+    /// For tests: square roots of whole vectors of 64 bytes from estimates of their reciprocals, or
+    /// from the processor's own; null where the level has none but the instruction.
+    void (*fused_square_roots)(const float* x, const float* estimates, float* roots,
+                               std::size_t count);
     /// By the arrays' dtype, the gradient's dtype and the number of arrays.
     Touch touch[dtype_count][dtype_count][max_touched + 1];
 };

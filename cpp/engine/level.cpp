@@ -91,6 +91,19 @@ constexpr RuleKernels kernels_of(const char* name) {
 constexpr RuleKernels rules[] = {INSTEP_RULES(INSTEP_ROW)};
 #undef INSTEP_ROW
 
+#if defined(__FMA__)
+void fused_square_roots(const float* x, const float* estimates, float* roots, std::size_t count) {
+    using V = Vector<float>;
+    for (std::size_t i = 0; i < count; i += sizeof(V) / sizeof(float)) {
+        const V estimate =
+            estimates ? load<V>(estimates + i) : reciprocal_root_estimate(load<V>(x + i));
+        store(roots + i, square_root_from(estimate, load<V>(x + i)));
+    }
+}
+#else
+constexpr auto fused_square_roots = nullptr;
+#endif
+
 template <class T, class G, int... arrays>
 constexpr void add_touches(Level& level, std::integer_sequence<int, arrays...>) {
     ((level.touch[int(sizeof(T) == 8)][int(sizeof(G) == 8)][arrays + 1] = touch<T, G, arrays + 1>),
@@ -108,6 +121,7 @@ constexpr Level make_level() {
     level.accumulate = kernels_of<Accumulate>("accumulate");
     level.sum_of_squares[int(Dtype::float32)] = sum_of_squares<float>;
     level.sum_of_squares[int(Dtype::float64)] = sum_of_squares<double>;
+    level.fused_square_roots = fused_square_roots;
     constexpr auto arrays = std::make_integer_sequence<int, max_touched>();
     add_touches<float, float>(level, arrays);
     add_touches<float, double>(level, arrays);

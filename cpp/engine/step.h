@@ -26,13 +26,13 @@ void update_array(const Plan& plan, const Block& block, Dtype dtype) noexcept;
 /// One parameter array's part in a step.
 struct Work {
     const Layout* layout;
-    Stream grad;          ///< the caller's, or an accumulator; may be missing
-    bool raw_gradient;    ///< whether it is the caller's
-    StreamIndex target;   ///< what is updated: the parameter, or the accumulator
-    unsigned buffered;    ///< the streams that kernels can't read as they are
-    std::size_t plan;     ///< index into `Step::plans`
-    std::size_t first;    ///< of its elements among those of all parts
-    Block block;          ///< all of its elements
+    Stream grad;         ///< the caller's, or an accumulator; may be missing
+    bool raw_gradient;   ///< whether it is the caller's
+    StreamIndex target;  ///< what is updated: the parameter, or the accumulator
+    unsigned buffered;   ///< the streams that kernels can't read as they are
+    std::size_t plan;    ///< index into `Step::plans`
+    std::size_t first;   ///< of its elements among those of all parts
+    Block block;         ///< all of its elements
 
     Work(const Layout& arrays, StreamIndex what, unsigned streams, const Stream& gradient,
          bool is_raw, std::size_t its_plan, std::size_t first_element);

@@ -162,7 +162,7 @@ INSTEP_INLINE void update_block(const Block& block, const Block& next,
     using Narrow = Pack<T, 1, plain>;
     const Rule rule = prepared.rule;
     const Surroundings<T> around = prepared.around;
-    const T shrink = static_cast<T>(around.scale * block.shrink);
+    const T shrink = plain ? T(1) : static_cast<T>(around.scale * block.shrink);
     Stream<T> param(block, param_stream), grad(block, grad_stream);
     const Stream<T> average(block, average_stream), accumulated(block, accumulated_stream);
     const auto update = [&]<class P>(std::size_t i, auto way, P) INSTEP_INLINE_LAMBDA {
@@ -190,28 +190,27 @@ INSTEP_INLINE void update_block(const Block& block, const Block& next,
     if (i < block.count) update(i, Part{block.count - i}, Narrow());
 }
 
-template <template <class> class Rule, class T, unsigned slots, std::size_t... k>
-INSTEP_INLINE void update_slots(const Block& block, const Block& next, const Coefficients& numbers,
-                                std::index_sequence<k...>) {
-    const auto& prepared = reinterpret_cast<const Prepared<Rule<T>, T>&>(numbers);
-    const bool plain = prepared.plain && block.shrink == 1 && !block.data[average_stream] &&
-                       !block.data[accumulated_stream];
-    const auto run = [&](auto is_plain) INSTEP_INLINE_LAMBDA {
-        update_block<is_plain.value>(
-            block, next, prepared,
-            Stream<T, (slots >> k & 1) != 0>(block, first_slot + static_cast<int>(k))...);
-    };
-    if (plain)
-        run(std::true_type());
-    else
-        run(std::false_type());
+/// One of the two loops of a kernel, apart from the other: each sets up no more than it needs.
+template <template <class> class Rule, class T, unsigned slots, bool plain, std::size_t... k>
+INSTEP_NOINLINE void update_slots(const Block& block, const Block& next,
+                                  const Prepared<Rule<T>, T>& prepared,
+                                  std::index_sequence<k...>) {
+    update_block<plain>(
+        block, next, prepared,
+        Stream<T, (slots >> k & 1) != 0>(block, first_slot + static_cast<int>(k))...);
 }
 
 /// The kernel of one rule in one dtype for one set of slots in use.
 template <template <class> class Rule, class T, unsigned slots>
 static void update(const Block& block, const Block& next, const Coefficients& coefficients) {
-    update_slots<Rule, T, slots>(block, next, coefficients,
-                                 std::make_index_sequence<Rule<T>::slots.count>());
+    const auto& prepared = reinterpret_cast<const Prepared<Rule<T>, T>&>(coefficients);
+    constexpr auto indices = std::make_index_sequence<Rule<T>::slots.count>();
+    const bool plain = prepared.plain && block.shrink == 1 && !block.data[average_stream] &&
+                       !block.data[accumulated_stream];
+    if (plain)
+        update_slots<Rule, T, slots, true>(block, next, prepared, indices);
+    else
+        update_slots<Rule, T, slots, false>(block, next, prepared, indices);
 }
 
 }  // namespace instep::INSTEP_LEVEL

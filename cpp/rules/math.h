@@ -14,9 +14,11 @@
 #if defined(__GNUC__)
 #define INSTEP_INLINE inline __attribute__((always_inline))
 #define INSTEP_INLINE_LAMBDA __attribute__((always_inline))
+#define INSTEP_NOINLINE static __attribute__((noinline))
 #else
 #define INSTEP_INLINE inline
 #define INSTEP_INLINE_LAMBDA
+#define INSTEP_NOINLINE static
 #endif
 
 namespace instep::INSTEP_LEVEL {
