@@ -138,6 +138,7 @@ Bound::Bound(const std::string& rule, const Tree& tree, const py::list& slots,
                                  accumulators[k], optimizer_.rule());
         parameters_[k].add_to(memory_);
         optimizer_.arrays.push_back(parameters_[k].array());
+        optimizer_.clocks.emplace_back();
         elements_ += optimizer_.arrays[k].layout.size;
     }
     memory_.check_disjoint();
@@ -171,6 +172,7 @@ void Bound::set_groups(const py::list& groups, const std::vector<std::size_t>& o
     schedules_ = std::move(schedules);
     optimizer_.groups = std::move(converted);
     for (std::size_t k = 0; k < of_leaves.size(); ++k) optimizer_.arrays[k].group = of_leaves[k];
+    optimizer_.changed();
 }
 
 int Bound::traverse(visitproc visit, void* arg) const {
@@ -188,6 +190,7 @@ void Bound::set_options(double loss_scale_factor, std::optional<double> global_c
     check_idle();
     optimizer_.options = {loss_scale_factor,  global_clipnorm, skip_nonfinite,
                           accumulation_steps, ema_momentum,    ema_overwrite_frequency};
+    optimizer_.changed();
 }
 
 void Bound::ask_schedules() {
@@ -228,9 +231,9 @@ void Bound::step(py::handle gradients) {
 
 py::tuple Bound::counters() const {
     py::list steps, in_window;
-    for (const Array& array : optimizer_.arrays) {
-        steps.append(array.steps);
-        in_window.append(array.in_window);
+    for (const Clock& clock : optimizer_.clocks) {
+        steps.append(clock.steps);
+        in_window.append(clock.in_window);
     }
     return py::make_tuple(optimizer_.iterations, optimizer_.skipped_steps, optimizer_.window,
                           optimizer_.grad_norm, steps, in_window);
@@ -244,10 +247,9 @@ void Bound::set_counters(std::int64_t iterations, std::int64_t skipped_steps, st
     optimizer_.skipped_steps = skipped_steps;
     optimizer_.window = window;
     optimizer_.grad_norm = grad_norm;
-    for (std::size_t k = 0; k < optimizer_.arrays.size(); ++k) {
-        optimizer_.arrays[k].steps = steps[k];
-        optimizer_.arrays[k].in_window = in_window[k];
-    }
+    for (std::size_t k = 0; k < optimizer_.clocks.size(); ++k)
+        optimizer_.clocks[k] = {steps[k], in_window[k]};
+    optimizer_.changed();
 }
 
 void update_arrays(const RuleKernels& rule, const py::object& param, const py::object& grad,
@@ -260,7 +262,7 @@ void update_arrays(const RuleKernels& rule, const py::object& param, const py::o
     memory.check_disjoint();
     const std::vector<Stream> gradients{parameter.gradient(grad, memory)};
     Optimizer optimizer(rule, {parameter.array()});
-    optimizer.arrays[0].steps = step - 1;
+    optimizer.clocks[0].steps = step - 1;
     Group& group = optimizer.groups.emplace_back();
     group.learning_rate = learning_rate;
     std::copy(own.begin(), own.end(), group.own.begin());

@@ -103,6 +103,7 @@ void Kernel::run(PyObject* const* arguments, std::size_t count) {
 
     Block block;
     Plan plan;
+    plan.rule = &rule_;
     const bool is_simple = make_block(param, grad, slots, slots_, block);
     const Dtype dtype = is_simple ? View(param).dtype() : Dtype::float32;
     plan.update = rule_.update[static_cast<int>(dtype)][in_use];
@@ -110,7 +111,7 @@ void Kernel::run(PyObject* const* arguments, std::size_t count) {
         return update_arrays(rule_, py::reinterpret_borrow<py::object>(param),
                              py::reinterpret_borrow<py::object>(grad), tuple_of(slots, slots_),
                              step, learning_rate_, own_);
-    prepare(plan, rule_, dtype, learning_rate_, step, own_.data());
+    prepare(plan, dtype, learning_rate_, step, own_.data());
     if (block.count < elements_worth_releasing) return update_array(plan, block, dtype);
     const py::gil_scoped_release unlocked;
     update_array(plan, block, dtype);

@@ -32,7 +32,10 @@ struct Options {
 struct Array {
     Layout layout;
     std::size_t group = 0;
+};
 
+/// What an array has been through.
+struct Clock {
     std::int64_t steps = 0;  ///< updates of this array
     bool in_window = false;  ///< its accumulator holds gradients
 };
@@ -42,6 +45,7 @@ public:
     Optimizer(const RuleKernels& rule, std::vector<Array> arrays);
 
     std::vector<Array> arrays;
+    std::vector<Clock> clocks;  ///< of the arrays
     std::vector<Group> groups;
     Options options;
 
@@ -53,6 +57,9 @@ public:
     /// Whether the next call updates, or only accumulates.
     bool updates() const { return window + 1 >= options.accumulation_steps; }
 
+    /// To be called when anything but a learning rate was assigned to.
+    void changed() { repeatable_ = false; }
+
     /// Prepares a step with one gradient per array, without data where there is none. Can fail; has
     /// changed nothing yet.
     void prepare(const std::vector<Stream>& gradients);
@@ -62,12 +69,16 @@ public:
 private:
     void prepare_accumulation(const std::vector<Stream>& gradients);
     void prepare_update(const std::vector<Stream>& gradients);
+    /// Prepares an update like the last one, if it is one: only gradients and numbers differ.
+    bool repeat_update(const std::vector<Stream>& gradients);
     /// Adds a plan to the step: that of an array with the gradient that is given or not.
-    void add_plan(const Array& array, bool is_given);
+    void add_plan(std::size_t array, bool is_given);
+    void set_numbers(Plan& plan) const;
 
     const RuleKernels& rule_;
     Step step_;
     std::vector<std::size_t> stepping_;  ///< the arrays that have a gradient in this step
+    bool repeatable_ = false;  ///< the last update was of all arrays, with gradients of their own
 };
 
 }  // namespace instep

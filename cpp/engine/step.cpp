@@ -118,11 +118,11 @@ double careful_norm(const Gradients& gradients) {
 
 }  // namespace
 
-void prepare(Plan& plan, const RuleKernels& rule, Dtype dtype, double learning_rate,
-             std::int64_t step, const double* hyperparameters) {
+void prepare(Plan& plan, Dtype dtype, double learning_rate, std::int64_t step,
+             const double* hyperparameters) {
     const FlushSubnormals mode;  // numbers, too, come from one floating-point mode
-    rule.prepare[static_cast<int>(dtype)](learning_rate, step, hyperparameters, plan.around,
-                                          &plan.coefficients);
+    plan.rule->prepare[static_cast<int>(dtype)](learning_rate, step, hyperparameters, plan.around,
+                                                &plan.coefficients);
 }
 
 void update_array(const Plan& plan, const Block& block, Dtype dtype) noexcept {
@@ -150,14 +150,15 @@ void update_array(const Plan& plan, const Block& block, Dtype dtype) noexcept {
 
 Work::Work(const Layout& arrays, StreamIndex what, unsigned streams, const Stream& gradient,
            bool is_raw, std::size_t its_plan, std::size_t first_element)
-    : layout(&arrays),
+    : block(arrays.block),
       grad(gradient),
-      raw_gradient(is_raw),
-      target(what),
-      buffered(arrays.buffered),
+      layout(&arrays),
       plan(its_plan),
       first(first_element),
-      block(arrays.block) {
+      buffered(arrays.buffered),
+      target(what),
+      dtype(arrays.dtype),
+      raw_gradient(is_raw) {
     if (target != param_stream) {
         block.data[param_stream] = block.data[target];
         buffered = (buffered & ~bit(param_stream)) | (buffered >> target & 1) << param_stream;
@@ -248,7 +249,7 @@ void Step::for_each_share(int thread, int team, std::size_t unit, Visit visit) n
     };
     const std::size_t first = border(thread), last = border(thread + 1);
     for (std::size_t k = 0; k < works.size(); ++k) {
-        const std::size_t start = works[k].first, size = works[k].layout->size;
+        const std::size_t start = works[k].first, size = works[k].block.count;
         if (start >= last) return;
         const auto within = [&](std::size_t element) {
             const std::size_t passed = element > start ? element - start : 0;
@@ -293,7 +294,7 @@ void Step::clip() noexcept {
     for (std::size_t k = 0; k < works.size(); ++k) {
         const Plan& plan = plans[works[k].plan];
         norms_[k] *= std::abs(plan.around.scale);
-        if (norms_[k] > plan.clipnorm) works[k].block.shrink = plan.clipnorm / norms_[k];
+        works[k].block.shrink = norms_[k] > plan.clipnorm ? plan.clipnorm / norms_[k] : 1;
     }
     if (!wants_norm) return;
     grad_norm = scaled_norm([&](auto visit) {
@@ -311,7 +312,7 @@ void Step::update(int thread, int team) noexcept {
             const Work& work = works[k];
             const Plan& plan = plans[work.plan];
             const Block& next = works[std::min(k + 1, works.size() - 1)].block;
-            if (!work.buffered && first == 0 && last == work.layout->size)
+            if (!work.buffered && first == 0 && last == work.block.count)
                 return plan.update(work.block, next, plan.coefficients);
             for_each_tile(work, first, last - first, all_streams, all_streams & ~gradient_streams,
                           [&](const Block& block) { plan.update(block, next, plan.coefficients); });

@@ -10,29 +10,34 @@ namespace instep {
 
 /// What arrays that are updated alike have in common in a step.
 struct Plan {
+    const RuleKernels* rule = nullptr;
     Update update = nullptr;
+    std::size_t array = 0;  ///< one of those
+    bool is_given = true;   ///< their gradients are the caller's
+    bool has_gradient = true;
     Around around;
     Coefficients coefficients;
     double clipnorm = no_clipping;
 };
 
 /// Sets the coefficients from the numbers of the step and from `around`.
-void prepare(Plan& plan, const RuleKernels& rule, Dtype dtype, double learning_rate,
-             std::int64_t step, const double* hyperparameters);
+void prepare(Plan& plan, Dtype dtype, double learning_rate, std::int64_t step,
+             const double* hyperparameters);
 
 /// Updates one array of contiguous streams, on as many threads as pay.
 void update_array(const Plan& plan, const Block& block, Dtype dtype) noexcept;
 
 /// One parameter array's part in a step.
 struct Work {
+    Block block;  ///< all of its elements
+    Stream grad;  ///< the caller's, or an accumulator; may be missing
     const Layout* layout;
-    Stream grad;         ///< the caller's, or an accumulator; may be missing
-    bool raw_gradient;   ///< whether it is the caller's
-    StreamIndex target;  ///< what is updated: the parameter, or the accumulator
-    unsigned buffered;   ///< the streams that kernels can't read as they are
     std::size_t plan;    ///< index into `Step::plans`
     std::size_t first;   ///< of its elements among those of all parts
-    Block block;         ///< all of its elements
+    unsigned buffered;   ///< the streams that kernels can't read as they are
+    StreamIndex target;  ///< what is updated: the parameter, or the accumulator
+    Dtype dtype;
+    bool raw_gradient;  ///< whether the gradient is the caller's
 
     Work(const Layout& arrays, StreamIndex what, unsigned streams, const Stream& gradient,
          bool is_raw, std::size_t its_plan, std::size_t first_element);
@@ -41,6 +46,7 @@ struct Work {
         return layout->streams[index == param_stream ? target : index];
     }
 };
+
 /// A step in the making: its parts, then its result.
 struct Step {
     std::vector<Plan> plans;

@@ -193,8 +193,7 @@ INSTEP_INLINE void update_block(const Block& block, const Block& next,
 /// One of the two loops of a kernel, apart from the other: each sets up no more than it needs.
 template <template <class> class Rule, class T, unsigned slots, bool plain, std::size_t... k>
 INSTEP_NOINLINE void update_slots(const Block& block, const Block& next,
-                                  const Prepared<Rule<T>, T>& prepared,
-                                  std::index_sequence<k...>) {
+                                  const Prepared<Rule<T>, T>& prepared, std::index_sequence<k...>) {
     update_block<plain>(
         block, next, prepared,
         Stream<T, (slots >> k & 1) != 0>(block, first_slot + static_cast<int>(k))...);
