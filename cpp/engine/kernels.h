@@ -18,6 +18,10 @@ inline constexpr std::size_t sum_lanes = 32;
 inline constexpr int max_slots = 4;
 inline constexpr int max_hyperparameters = 12;
 
+/// Elements that go through buffers at a time: those of a few streams fit the first-level cache.
+/// Threads share an array at multiples of it.
+inline constexpr std::size_t tile_elements = 1024;
+
 inline constexpr double no_clipping = __builtin_huge_val();
 
 /// The arrays that a kernel works on; slots follow.
@@ -79,6 +83,15 @@ struct RuleKernels {
 inline constexpr int max_touched = 1 + max_slots;
 using Touch = void (*)(void* const* arrays, const void* grad, std::size_t count);
 
+/// Copies and converts so many elements; strides in bytes.
+using Copy = void (*)(const char* from, std::ptrdiff_t from_stride, char* to,
+                      std::ptrdiff_t to_stride, std::size_t count);
+/// The same for rows of so many elements, from anywhere into a buffer with room for `row_length`
+/// in each row.
+using Transpose = void (*)(const char* from, std::ptrdiff_t row_stride,
+                           std::ptrdiff_t column_stride, void* to, std::size_t row_length,
+                           std::size_t rows, std::size_t count);
+
 struct Level {
     const char* name;
     const RuleKernels* rules;
@@ -90,6 +103,9 @@ struct Level {
     RuleKernels accumulate;
     /// Adds the squares of (unscale * grad + accumulated) to `sum_lanes` sums.
     void (*sum_of_squares[dtype_count])(const Block&, double unscale, double* sums);
+    /// By the dtypes from and to.
+    Copy copy[dtype_count][dtype_count];
+    Transpose transpose[dtype_count][dtype_count];
     /// For tests: square roots of whole vectors of 64 bytes from estimates of their reciprocals, or
     /// from the processor's own; null where the level has none but the instruction.
     void (*fused_square_roots)(const float* x, const float* estimates, float* roots,

@@ -1,5 +1,6 @@
 // All kernels of one instruction-set level. Compiled once per level, with its flags and with
 // INSTEP_LEVEL set to its name; exports nothing but the level's table.
+#include "engine/copy.h"
 #include "engine/sums.h"
 #include "engine/touch.h"
 #include "engine/update.h"
@@ -104,10 +105,13 @@ void fused_square_roots(const float* x, const float* estimates, float* roots, st
 constexpr auto fused_square_roots = nullptr;
 #endif
 
+/// What exists for two dtypes, T and G.
 template <class T, class G, int... arrays>
-constexpr void add_touches(Level& level, std::integer_sequence<int, arrays...>) {
-    ((level.touch[int(sizeof(T) == 8)][int(sizeof(G) == 8)][arrays + 1] = touch<T, G, arrays + 1>),
-     ...);
+constexpr void add_pair(Level& level, std::integer_sequence<int, arrays...>) {
+    constexpr int t = sizeof(T) == 8, g = sizeof(G) == 8;
+    level.copy[g][t] = copy<G, T>;
+    level.transpose[g][t] = transpose<G, T>;
+    ((level.touch[t][g][arrays + 1] = touch<T, G, arrays + 1>), ...);
 }
 
 #define INSTEP_STRING(token) #token
@@ -123,10 +127,10 @@ constexpr Level make_level() {
     level.sum_of_squares[int(Dtype::float64)] = sum_of_squares<double>;
     level.fused_square_roots = fused_square_roots;
     constexpr auto arrays = std::make_integer_sequence<int, max_touched>();
-    add_touches<float, float>(level, arrays);
-    add_touches<float, double>(level, arrays);
-    add_touches<double, float>(level, arrays);
-    add_touches<double, double>(level, arrays);
+    add_pair<float, float>(level, arrays);
+    add_pair<float, double>(level, arrays);
+    add_pair<double, float>(level, arrays);
+    add_pair<double, double>(level, arrays);
     return level;
 }
 constexpr Level this_level = make_level();

@@ -13,9 +13,8 @@ namespace {
 
 /// Elements that are summed at a time: this fixes the bits of norms.
 constexpr std::size_t block_elements = 16384;
-/// Elements that go through buffers at a time: those of a few streams fit the first-level cache.
-/// Threads share an array at multiples of it.
-constexpr std::size_t tile_elements = 1024;
+/// Elements of each of the rows that are read together.
+constexpr std::size_t row_elements = 256;
 
 constexpr unsigned gradient_streams = bit(grad_stream) | bit(accumulated_stream);
 
@@ -28,16 +27,17 @@ Block part_of(const Block& block, Dtype dtype, std::size_t start, std::size_t co
     return part;
 }
 
-/// Calls kernel(block) for elements [start, start + count) of the streams in `used`, with those
-/// that it can't read as they are in buffers. What it changed of a stream in `written` goes back.
+/// Calls kernel(block, next) for elements [start, start + count) of the streams in `used`, with
+/// those that it can't read as they are in buffers. What it changed of a stream in `written` goes
+/// back. `next` is what it may fetch ahead; after the last elements, the block given.
 template <class Kernel>
 void for_each_tile(const Work& work, std::size_t start, std::size_t count, unsigned used,
-                   unsigned written, Kernel kernel) {
+                   unsigned written, const Block& after, Kernel kernel) {
     Block block = part_of(work.block, work.layout->dtype, start, count);
     for (int s = 0; s < stream_count; ++s)
         if (!(used & bit(s))) block.data[s] = nullptr;
     const unsigned buffered = work.buffered & used;
-    if (!buffered) return kernel(block);
+    if (!buffered) return kernel(block, after);
 
     const std::size_t item = itemsize(work.layout->dtype);
     alignas(64) unsigned char buffers[stream_count][tile_elements * sizeof(double)];
@@ -53,7 +53,11 @@ void for_each_tile(const Work& work, std::size_t start, std::size_t count, unsig
             }
         }
         if (!work.grad.data) block.data[grad_stream] = block.data[param_stream];
-        kernel(block);
+        Block next = block;
+        for (int s = 0; s < stream_count; ++s)
+            if (next.data[s] && !(buffered & bit(s)))
+                next.data[s] = static_cast<char*>(next.data[s]) + tile_elements * item;
+        kernel(block, done + tile_elements < count ? next : after);
         for (int s = 0; s < stream_count; ++s)
             if (buffered & written & bit(s))
                 scatter(work.layout->shape, work.stream(s), start + done, block.count, buffers[s]);
@@ -72,7 +76,8 @@ struct Gradients {
           unscale(what == Step::Sum::raw ? 1 : plan.around.unscale) {}
     template <class Visit>
     void for_each_block(std::size_t start, std::size_t count, Visit visit) const {
-        for_each_tile(work, start, count, streams, 0, visit);
+        for_each_tile(work, start, count, streams, 0, work.block,
+                      [&](const Block& block, const Block&) { visit(block); });
     }
 };
 
@@ -240,9 +245,9 @@ void Step::run_thread(int thread, int team) noexcept {
 }
 
 /// Calls visit(k, first, last) for this thread's elements of each part: an equal share of all
-/// elements, with borders at multiples of `unit` in each part.
-template <class Visit>
-void Step::for_each_share(int thread, int team, std::size_t unit, Visit visit) noexcept {
+/// elements, with borders at multiples of unit(part) in each.
+template <class Unit, class Visit>
+void Step::for_each_share(int thread, int team, Unit unit_of, Visit visit) noexcept {
     const auto border = [&](int t) {
         return t == team ? elements_
                          : static_cast<std::size_t>(static_cast<double>(elements_) * t / team);
@@ -251,6 +256,7 @@ void Step::for_each_share(int thread, int team, std::size_t unit, Visit visit) n
     for (std::size_t k = 0; k < works.size(); ++k) {
         const std::size_t start = works[k].first, size = works[k].block.count;
         if (start >= last) return;
+        const std::size_t unit = unit_of(works[k]);
         const auto within = [&](std::size_t element) {
             const std::size_t passed = element > start ? element - start : 0;
             return passed >= size ? size : std::min((passed + unit - 1) / unit * unit, size);
@@ -261,14 +267,14 @@ void Step::for_each_share(int thread, int team, std::size_t unit, Visit visit) n
 }
 
 void Step::add_squares(Sum what, int thread, int team) noexcept {
-    for_each_share(thread, team, block_elements,
-                   [&](std::size_t k, std::size_t first, std::size_t last) {
-                       if (!works[k].grad.data) return;
-                       const Gradients gradients(works[k], plans[works[k].plan], what);
-                       for (std::size_t start = first; start < last; start += block_elements)
-                           block_sums_[first_blocks_[k] + start / block_elements] =
-                               squares(gradients, start, std::min(block_elements, last - start));
-                   });
+    const auto unit = [](const Work&) { return block_elements; };
+    for_each_share(thread, team, unit, [&](std::size_t k, std::size_t first, std::size_t last) {
+        if (!works[k].grad.data) return;
+        const Gradients gradients(works[k], plans[works[k].plan], what);
+        for (std::size_t start = first; start < last; start += block_elements)
+            block_sums_[first_blocks_[k] + start / block_elements] =
+                squares(gradients, start, std::min(block_elements, last - start));
+    });
 }
 
 /// From the sums of blocks to each part's norm.
@@ -306,17 +312,60 @@ void Step::clip() noexcept {
     for (Work& work : works) work.block.shrink = factor;
 }
 
+/// Updates elements [first, last) of an array, and fetches what comes after.
+void Step::update_range(const Work& work, std::size_t first, std::size_t last,
+                        const Block& after) noexcept {
+    const Plan& plan = plans[work.plan];
+    for_each_tile(work, first, last - first, all_streams, all_streams & ~gradient_streams, after,
+                  [&](const Block& block, const Block& next) {
+                      plan.update(block, next, plan.coefficients);
+                  });
+}
+
+/// The same where the gradient is best read several rows at a time; from one row's begin to
+/// another's.
+void Step::update_rows(const Work& work, const Rows& rows, std::size_t first, std::size_t last,
+                       const Block& after) noexcept {
+    const Shape& shape = work.layout->shape;
+    const std::size_t item = itemsize(work.dtype);
+    alignas(64) char buffer[Rows::most * row_elements * sizeof(double)];
+    Work part = work;  // with a gradient from the buffer
+    part.buffered &= ~bit(grad_stream);
+    std::size_t together;
+    for (std::size_t row = first / rows.length; row < last / rows.length; row += together) {
+        together = std::min(rows.together(shape, row), last / rows.length - row);
+        std::size_t count;
+        for (std::size_t column = 0; column < rows.length; column += count) {
+            count = std::min(row_elements, rows.length - column);
+            rows.gather(shape, work.grad, row, together, column, count, work.dtype, buffer);
+            for (std::size_t k = 0; k < together; ++k) {
+                const std::size_t start = (row + k) * rows.length + column;
+                part.block.data[grad_stream] = buffer + k * count * item - start * item;
+                const Block next = part_of(part.block, work.dtype, start + rows.length, count);
+                update_range(part, start, start + count, k + 1 < together ? next : after);
+            }
+        }
+    }
+}
+
 void Step::update(int thread, int team) noexcept {
-    for_each_share(
-        thread, team, tile_elements, [&](std::size_t k, std::size_t first, std::size_t last) {
-            const Work& work = works[k];
-            const Plan& plan = plans[work.plan];
-            const Block& next = works[std::min(k + 1, works.size() - 1)].block;
-            if (!work.buffered && first == 0 && last == work.block.count)
-                return plan.update(work.block, next, plan.coefficients);
-            for_each_tile(work, first, last - first, all_streams, all_streams & ~gradient_streams,
-                          [&](const Block& block) { plan.update(block, next, plan.coefficients); });
-        });
+    const auto rows_of = [](const Work& work) {
+        return Rows(work.layout->shape, work.buffered & bit(grad_stream) ? work.grad : Stream());
+    };
+    const auto unit = [&](const Work& work) {
+        const std::size_t row = work.buffered ? rows_of(work).length : 0;
+        return row ? row : tile_elements;
+    };
+    for_each_share(thread, team, unit, [&](std::size_t k, std::size_t first, std::size_t last) {
+        const Work& work = works[k];
+        const Plan& plan = plans[work.plan];
+        const Block& next = works[std::min(k + 1, works.size() - 1)].block;
+        if (!work.buffered && first == 0 && last == work.block.count)
+            return plan.update(work.block, next, plan.coefficients);
+        if (const Rows rows = rows_of(work); rows.length)
+            return update_rows(work, rows, first, last, next);
+        update_range(work, first, last, next);
+    });
 }
 
 }  // namespace instep

@@ -77,9 +77,13 @@ private:
     bool finite() const noexcept;
     void clip() noexcept;
     void update(int thread, int team) noexcept;
+    void update_range(const Work& work, std::size_t first, std::size_t last,
+                      const Block& after) noexcept;
+    void update_rows(const Work& work, const Rows& rows, std::size_t first, std::size_t last,
+                     const Block& after) noexcept;
 
-    template <class Visit>
-    void for_each_share(int thread, int team, std::size_t unit, Visit visit) noexcept;
+    template <class Unit, class Visit>
+    void for_each_share(int thread, int team, Unit unit_of, Visit visit) noexcept;
 
     std::size_t elements_ = 0, bytes_ = 0;
     std::vector<std::size_t> first_blocks_;  ///< of each part, and their number

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
+#include <cstdlib>
+
+#include "engine/dispatch.h"
 
 namespace instep {
 namespace {
@@ -44,55 +46,63 @@ void for_each_run(const Shape& shape, const Stream& stream, std::size_t start, s
     }
 }
 
-template <class From, class To>
-void gather_as(const Shape& shape, const Stream& from, std::size_t start, std::size_t count,
-               void* buffer) {
-    To* to = static_cast<To*>(buffer);
-    for_each_run(shape, from, start, count,
-                 [&](const char* at, std::ptrdiff_t stride, std::size_t length) {
-                     if (stride == sizeof(From)) {
-                         const From* const elements = reinterpret_cast<const From*>(at);
-                         for (std::size_t k = 0; k < length; ++k)
-                             to[k] = static_cast<To>(elements[k]);
-                     } else {
-                         for (std::size_t k = 0; k < length; ++k, at += stride)
-                             to[k] = static_cast<To>(*reinterpret_cast<const From*>(at));
-                     }
-                     to += length;
-                 });
-}
-
-template <class T>
-void scatter_as(const Shape& shape, const Stream& to, std::size_t start, std::size_t count,
-                const void* buffer) {
-    const T* from = static_cast<const T*>(buffer);
-    for_each_run(shape, to, start, count, [&](char* at, std::ptrdiff_t stride, std::size_t length) {
-        if (stride == sizeof(T)) {
-            std::memcpy(at, from, length * sizeof(T));
-        } else {
-            for (std::size_t k = 0; k < length; ++k, at += stride)
-                *reinterpret_cast<T*>(at) = from[k];
-        }
-        from += length;
-    });
-}
-
 }  // namespace
 
 void gather(const Shape& shape, const Stream& from, std::size_t start, std::size_t count, Dtype to,
             void* buffer) {
-    if (from.dtype == Dtype::float32)
-        (to == Dtype::float32 ? gather_as<float, float>
-                              : gather_as<float, double>)(shape, from, start, count, buffer);
-    else
-        (to == Dtype::float32 ? gather_as<double, float>
-                              : gather_as<double, double>)(shape, from, start, count, buffer);
+    const Copy copy = level().copy[static_cast<int>(from.dtype)][static_cast<int>(to)];
+    const auto item = static_cast<std::ptrdiff_t>(itemsize(to));
+    char* at = static_cast<char*>(buffer);
+    for_each_run(shape, from, start, count,
+                 [&](const char* run, std::ptrdiff_t stride, std::size_t length) {
+                     copy(run, stride, at, item, length);
+                     at += static_cast<std::ptrdiff_t>(length) * item;
+                 });
 }
 
 void scatter(const Shape& shape, const Stream& to, std::size_t start, std::size_t count,
              const void* buffer) {
-    (to.dtype == Dtype::float32 ? scatter_as<float> : scatter_as<double>)(shape, to, start, count,
-                                                                          buffer);
+    const Copy copy = level().copy[static_cast<int>(to.dtype)][static_cast<int>(to.dtype)];
+    const auto item = static_cast<std::ptrdiff_t>(itemsize(to.dtype));
+    const char* at = static_cast<const char*>(buffer);
+    for_each_run(shape, to, start, count,
+                 [&](char* run, std::ptrdiff_t stride, std::size_t length) {
+                     copy(at, item, run, stride, length);
+                     at += static_cast<std::ptrdiff_t>(length) * item;
+                 });
+}
+
+Rows::Rows(const Shape& shape, const Stream& stream) {
+    if (stream.contiguous() || shape.extents.size() < 2) return;
+    constexpr std::ptrdiff_t line = 64;
+    const std::size_t inner = shape.extents.size() - 1;
+    std::size_t axis = inner;
+    for (std::size_t other = 0; other < inner; ++other)
+        if (std::abs(stream.strides[other]) < std::abs(stream.strides[axis])) axis = other;
+    if (axis == inner || std::abs(stream.strides[axis]) >= line ||
+        std::abs(stream.strides[inner]) < line)
+        return;
+    axis_ = axis;
+    length = 1;
+    for (std::size_t other = axis + 1; other <= inner; ++other)
+        length *= static_cast<std::size_t>(shape.extents[other]);
+}
+
+std::size_t Rows::together(const Shape& shape, std::size_t row) const {
+    const auto extent = static_cast<std::size_t>(shape.extents[axis_]);
+    return std::min<std::size_t>(most, extent - row % extent);
+}
+
+void Rows::gather(const Shape& shape, const Stream& from, std::size_t row, std::size_t rows,
+                  std::size_t column, std::size_t count, Dtype to, void* buffer) const {
+    const Transpose transpose =
+        level().transpose[static_cast<int>(from.dtype)][static_cast<int>(to)];
+    char* at = static_cast<char*>(buffer);
+    for_each_run(shape, from, row * length + column, count,
+                 [&](const char* run, std::ptrdiff_t stride, std::size_t columns) {
+                     transpose(run, from.strides[axis_], stride, at, count, rows, columns);
+                     at += columns * itemsize(to);
+                 });
 }
 
 }  // namespace instep

@@ -66,4 +66,25 @@ void gather(const Shape& shape, const Stream& from, std::size_t start, std::size
 void scatter(const Shape& shape, const Stream& to, std::size_t start, std::size_t count,
              const void* buffer);
 
+/// The rows of a shape, along which a stream's elements lie far from each other while those of
+/// neighbouring rows share the lines of the cache: a transposed array. Such rows are worth reading
+/// several at a time.
+class Rows {
+public:
+    static constexpr std::size_t most = 32;  ///< rows at a time: two lines of float32
+
+    /// Without rows where the stream's elements are best read in order.
+    Rows(const Shape& shape, const Stream& stream);
+
+    std::size_t length = 0;  ///< elements of a row; 0: there are no rows
+    /// How many rows from this one on are neighbours, `most` at most.
+    std::size_t together(const Shape& shape, std::size_t row) const;
+    /// Copies some columns of some neighbouring rows to a buffer, row by row.
+    void gather(const Shape& shape, const Stream& from, std::size_t row, std::size_t rows,
+                std::size_t column, std::size_t count, Dtype to, void* buffer) const;
+
+private:
+    std::size_t axis_ = 0;  ///< along which rows are neighbours
+};
+
 }  // namespace instep
