@@ -56,14 +56,15 @@ py::dict build_info() {
     return info;
 }
 
+using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
+
 /// The engine's square root by multiplications, in its floating-point mode; None where the
 /// instruction set has none. Whole vectors of 64 bytes.
-py::object fused_square_roots(const py::array_t<float>& x,
-                              const std::optional<py::array_t<float>>& estimates) {
+py::object fused_square_roots(const Floats& x, const std::optional<Floats>& estimates) {
     if (!level().fused_square_roots) return py::none();
     if (x.size() % 16 || (estimates && estimates->size() != x.size()))
         throw py::value_error("x: expected a multiple of 16 numbers, and as many estimates");
-    py::array_t<float> roots(x.size());
+    Floats roots(x.size());
     const FlushSubnormals flushing;
     level().fused_square_roots(x.data(), estimates ? estimates->data() : nullptr,
                                roots.mutable_data(), static_cast<std::size_t>(x.size()));

@@ -12,6 +12,10 @@ inline constexpr std::size_t itemsize(Dtype dtype) {
     return dtype == Dtype::float32 ? 4 : 8;
 }
 
+inline constexpr Dtype other(Dtype dtype) {
+    return dtype == Dtype::float32 ? Dtype::float64 : Dtype::float32;
+}
+
 /// Sums over a block have as many partial sums, one per element index modulo it: a fixed order of
 /// addition whatever the width of the vectors.
 inline constexpr std::size_t sum_lanes = 32;
@@ -33,9 +37,10 @@ inline constexpr unsigned bit(int stream) {
 }
 inline constexpr unsigned all_streams = bit(stream_count) - 1;
 
-/// Contiguous elements of all streams of one array, in its dtype.
+/// Contiguous elements of all streams of one array, in its dtype; the gradient may be in the other.
 struct Block {
     void* data[stream_count];  ///< null where there is no such stream
+    bool converts;             ///< whether the gradient is in the other dtype
     std::size_t count;
     double shrink;  ///< the gradient times this: clipping by norm
 };

@@ -53,7 +53,7 @@ void Optimizer::prepare_update(const std::vector<Stream>& gradients) {
         const Layout& layout = array.layout;
         const Clock& clock = clocks[k];
         const bool given = gradients[k].data != nullptr, has_gradient = given || clock.in_window;
-        repeatable_ &= given && !clock.in_window && !layout.needs_buffer(gradients[k]);
+        repeatable_ &= given && !clock.in_window && !Layout::needs_buffer(gradients[k]);
         if (!has_gradient && !layout.streams[average_stream].data) continue;
         const auto as_before = [&] {
             const Clock& before = clocks[static_cast<std::size_t>(previous - arrays.data())];
@@ -79,7 +79,8 @@ bool Optimizer::repeat_update(const std::vector<Stream>& gradients) {
     for (std::size_t k = 0; k < gradients.size(); ++k) {
         const Stream& gradient = gradients[k];
         Work& work = step_.works[k];
-        if (!gradient.data || !gradient.contiguous() || gradient.dtype != work.dtype) return false;
+        if (!gradient.data || !gradient.contiguous() || gradient.dtype != work.grad.dtype)
+            return false;
         work.grad = gradient;
         work.block.data[grad_stream] = gradient.data;
     }

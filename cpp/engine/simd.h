@@ -26,10 +26,16 @@ struct Pack {
         for (V& v : part) v = x - V{};
     }
 
-    static INSTEP_INLINE Pack load(const T* from) {
+    /// From numbers of either dtype.
+    template <class From>
+    static INSTEP_INLINE Pack load(const From* from) {
+        typedef From Given __attribute__((vector_size(register_lanes * sizeof(From))));
         Pack x;
-        for (int k = 0; k < registers; ++k)
-            x.part[k] = instep::INSTEP_LEVEL::load<V>(from + k * register_lanes);
+        for (int k = 0; k < registers; ++k) {
+            Given given;
+            __builtin_memcpy(&given, from + k * register_lanes, sizeof given);
+            x.part[k] = __builtin_convertvector(given, V);
+        }
         return x;
     }
     INSTEP_INLINE void store(T* to) const {

@@ -21,8 +21,10 @@ constexpr unsigned gradient_streams = bit(grad_stream) | bit(accumulated_stream)
 /// Elements [start, start + count) of a block.
 Block part_of(const Block& block, Dtype dtype, std::size_t start, std::size_t count) {
     Block part = block;
-    for (void*& data : part.data)
-        if (data) data = static_cast<char*>(data) + start * itemsize(dtype);
+    for (int s = 0; s < stream_count; ++s) {
+        const Dtype its = s == grad_stream && block.converts ? other(dtype) : dtype;
+        if (part.data[s]) part.data[s] = static_cast<char*>(part.data[s]) + start * itemsize(its);
+    }
     part.count = count;
     return part;
 }
@@ -39,28 +41,29 @@ void for_each_tile(const Work& work, std::size_t start, std::size_t count, unsig
     const unsigned buffered = work.buffered & used;
     if (!buffered) return kernel(block, after);
 
-    const std::size_t item = itemsize(work.layout->dtype);
+    const auto advance = [&](Block& tile) {
+        const unsigned in_buffers = buffered | (work.grad.data ? 0 : bit(grad_stream));
+        const Block next = part_of(tile, work.dtype, tile_elements, 0);
+        for (int s = 0; s < stream_count; ++s)
+            if (!(in_buffers & bit(s))) tile.data[s] = next.data[s];
+    };
     alignas(64) unsigned char buffers[stream_count][tile_elements * sizeof(double)];
     for (std::size_t done = 0; done < count; done += tile_elements) {
         block.count = std::min(tile_elements, count - done);
         for (int s = 0; s < stream_count; ++s) {
-            if (buffered & bit(s)) {
-                block.data[s] = buffers[s];
-                gather(work.layout->shape, work.stream(s), start + done, block.count,
-                       work.layout->dtype, buffers[s]);
-            } else if (block.data[s] && done > 0) {
-                block.data[s] = static_cast<char*>(block.data[s]) + tile_elements * item;
-            }
+            if (!(buffered & bit(s))) continue;
+            block.data[s] = buffers[s];
+            gather(work.layout->shape, work.stream(s), start + done, block.count, work.dtype,
+                   buffers[s]);
         }
         if (!work.grad.data) block.data[grad_stream] = block.data[param_stream];
         Block next = block;
-        for (int s = 0; s < stream_count; ++s)
-            if (next.data[s] && !(buffered & bit(s)))
-                next.data[s] = static_cast<char*>(next.data[s]) + tile_elements * item;
+        advance(next);
         kernel(block, done + tile_elements < count ? next : after);
         for (int s = 0; s < stream_count; ++s)
             if (buffered & written & bit(s))
                 scatter(work.layout->shape, work.stream(s), start + done, block.count, buffers[s]);
+        advance(block);
     }
 }
 
@@ -106,17 +109,19 @@ double scaled_norm(ForEach for_each) {
 
 /// The 2-norm of gradients whose sum of squares is not finite, though they may be.
 double careful_norm(const Gradients& gradients) {
-    const bool single = gradients.work.layout->dtype == Dtype::float32;
-    const auto at = [&](const void* data, std::size_t k) {
-        return single ? static_cast<double>(static_cast<const float*>(data)[k])
-                      : static_cast<const double*>(data)[k];
+    const Dtype dtype = gradients.work.dtype;
+    const auto at = [&](const void* data, Dtype its, std::size_t k) {
+        if (its == Dtype::float32) return static_cast<double>(static_cast<const float*>(data)[k]);
+        const double x = static_cast<const double*>(data)[k];
+        return dtype == its ? x : static_cast<double>(static_cast<float>(x));  // as it is read
     };
     return scaled_norm([&](auto visit) {
         gradients.for_each_block(0, gradients.work.layout->size, [&](const Block& block) {
             const void* const accumulated = block.data[accumulated_stream];
             for (std::size_t k = 0; k < block.count; ++k)
-                visit(gradients.unscale * at(block.data[grad_stream], k) +
-                      (accumulated ? at(accumulated, k) : 0));
+                visit(gradients.unscale *
+                          at(block.data[grad_stream], block.converts ? other(dtype) : dtype, k) +
+                      (accumulated ? at(accumulated, dtype, k) : 0));
         });
     });
 }
@@ -170,7 +175,10 @@ Work::Work(const Layout& arrays, StreamIndex what, unsigned streams, const Strea
     }
     // A kernel that works without a gradient reads one all the same.
     block.data[grad_stream] = grad.data ? grad.data : block.data[param_stream];
-    if (layout->needs_buffer(grad)) buffered |= bit(grad_stream);
+    if (Layout::needs_buffer(grad))
+        buffered |= bit(grad_stream);
+    else
+        block.converts = grad.data && grad.dtype != dtype;
     if ((layout->present & ~streams) == 0) return;
     buffered &= streams;
     for (int s = 0; s < stream_count; ++s)

@@ -47,12 +47,10 @@ struct Layout {
         if (needs_buffer(stream)) buffered |= bit(index);
     }
     /// Whether kernels can't read the stream as it is.
-    bool needs_buffer(const Stream& stream) const {
-        return stream.data && (!stream.contiguous() || stream.dtype != dtype);
-    }
+    static bool needs_buffer(const Stream& stream) { return stream.data && !stream.contiguous(); }
 
     // The same as kernels see it.
-    Block block{{}, 0, 1};
+    Block block{{}, false, 0, 1};
     unsigned present = 0;   ///< the streams that there are
     std::size_t count = 0;  ///< their number
     unsigned buffered = 0;  ///< those that kernels can't read as they are

@@ -89,6 +89,40 @@ struct Stream<T, false> {
     INSTEP_INLINE void store(Way, std::size_t, Unused) const {}
 };
 
+/// The gradient, in the dtype of its parameter or in the other one.
+template <class T>
+class Gradient {
+public:
+    INSTEP_INLINE Gradient(const Block& block)
+        : same_(static_cast<const T*>(block.data[grad_stream])),
+          other_(static_cast<const Other*>(block.data[grad_stream])),
+          converts_(block.converts) {}
+
+    INSTEP_INLINE void look_ahead(const Block& block, std::ptrdiff_t offset) {
+        same_ahead_ = static_cast<const T*>(block.data[grad_stream]) + offset;
+        other_ahead_ = static_cast<const Other*>(block.data[grad_stream]) + offset;
+    }
+    template <std::size_t count>
+    INSTEP_INLINE void fetch(std::size_t i) const {
+        if (converts_)
+            instep::INSTEP_LEVEL::fetch<count>(other_ahead_ + i);
+        else
+            instep::INSTEP_LEVEL::fetch<count>(same_ahead_ + i);
+    }
+    template <class P, class Way>
+    INSTEP_INLINE P load(Way way, std::size_t i) const {
+        if (converts_) return way.template load<P>(other_ + i);
+        return way.template load<P>(same_ + i);
+    }
+
+private:
+    using Other = std::conditional_t<sizeof(T) == 4, double, float>;
+
+    const T *same_, *same_ahead_ = nullptr;
+    const Other *other_, *other_ahead_ = nullptr;
+    bool converts_;
+};
+
 /// `Around` in the kernel's dtype.
 template <class T>
 struct Surroundings {
@@ -125,7 +159,7 @@ struct Prepared {
 template <class P, class T, class Rule, class Way, class... Slots>
 INSTEP_INLINE void update_at(std::size_t i, Way way, const Rule& rule,
                              const Surroundings<T>& around, T shrink, const Stream<T>& param,
-                             const Stream<T>& grad, const Stream<T>& average,
+                             const Gradient<T>& grad, const Stream<T>& average,
                              const Stream<T>& accumulated, const Slots&... slot) {
     P p = param.template load<P>(way, i), g = grad.template load<P>(way, i);
     [&](auto... s) INSTEP_INLINE_LAMBDA {
@@ -163,7 +197,8 @@ INSTEP_INLINE void update_block(const Block& block, const Block& next,
     const Rule rule = prepared.rule;
     const Surroundings<T> around = prepared.around;
     const T shrink = plain ? T(1) : static_cast<T>(around.scale * block.shrink);
-    Stream<T> param(block, param_stream), grad(block, grad_stream);
+    Stream<T> param(block, param_stream);
+    Gradient<T> grad(block);
     const Stream<T> average(block, average_stream), accumulated(block, accumulated_stream);
     const auto update = [&]<class P>(std::size_t i, auto way, P) INSTEP_INLINE_LAMBDA {
         update_at<P>(i, way, rule, around, shrink, param, grad, average, accumulated, slot...);
