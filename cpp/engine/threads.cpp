@@ -19,7 +19,7 @@ namespace instep {
 namespace {
 
 /// Below this much memory traffic per thread, starting it costs more than it saves.
-constexpr std::size_t bytes_per_thread = 512 * 1024;
+constexpr std::size_t bytes_per_thread = 768 * 1024;
 
 std::atomic<bool> forked{false};
 

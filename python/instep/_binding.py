@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from instep import _core
 from instep._group import Group
-from instep._memory import Array, zeros_like
+from instep._memory import zeros_like
 
 if TYPE_CHECKING:
+    from instep._memory import Array
     from instep._optimizer import Optimizer
 
 Values = dict[str, Any]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.floating[Any]]
+if TYPE_CHECKING:  # at run time it would double what importing instep takes
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.floating[Any]]
 
 _PAGE = 4096
 _LINE = 64

@@ -9,9 +9,9 @@ import numpy as np
 
 from instep._binding import Binding, Values
 from instep._hyperparameters import Frequency, Limit
-from instep._memory import Array
 
 if TYPE_CHECKING:
+    from instep._memory import Array
     from instep._optimizer import Optimizer
 
 FORMAT = 1
