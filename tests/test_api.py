@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -1260,3 +1261,21 @@ def test_schedule_may_survive_its_own_attempt_to_step() -> None:
     assert set(refused) == {0}
     assert p.tolist() == [-1.0] * 3
     assert opt.iterations == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's smaps")
+def test_large_state_may_use_huge_pages() -> None:
+    def may(array: npt.NDArray[Any]) -> bool:
+        middle = array.ctypes.data + array.nbytes // 2
+        for mapping in re.split(
+            r"\n(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text()
+        ):
+            low, high = (int(end, 16) for end in mapping.split(maxsplit=1)[0].split("-"))
+            if low <= middle < high:
+                return " hg" in mapping
+        raise AssertionError("the array is in no mapping")
+
+    param = np.ones(2**23, np.float32)
+    opt = instep.Adam(param, use_ema=True)
+    for array in (opt.state["m"], opt.state["v"], opt.averages):
+        assert may(array) == may(param)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +141,14 @@ class Binding:
 
     def aligned(self, pairs: Sequence[tuple[Any, Any]]) -> Any:
         """Return the gradients of (gradient, variable) pairs in the structure of the parameters."""
+        if self._is_list and len(pairs) == len(self._leaves):
+            in_order = [
+                grad
+                for (grad, variable), leaf in zip(pairs, self._leaves, strict=True)
+                if variable is leaf
+            ]
+            if len(in_order) == len(pairs):
+                return in_order
         grads: list[Any] = [None] * len(self.tree.leaves)
         named: set[int] = set()
         for position, (grad, variable) in enumerate(pairs):
@@ -167,6 +176,20 @@ class Binding:
             for average, param in zip(self.averages, self.tree.leaves, strict=True):
                 average[...] = param
         return self.averages
+
+    @functools.cached_property
+    def _leaves(self) -> list[Array]:
+        return self.tree.leaves
+
+    @functools.cached_property
+    def _is_list(self) -> bool:
+        """Whether the structure is a plain list of arrays, as `apply_gradients` makes it."""
+        leaves = self._leaves
+        return (
+            isinstance(self.params, list)
+            and len(self.params) == len(leaves)
+            and all(map(operator.is_, self.params, leaves))
+        )
 
     @functools.cached_property
     def _by_identity(self) -> dict[int, int]:

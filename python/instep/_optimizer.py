@@ -280,7 +280,10 @@ class Optimizer(_core.Stepper):
         TypeError, RuntimeError
             As for `step`.
         """
-        pairs = [_pair(k, each) for k, each in enumerate(grads_and_vars)]
+        pairs = [
+            each if type(each) is tuple and len(each) == 2 else _pair(k, each)
+            for k, each in enumerate(grads_and_vars)
+        ]
         if self._binding is not None:
             return self.step(self._binding.aligned(pairs))
         if not pairs:
