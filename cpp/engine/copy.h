@@ -40,7 +40,7 @@ static void copy(const char* from, std::ptrdiff_t from_stride, char* to, std::pt
         if (from_stride == -from_size) return copy_with_stride<-1, From, To>(from, to, count);
         if (from_stride == 2 * from_size) return copy_with_stride<2, From, To>(from, to, count);
     }
-    const auto one = [&] INSTEP_INLINE_LAMBDA {
+    const auto one = [&]() INSTEP_INLINE_LAMBDA {
         *reinterpret_cast<To*>(to) = static_cast<To>(*reinterpret_cast<const From*>(from));
         from += from_stride;
         to += to_stride;
@@ -83,7 +83,8 @@ static void transpose(const char* from, std::ptrdiff_t row_stride, std::ptrdiff_
                                  __builtin_shufflevector(high0, high1, 0, 1, 4, 5),
                                  __builtin_shufflevector(high0, high1, 2, 3, 6, 7)};
             for (int k = 0; k < 4; ++k)
-                store(target + (row + static_cast<std::size_t>(k)) * row_length + column, out[k]);
+                __builtin_memcpy(target + (row + static_cast<std::size_t>(k)) * row_length + column,
+                                 &out[k], sizeof out[k]);
         }
         for (; row < rows; ++row)
             for (int k = 0; k < 4; ++k)
