@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -721,3 +722,37 @@ def test_assigning_the_learning_rate_leaves_groups_with_their_own_alone() -> Non
     opt.step([np.ones(1)] * 3)
     close([a[0], b[0], c[0]], [-5.0, -2.0, -5.0])
     assert [group["learning_rate"] for group in opt.groups[:2]] == [5.0, 2.0]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(
+    ("dtype", "grad_dtype"),
+    [("float32", "float32"), ("float32", "float64"), ("float64", "float32")],
+)
+@pytest.mark.parametrize("shape", [(70, 900), (33, 5, 700), (3, 40, 3, 300), (900, 70, 1)])
+def test_axes_of_the_gradient_in_any_order(
+    shape: tuple[int, ...], dtype: str, grad_dtype: str, threads: int
+) -> None:
+    """Large enough for several threads, and for more rows and columns than are read together."""
+    rng = np.random.default_rng(0)
+    grad = rng.standard_normal(shape).astype(grad_dtype)
+    expected = np.ones(shape, dtype)
+    instep.Adam(expected).step(grad)
+    before = instep.get_num_threads()
+    instep.set_num_threads(threads)
+    try:
+        for axes in itertools.permutations(range(len(shape))):
+            inverse = np.argsort(axes)
+            turned = np.ascontiguousarray(grad.transpose(axes)).transpose(inverse)
+            flipped = np.ascontiguousarray(turned[::-1])[::-1]
+            spaced = np.zeros((*turned.shape[:-1], 2 * turned.shape[-1]), grad_dtype)[..., ::2]
+            spaced[...] = grad
+            for given in (turned, flipped, spaced):
+                param = np.ones(shape, dtype)
+                instep.Adam(param).step(given)
+                np.testing.assert_array_equal(param, expected)
+            param = np.ascontiguousarray(np.ones(shape, dtype).transpose(axes)).transpose(inverse)
+            instep.Adam(param).step(grad)
+            np.testing.assert_array_equal(param, expected)
+    finally:
+        instep.set_num_threads(before)
