@@ -28,10 +28,7 @@ def {rule}(param, grad, {state_arguments} *, step=None, {arguments}):
         float32 or float64.
     grad : ndarray
         Of the same shape.
-    {state_names} : ndarray
-        State of the parameter's shape and dtype, as the previous update left it; before the first
-        one what `instep.{cls}` starts with. None where the configuration does not use it.
-    step : int
+{state_documentation}    step : int
         The count of this update, from 1. Only where the rule needs it may it not be left out.
     {numbers} : float
         As in `instep.{cls}`.
@@ -43,6 +40,12 @@ def {rule}(param, grad, {state_arguments} *, step=None, {arguments}):
     """
     run(param, grad, {state} step, {values})
 '''
+
+_STATE_DOCUMENTATION = """\
+    {state_names} : ndarray
+        State of the parameter's shape and dtype, as the previous update left it; before the first
+        one what `instep.{cls}` starts with. None where the configuration does not use it.
+"""
 
 
 def _kernel(rule: str, cls: type[Optimizer]) -> Kernel:
@@ -97,7 +100,11 @@ def _kernel(rule: str, cls: type[Optimizer]) -> Kernel:
             f"{name}{'=None' if opt else ''}, " for name, opt in states.items()
         ),
         state="".join(f"{name}, " for name in states),
-        state_names=", ".join(states),
+        state_documentation=_STATE_DOCUMENTATION.format(
+            state_names=", ".join(states), cls=cls.__name__
+        )
+        if states
+        else "",
         arguments=", ".join(f"{name}={value!r}" for name, value in defaults.items()),
         numbers=", ".join(names),
         values="".join(f"{name}, " for name in names),
