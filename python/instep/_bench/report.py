@@ -142,7 +142,10 @@ def raw(
                 "threads": result.case.threads,
                 "bytes_per_step": result.case.step_bytes,
                 "steps_per_sample": result.steps,
-                "microseconds_per_step": result.rounds,
+                "microseconds_per_step": [
+                    {name: float(f"{time:.4g}") for name, time in times.items()}
+                    for times in result.rounds
+                ],
             }
             for result in results
         ],

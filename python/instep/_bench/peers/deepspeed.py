@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 
 from instep._bench.case import Array, Case
 from instep._bench.peers.base import Contender, Peer, library
@@ -18,9 +20,10 @@ class DeepSpeed(Peer):
 
     def __init__(self) -> None:
         self._torch = library("torch")
-        self._adam = library("deepspeed.ops.adam").DeepSpeedCPUAdam
-        self.version = library("deepspeed").__version__
-        self._adam([self._torch.ones(1)])
+        with redirect_stdout(sys.stderr):  # where it would log among the tables
+            self._adam = library("deepspeed.ops.adam").DeepSpeedCPUAdam
+            self.version = library("deepspeed").__version__
+            self._adam([self._torch.ones(1)])
 
     def set_num_threads(self, threads: int) -> None:
         """Set the number of the OpenMP runtime that it shares with PyTorch."""
