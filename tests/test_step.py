@@ -756,3 +756,26 @@ def test_axes_of_the_gradient_in_any_order(
             np.testing.assert_array_equal(param, expected)
     finally:
         instep.set_num_threads(before)
+
+
+@pytest.mark.parametrize("options", [{"global_clipnorm": 0.5}, {"clipnorm": 0.5}])
+@pytest.mark.parametrize("grad_dtype", ["float32", "float64"])
+def test_norm_of_a_transposed_gradient(options: dict[str, Any], grad_dtype: str) -> None:
+    """It is summed in the order of its memory, so that only rounding differs, and no thread."""
+    grad = np.random.default_rng(0).standard_normal((700, 400)).astype(grad_dtype)
+    turned = np.asfortranarray(grad)
+    expected = np.ones(grad.shape)
+    instep.SGD(expected, **options).step(grad)
+    results = []
+    before = instep.get_num_threads()
+    for threads in (1, 2, 3):
+        instep.set_num_threads(threads)
+        param = np.ones(grad.shape)
+        opt = instep.SGD(param, **options)
+        opt.step(turned)
+        results.append((param.tobytes(), opt.grad_norm))
+        close(param, expected)
+        if opt.grad_norm is not None:
+            assert opt.grad_norm == pytest.approx(float(np.linalg.norm(grad.astype(float))))
+    instep.set_num_threads(before)
+    assert results.count(results[0]) == 3

@@ -219,7 +219,7 @@ Order::Order(const View& param) : c_contiguous(param.has_flag(npy_api::NPY_ARRAY
 }
 
 Stream Order::stream(const View& array, std::vector<std::ptrdiff_t>& storage) const {
-    Stream stream{array.data(), array.dtype(), nullptr};
+    Stream stream{array.data(), array.dtype(), nullptr, false};
     if (c_contiguous && array.has_flag(npy_api::NPY_ARRAY_C_CONTIGUOUS_)) return stream;
     storage.resize(axes.size());
     auto expected = static_cast<std::ptrdiff_t>(itemsize(array.dtype()));
@@ -229,7 +229,10 @@ Stream Order::stream(const View& array, std::vector<std::ptrdiff_t>& storage) co
         contiguous &= storage[k] == expected;
         expected *= shape.extents[k];
     }
-    if (!contiguous) stream.strides = storage.data();
+    if (contiguous) return stream;
+    stream.strides = storage.data();
+    stream.dense = array.has_flag(npy_api::NPY_ARRAY_C_CONTIGUOUS_) ||
+                   array.has_flag(npy_api::NPY_ARRAY_F_CONTIGUOUS_);
     return stream;
 }
 

@@ -118,7 +118,7 @@ Stream BoundParameter::checked_gradient(py::handle object, const Memory& memory)
     if (object.is_none()) return {};
     if (View(param_).ndim() == 0 && is_number(object)) {
         number_ = py::cast<double>(object);
-        return {reinterpret_cast<char*>(&number_), Dtype::float64, nullptr};
+        return {reinterpret_cast<char*>(&number_), Dtype::float64, nullptr, false};
     }
     const Name name("gradient", " for ", path_);
     check_gradient(object, View(param_), name);

@@ -35,7 +35,7 @@ public:
     Stream gradient(py::handle object, const Memory& memory) {
         if (as_bound_.matches(object, free_)) {
             const View view(object);
-            return {view.data(), view.dtype(), nullptr};
+            return {view.data(), view.dtype(), nullptr, false};
         }
         return checked_gradient(object, memory);
     }

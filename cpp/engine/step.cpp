@@ -67,16 +67,22 @@ void for_each_tile(const Work& work, std::size_t start, std::size_t count, unsig
     }
 }
 
-/// The gradients of one part of a step, as the caller gave them or as the rule will see them.
+/// The gradients of one part of a step, as the caller gave them or as the rule will see them. The
+/// former come in the order of their memory where they fill it: a transposed array need not be
+/// read across its lines only to be summed.
 struct Gradients {
-    const Work& work;
+    Work work;
     unsigned streams;
     double unscale;
 
     Gradients(const Work& part, const Plan& plan, Step::Sum what)
         : work(part),
           streams(what == Step::Sum::raw ? bit(grad_stream) : gradient_streams),
-          unscale(what == Step::Sum::raw ? 1 : plan.around.unscale) {}
+          unscale(what == Step::Sum::raw ? 1 : plan.around.unscale) {
+        if (what != Step::Sum::raw || !work.grad.dense) return;
+        work.buffered &= ~bit(grad_stream);
+        work.block.converts = work.grad.dtype != work.dtype;
+    }
     template <class Visit>
     void for_each_block(std::size_t start, std::size_t count, Visit visit) const {
         for_each_tile(work, start, count, streams, 0, work.block,

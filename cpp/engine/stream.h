@@ -26,6 +26,9 @@ struct Stream {
     /// Bytes between neighbours along each axis of the shape; null where elements are contiguous
     /// in the order in which they are visited.
     const std::ptrdiff_t* strides = nullptr;
+    /// Whether elements that are not contiguous in that order fill the memory from `data` on in
+    /// another one.
+    bool dense = false;
 
     bool contiguous() const { return strides == nullptr; }
 };
