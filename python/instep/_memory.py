@@ -35,7 +35,8 @@ def zeros_like(param: Array, place: int, places: int) -> Array:
     if param.nbytes < _SMALL:
         small: Array = np.zeros_like(param, subok=False)
         return small
-    buffer = np.zeros(param.nbytes + _PAGE, np.uint8)
+    buffer = np.empty(param.nbytes + _PAGE, np.uint8)  # zeros may lack huge pages in NumPy 1
+    buffer.fill(0)
     distance = _PAGE // (places + 1) * place
     wanted = (param.ctypes.data + distance) // _LINE * _LINE
     placed: Array = np.ndarray(
