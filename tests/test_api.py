@@ -1279,3 +1279,17 @@ def test_large_state_may_use_huge_pages() -> None:
     opt = instep.Adam(param, use_ema=True)
     for array in (opt.state["m"], opt.state["v"], opt.averages):
         assert may(array) == may(param)
+
+
+def test_a_kernel_called_in_the_middle_of_a_call_of_its_own() -> None:
+    """Its numbers are those of the outer call, whatever ran while its arguments were checked."""
+    inner, param, grad = np.ones(3), np.ones(3), np.ones(3)
+
+    class Calling(int):
+        def __int__(self) -> int:
+            untyped.kernels.sgd(inner, grad, learning_rate=0.25)
+            return 1
+
+    untyped.kernels.sgd(param, grad, step=Calling(1), learning_rate=0.5)
+    np.testing.assert_array_equal(inner, 0.75)
+    np.testing.assert_array_equal(param, 0.5)

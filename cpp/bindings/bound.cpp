@@ -254,7 +254,7 @@ void Bound::set_counters(std::int64_t iterations, std::int64_t skipped_steps, st
 
 void update_arrays(const RuleKernels& rule, const py::object& param, const py::object& grad,
                    const py::tuple& slots, std::int64_t step, double learning_rate,
-                   const std::vector<double>& own) {
+                   const std::array<double, max_hyperparameters>& own) {
     if (grad.is_none()) throw py::type_error("grad: expected a NumPy array, got None");
     BoundParameter parameter(param, "param", slots, py::none(), py::none(), rule);
     Memory memory;
@@ -265,7 +265,7 @@ void update_arrays(const RuleKernels& rule, const py::object& param, const py::o
     optimizer.clocks[0].steps = step - 1;
     Group& group = optimizer.groups.emplace_back();
     group.learning_rate = learning_rate;
-    std::copy(own.begin(), own.end(), group.own.begin());
+    group.own = own;
     optimizer.prepare(gradients);
     run(optimizer, optimizer.arrays[0].layout.size, {param, grad});
 }

@@ -3,6 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <array>
 #include <atomic>
 #include <optional>
 #include <string>
@@ -109,6 +110,6 @@ inline constexpr std::size_t elements_worth_releasing = 8192;
 /// One update of bare arrays of any layout; raises for what cannot be updated.
 void update_arrays(const RuleKernels& rule, const py::object& param, const py::object& grad,
                    const py::tuple& slots, std::int64_t step, double learning_rate,
-                   const std::vector<double>& own);
+                   const std::array<double, max_hyperparameters>& own);
 
 }  // namespace instep::bindings

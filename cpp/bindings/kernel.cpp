@@ -61,11 +61,11 @@ Kernel::Kernel(const std::string& rule, py::object check, py::object check_step)
       check_(std::move(check)),
       check_step_(std::move(check_step)) {}
 
-void Kernel::check_numbers(PyObject* const* numbers, unsigned in_use) {
+Kernel::Numbers Kernel::check_numbers(PyObject* const* numbers, unsigned in_use) {
     const auto same = [](PyObject* now, const py::object& then) { return now == then.ptr(); };
     if (in_use == checked_in_use_ && !checked_.empty() &&
         std::equal(numbers, numbers + numbers_, checked_.begin(), same))
-        return;
+        return meaning_;
     py::tuple used(slots_);
     for (std::size_t s = 0; s < slots_; ++s) used[s] = py::bool_(in_use >> s & 1);
     const auto [rate, own] =
@@ -76,8 +76,9 @@ void Kernel::check_numbers(PyObject* const* numbers, unsigned in_use) {
             kept.push_back(py::reinterpret_borrow<py::object>(numbers[k]));
     checked_ = std::move(kept);
     checked_in_use_ = in_use;
-    learning_rate_ = rate;
-    own_ = own;
+    meaning_.learning_rate = rate;
+    std::copy(own.begin(), own.end(), meaning_.own.begin());
+    return meaning_;
 }
 
 std::int64_t Kernel::checked_step(PyObject* step, PyObject* const* numbers) const {
@@ -98,7 +99,7 @@ void Kernel::run(PyObject* const* arguments, std::size_t count) {
     PyObject* const* const numbers = slots + slots_ + 1;
     unsigned in_use = 0;
     for (std::size_t s = 0; s < slots_; ++s) in_use |= unsigned(slots[s] != Py_None) << s;
-    check_numbers(numbers, in_use);
+    const Numbers now = check_numbers(numbers, in_use);
     const std::int64_t step = checked_step(slots[slots_], numbers);
 
     Block block;
@@ -110,8 +111,8 @@ void Kernel::run(PyObject* const* arguments, std::size_t count) {
     if (!is_simple || !plan.update)
         return update_arrays(rule_, py::reinterpret_borrow<py::object>(param),
                              py::reinterpret_borrow<py::object>(grad), tuple_of(slots, slots_),
-                             step, learning_rate_, own_);
-    prepare(plan, dtype, learning_rate_, step, own_.data());
+                             step, now.learning_rate, now.own);
+    prepare(plan, dtype, now.learning_rate, step, now.own.data());
     if (block.count < elements_worth_releasing) return update_array(plan, block, dtype);
     const py::gil_scoped_release unlocked;
     update_array(plan, block, dtype);

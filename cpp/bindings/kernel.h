@@ -3,6 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -25,8 +26,13 @@ public:
     void clear();
 
 private:
-    /// Sets `learning_rate_` and `own_`.
-    void check_numbers(PyObject* const* numbers, unsigned in_use);
+    struct Numbers {
+        double learning_rate = 0;
+        std::array<double, max_hyperparameters> own{};
+    };
+
+    /// A copy: whatever Python runs next, another thread may call this kernel with others.
+    Numbers check_numbers(PyObject* const* numbers, unsigned in_use);
     std::int64_t checked_step(PyObject* step, PyObject* const* numbers) const;
 
     const RuleKernels& rule_;
@@ -36,8 +42,7 @@ private:
     // What was checked last: the objects, and what they mean.
     std::vector<py::object> checked_;
     unsigned checked_in_use_ = 0;
-    double learning_rate_ = 0;
-    std::vector<double> own_;
+    Numbers meaning_;
 };
 
 }  // namespace instep::bindings

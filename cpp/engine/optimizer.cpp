@@ -46,14 +46,14 @@ void Optimizer::prepare_accumulation(const std::vector<Stream>& gradients) {
 void Optimizer::prepare_update(const std::vector<Stream>& gradients) {
     step_.wants_norm = options.global_clipnorm.has_value();
     step_.global_clipnorm = options.global_clipnorm.value_or(no_clipping);
-    repeatable_ = true;
+    bool repeatable = true;
     const Array* previous = nullptr;
     for (std::size_t k = 0; k < arrays.size(); ++k) {
         const Array& array = arrays[k];
         const Layout& layout = array.layout;
         const Clock& clock = clocks[k];
         const bool given = gradients[k].data != nullptr, has_gradient = given || clock.in_window;
-        repeatable_ &= given && !clock.in_window && !Layout::needs_buffer(gradients[k]);
+        repeatable &= given && !clock.in_window && !Layout::needs_buffer(gradients[k]);
         if (!has_gradient && !layout.streams[average_stream].data) continue;
         const auto as_before = [&] {
             const Clock& before = clocks[static_cast<std::size_t>(previous - arrays.data())];
@@ -72,6 +72,7 @@ void Optimizer::prepare_update(const std::vector<Stream>& gradients) {
                   given);
         if (has_gradient) stepping_.push_back(k);
     }
+    repeatable_ = repeatable;  // not before: memory may have run out half-way
 }
 
 bool Optimizer::repeat_update(const std::vector<Stream>& gradients) {

@@ -7,30 +7,19 @@ from typing import Any
 
 import numpy as np
 
-import instep
 from instep import _core
 from instep._bench.case import DTYPES, Array, Case
-from instep._bench.peers.base import Contender, Peer
+from instep._bench.peers.base import Contender
+from instep._bench.peers.instep import Instep
 
 _PAGE, _LINE = 4096, 64
 _SMALL = 16384
 
 
-class Limit(Peer):
+class Limit(Instep):
     """The streams of the rule, fetched ahead, on instep's threads; no formula."""
 
     title = "limit"
-
-    def __init__(self) -> None:
-        self.version = instep.__version__
-
-    def has(self, case: Case) -> bool:
-        """Tell that every rule has a limit."""
-        return True
-
-    def set_num_threads(self, threads: int) -> None:
-        """Set instep's number."""
-        instep.set_num_threads(threads)
 
     def bind(self, case: Case, grads: Sequence[Array]) -> Contender:
         """Return a contender without parameters of its own."""
