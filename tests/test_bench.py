@@ -160,7 +160,7 @@ def test_peers_follow_the_formulas(name: str, tmp_path: Path) -> None:
             grad = case.gradients()[int(k)].astype(np.float64)
             reference = REFERENCES[rule.optimizer.__name__]
             expected: Any = np.ones_like(grad)
-            state: Any = reference.initial_state(rule.settings, grad.shape)
+            state: Any = reference.initial_state(rule.settings, expected)
             for step in range(1, STEPS + 1):
                 quantity, new = reference.step(expected, grad, state, step, rule.settings)
                 expected = quantity.value

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 WIDTHS = {"baseline": "x", "avx2": "y", "avx512": "z"}
 LEVELS: list[str] = _core.build_info()["isa_built"]
 # What the engine itself does to arrays without or before a rule is an update without slots.
-RULES = [*_core.rules, "rest", "accumulate"]
+RULES = [*_core.rules, "rest", "accumulate", "direction"]
 
 # By the argument `plain`: outside of its loops an update compares `shrink` with 1 to choose one of
 # them, and the one that is not plain multiplies `scale` by it.
@@ -39,6 +39,8 @@ ARITHMETIC = re.compile(
 )
 FUSED = re.compile(r"vfn?m(?:add|sub)\w+")
 CALL_THAT_MOVES_MEMORY = re.compile(r".*<_*(?:mem|stack_chk_fail)")
+# Ftrl takes other powers than the root from the C library.
+CALL_OF_POWER = re.compile(r".*<pow[@>]")
 # Mangled: update<Rule, T, slots> and its loops update_slots<Rule, T, slots, plain, ...>,
 # sum_of_squares<T>, touch<T, G, arrays>, fused_square_roots.
 LEVEL = r"_?_ZN6instep\d+(?P<level>[a-z]+\d*)"
@@ -46,6 +48,9 @@ UPDATE = re.compile(
     LEVEL
     + r"L?(?:6update|12update_slots)INS0_(?:12_GLOBAL__N_1)?\d+(?P<rule>[A-Za-z]\w*?)E"
     + r"(?P<type>[fd])Lj(?P<slots>\d+)E(?:Lb(?P<plain>[01])E)?\w+"
+)
+MEASURE = re.compile(
+    LEVEL + r"L?7measureINS0_\d+(?P<rule>[A-Za-z]\w*?)E(?P<type>[fd])Lj(?P<slots>\d+)E\w+"
 )
 SUM = re.compile(LEVEL + r"L?14sum_of_squaresI(?P<type>[fd])EEv\w+")
 TOUCH = re.compile(LEVEL + r"L?5touchI(?P<type>[fd])(?P<given>[fd])Li(?P<arrays>\d)EEEv\w+")
@@ -100,7 +105,11 @@ def width(instruction: Instruction) -> str:
 
 
 def faults(
-    instructions: Iterable[Instruction], level: str, types: str, scalar: Counter[str]
+    instructions: Iterable[Instruction],
+    level: str,
+    types: str,
+    scalar: Counter[str],
+    takes_powers: bool = False,
 ) -> Iterator[str]:
     """Say how often there is arithmetic other than packed, of these types and of full width.
 
@@ -112,7 +121,8 @@ def faults(
         match = ARITHMETIC.fullmatch(instruction.mnemonic)
         if match is None:
             calls = instruction.mnemonic.startswith("call")
-            if calls and not CALL_THAT_MOVES_MEMORY.match(instruction.operands):
+            power = takes_powers and CALL_OF_POWER.match(instruction.operands)
+            if calls and not power and not CALL_THAT_MOVES_MEMORY.match(instruction.operands):
                 yield f"call {instruction.operands}"
         elif match[2] == "s":
             single[match[1]] += 1
@@ -129,7 +139,8 @@ def faults(
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("level", LEVELS)
 def test_updates(functions: Functions, level: str, rule: str) -> None:
-    slots = _core.rules[rule][0] if rule in _core.rules else ()
+    of_engine = {"direction": (("direction", False),)}
+    slots = _core.rules[rule][0] if rule in _core.rules else of_engine.get(rule, ())
     choices = [(0, 1 << k) if optional else (1 << k,) for k, (_, optional) in enumerate(slots)]
     kernels = {
         (match["type"], int(match["slots"]), match["plain"]): instructions
@@ -146,6 +157,7 @@ def test_updates(functions: Functions, level: str, rule: str) -> None:
             level,
             "" if plain is CHOICE else "s" if dtype == "f" else "d",
             SCALAR[plain],
+            takes_powers=rule == "ftrl",
         )
     ]
     assert not offenders
@@ -161,6 +173,18 @@ def test_sums(functions: Functions, level: str) -> None:
         for fault in faults(instructions, level, "sd" if dtype == "f" else "d", Counter())
     ]
     assert not offenders
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_measures(functions: Functions, level: str) -> None:
+    """What rules sum up is packed, and added in doubles; only the last elements come one by one."""
+    kernels = list(of_level(functions, MEASURE, level))
+    assert {match["rule"] for match, _ in kernels} >= {"Lamb", "Lars", "NovoGrad", "Prodigy"}
+    for match, instructions in kernels:
+        if instructions[0].mnemonic == "jmp":  # to another one of the same instructions
+            continue
+        adds = [each for each in instructions if each.mnemonic.endswith("addpd")]
+        assert any(width(each) == WIDTHS[level] for each in adds), match[0]
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -198,7 +222,7 @@ def test_nothing_is_fused(functions: Functions) -> None:
     for name, instructions in functions.items():
         count = Counter(instruction.mnemonic for instruction in instructions)
         fused = sum(n for mnemonic, n in count.items() if FUSED.fullmatch(mnemonic))
-        update = UPDATE.fullmatch(name)
+        update = UPDATE.fullmatch(name) or MEASURE.fullmatch(name)
         meant = 0
         if update and (update["level"], update["type"]) == ("avx512", "f"):
             meant = FUSED_PER_ROOT * count["vrsqrt14ps"]

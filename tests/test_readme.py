@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,23 @@ def test_the_first_example_trains() -> None:
     assert names["opt"].iterations == 100
 
 
+class TorchOptimizer:
+    """Stands for a fresh `torch.optim.AdamW` of one parameter."""
+
+    def state_dict(self) -> dict[str, Any]:
+        group = {
+            "lr": 0.5,
+            "betas": (0.9, 0.999),
+            "eps": 1e-8,
+            "weight_decay": 0.01,
+            "amsgrad": False,
+            "maximize": False,
+            "decoupled_weight_decay": True,
+            "params": [0],
+        }
+        return {"state": {}, "param_groups": [group]}
+
+
 def test_the_other_examples_run() -> None:
     param = np.ones(3)
     names: dict[str, Any] = {
@@ -34,20 +52,35 @@ def test_the_other_examples_run() -> None:
         "pseudo_gradients": [np.ones(3)],
         "param": param,
         "gradient_of": np.copy,
+        "torch_optimizer": TorchOptimizer(),
     }
+    steps, conventions = 0, set()
     for block in BLOCKS[1:]:
         exec(block, names)
-    assert names["opt"].iterations == 2
+        steps = max(steps, names["opt"].iterations)
+        conventions.add(names["opt"].convention)
+    assert steps == 2
+    assert conventions == {"paper", "optax", "torch"}
+    assert names["opt"].learning_rate == 0.5
     np.testing.assert_allclose(param, 0.9, atol=0.05)
 
 
-def test_the_rules_listed_exist() -> None:
+def test_the_rules_listed_are_all() -> None:
     rules = {
         name
         for name, each in vars(instep).items()
         if isinstance(each, type) and issubclass(each, instep.Optimizer)
     } - {"Optimizer"}
-    table = README[README.index("## Rules") : README.index("Every rule takes these options")]
-    listed = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
-    assert len(listed) >= 6
-    assert set(listed) <= rules
+    table = README[README.index("## Rules") : README.index("`help(instep.Adam)`")]
+    listed = re.findall(r"`([A-Z]\w+)`", table)
+    assert len(listed) == len(set(listed))
+    assert set(listed) == rules
+    assert f"Adadelta, momentum and {len(rules) - 5}" in README
+
+
+def test_the_number_of_paths() -> None:
+    count = 0
+    for framework in ("keras", "torch", "optax", "tfjs"):
+        with np.load(Path(__file__).parent / "trajectories" / f"{framework}.npz") as stored:
+            count += len(json.loads(str(stored["cases"]))["cases"])
+    assert f"in {count} configurations" in README

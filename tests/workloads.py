@@ -70,6 +70,8 @@ LAYOUTS: Mapping[str, tuple[Layout, Layout]] = {
 # Norms depend on the order of the elements in memory.
 NORMS = {"clipnorm", "global_clipnorm"}
 ALIGNMENTS = ["contiguous", "offset"]
+# Some rules estimate one number for all arrays.
+JOINT_RULES = {"Prodigy"}
 
 OPTIONS: Sequence[Configuration] = [
     {
@@ -119,11 +121,13 @@ class Case:
     @property
     def layouts(self) -> Iterable[str]:
         """The layouts that must give the same bits."""
-        return ALIGNMENTS if NORMS & self.configuration.keys() else LAYOUTS
+        by_element = REFERENCES[self.rule].elementwise and not NORMS & self.configuration.keys()
+        return LAYOUTS if by_element else ALIGNMENTS
 
     def sizes(self, layout: str) -> list[int]:
         """Return the sizes of the arrays: all for one layout, or where they bear on each other."""
-        whole = layout == "contiguous" or "global_clipnorm" in self.configuration
+        joint = "global_clipnorm" in self.configuration or self.rule in JOINT_RULES
+        whole = layout == "contiguous" or joint
         return SIZES if whole else TAILS
 
     def train(self, layout: str) -> dict[str, str]:

@@ -203,6 +203,15 @@ void check_state(py::handle object, const View& param, const Name& name) {
     check_writable(view, name);
 }
 
+void check_scalar(py::handle object, const Name& name) {
+    check_array(object, name, "a 0-d float64 array");
+    check_floating(object, name);
+    const View view(object);
+    if (view.dtype() != Dtype::float64 || view.ndim() != 0)
+        throw py::type_error(name + ": expected a 0-d float64 array, got " + description(object));
+    check_writable(view, name);
+}
+
 void check_gradient(py::handle object, const View& param, const Name& name) {
     if (!is_array(object)) check_array(object, name, "a NumPy array of shape " + shape_of(param));
     check_floating(object, name);

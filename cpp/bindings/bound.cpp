@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <utility>
 
 #include "engine/dispatch.h"
@@ -32,14 +33,34 @@ private:
     std::atomic<bool>& flag_;
 };
 
-/// Runs a prepared step, without Python's lock where that pays.
-void run(Optimizer& optimizer, std::size_t elements, const std::vector<py::handle>& in_use) {
-    if (elements < elements_worth_releasing) return optimizer.run();
+/// Calls a function that reads these arrays, without Python's lock where that pays.
+template <class Function>
+auto run(Function function, std::size_t elements, const std::vector<py::handle>& in_use) {
+    if (elements < elements_worth_releasing) return function();
     std::vector<py::object> kept;  // another thread may drop its references
     kept.reserve(in_use.size());
     for (const py::handle each : in_use) kept.push_back(py::reinterpret_borrow<py::object>(each));
     const py::gil_scoped_release unlocked;
-    optimizer.run();
+    return function();
+}
+
+/// What is to be written where once nothing can fail any more.
+struct Change {
+    py::object to, from;
+};
+
+/// Pairs of arrays alike.
+std::vector<Change> changes_from(const py::object& pairs) {
+    std::vector<Change> changes;
+    for (const py::handle pair : pairs) {
+        const auto [to, from] = pair.cast<std::pair<py::object, py::object>>();
+        if (!is_simple(to, true) || !is_simple(from, false) ||
+            View(to).dtype() != View(from).dtype() || !View(to).same_shape(View(from)))
+            throw std::runtime_error("state: expected contiguous arrays alike, got a " +
+                                     description(from) + " for a " + description(to));
+        changes.push_back({to, from});
+    }
+    return changes;
 }
 
 }  // namespace
@@ -51,7 +72,8 @@ const RuleKernels& rule_named(const std::string& name) {
 }
 
 BoundParameter::BoundParameter(py::object param, std::string path, const py::sequence& slots,
-                               py::object average, py::object accumulator, const RuleKernels& rule)
+                               const py::sequence& scalars, py::object average,
+                               py::object accumulator, const RuleKernels& rule)
     : param_((check_parameter(param, Name(path)), std::move(param))),
       average_(std::move(average)),
       accumulator_(std::move(accumulator)),
@@ -67,6 +89,12 @@ BoundParameter::BoundParameter(py::object param, std::string path, const py::seq
         else if (!rule.slots[s].optional)
             throw py::type_error(name(rule.slots[s].name) + ": expected an array, got None");
         slots_.push_back(slot);
+    }
+    for (int s = 0; s < rule.scalar_count; ++s) {
+        const py::object scalar = scalars[static_cast<std::size_t>(s)];
+        scalar_names_.push_back(rule.scalars[s]);
+        check_scalar(scalar, name(rule.scalars[s]));
+        scalars_.push_back(scalar);
     }
     if (!average_.is_none()) check_state(average_, view, name("average"));
     if (!accumulator_.is_none()) check_state(accumulator_, view, name("accumulator"));
@@ -93,6 +121,8 @@ Array BoundParameter::array() {
     add(accumulated_stream, accumulator_);
     for (std::size_t s = 0; s < slots_.size(); ++s)
         add(first_slot + static_cast<int>(s), slots_[s]);
+    for (std::size_t s = 0; s < scalars_.size(); ++s)
+        array.scalars[s] = reinterpret_cast<double*>(View(scalars_[s]).data());
     return array;
 }
 
@@ -100,6 +130,8 @@ void BoundParameter::add_to(Memory& memory) const {
     memory.add(param_, Name(path_));
     for (std::size_t s = 0; s < slots_.size(); ++s)
         if (!slots_[s].is_none()) memory.add(slots_[s], name(slot_names_[s]));
+    for (std::size_t s = 0; s < scalars_.size(); ++s)
+        memory.add(scalars_[s], name(scalar_names_[s]));
     if (!average_.is_none()) memory.add(average_, name("average"));
     if (!accumulator_.is_none()) memory.add(accumulator_, name("accumulator"));
 }
@@ -130,11 +162,11 @@ Stream BoundParameter::checked_gradient(py::handle object, const Memory& memory)
 }
 
 Bound::Bound(const std::string& rule, const Tree& tree, const py::list& slots,
-             const py::list& averages, const py::list& accumulators)
+             const py::list& scalars, const py::list& averages, const py::list& accumulators)
     : tree_(tree), optimizer_(rule_named(rule), {}) {
     parameters_.reserve(tree_.leaves.size());
     for (std::size_t k = 0; k < tree_.leaves.size(); ++k) {
-        parameters_.emplace_back(tree_.leaves[k], tree_.paths[k], slots[k], averages[k],
+        parameters_.emplace_back(tree_.leaves[k], tree_.paths[k], slots[k], scalars[k], averages[k],
                                  accumulators[k], optimizer_.rule());
         parameters_[k].add_to(memory_);
         optimizer_.arrays.push_back(parameters_[k].array());
@@ -177,26 +209,41 @@ void Bound::set_groups(const py::list& groups, const std::vector<std::size_t>& o
 
 int Bound::traverse(visitproc visit, void* arg) const {
     for (const py::object& schedule : schedules_) Py_VISIT(schedule.ptr());
+    Py_VISIT(directions_.ptr());
     return 0;
 }
 
 void Bound::clear() {
     schedules_.clear();
+    directions_ = py::object();
+}
+
+void Bound::set_directions(py::object function) {
+    check_idle();
+    directions_ = std::move(function);
 }
 
 void Bound::set_options(double loss_scale_factor, std::optional<double> global_clipnorm,
                         bool skip_nonfinite, std::int64_t accumulation_steps, double ema_momentum,
-                        std::int64_t ema_overwrite_frequency) {
+                        std::int64_t ema_overwrite_frequency, bool global_clock, bool by_call) {
     check_idle();
     optimizer_.options = {loss_scale_factor,  global_clipnorm, skip_nonfinite,
-                          accumulation_steps, ema_momentum,    ema_overwrite_frequency};
+                          accumulation_steps, ema_momentum,    ema_overwrite_frequency,
+                          global_clock,       by_call};
+    schedules_count_calls_ = by_call;
     optimizer_.changed();
+}
+
+std::int64_t Bound::schedule_index() const {
+    const Optimizer& now = optimizer_;
+    return schedules_count_calls_ ? now.iterations * now.options.accumulation_steps + now.window
+                                  : now.iterations;
 }
 
 void Bound::ask_schedules() {
     for (std::size_t k = 0; k < schedules_.size(); ++k) {
         if (!schedules_[k]) continue;
-        const py::object answer = schedules_[k](optimizer_.iterations);
+        const py::object answer = schedules_[k](schedule_index());
         const double rate = PyFloat_AsDouble(answer.ptr());
         if (rate == -1 && PyErr_Occurred()) {
             if (!PyErr_ExceptionMatches(PyExc_TypeError)) throw py::error_already_set();
@@ -226,7 +273,21 @@ void Bound::step(py::handle gradients) {
     if (optimizer_.updates()) ask_schedules();
     gather_gradients(gradients);
     optimizer_.prepare(streams_);
-    run(optimizer_, elements_, found_);
+    if (optimizer_.has_two_parts()) return step_in_two_parts();
+    run([this] { optimizer_.run(); }, elements_, found_);
+}
+
+void Bound::step_in_two_parts() {
+    if (!run([this] { return optimizer_.hand_out(); }, elements_, found_)) return;
+    std::vector<double> rates;
+    for (const Group& group : optimizer_.groups) rates.push_back(group.learning_rate);
+    const std::vector<Change> changes = changes_from(directions_(optimizer_.stepping(), rates));
+    optimizer_.prepare_to_take();
+    run([this] { optimizer_.run(); }, elements_, {});
+    for (const Change& change : changes) {
+        const View to(change.to);
+        std::memcpy(to.data(), View(change.from).data(), to.size() * itemsize(to.dtype()));
+    }
 }
 
 py::tuple Bound::counters() const {
@@ -253,10 +314,10 @@ void Bound::set_counters(std::int64_t iterations, std::int64_t skipped_steps, st
 }
 
 void update_arrays(const RuleKernels& rule, const py::object& param, const py::object& grad,
-                   const py::tuple& slots, std::int64_t step, double learning_rate,
-                   const std::array<double, max_hyperparameters>& own) {
+                   const py::tuple& slots, const py::tuple& scalars, std::int64_t step,
+                   double learning_rate, const std::array<double, max_hyperparameters>& own) {
     if (grad.is_none()) throw py::type_error("grad: expected a NumPy array, got None");
-    BoundParameter parameter(param, "param", slots, py::none(), py::none(), rule);
+    BoundParameter parameter(param, "param", slots, scalars, py::none(), py::none(), rule);
     Memory memory;
     parameter.add_to(memory);
     memory.check_disjoint();
@@ -267,7 +328,7 @@ void update_arrays(const RuleKernels& rule, const py::object& param, const py::o
     group.learning_rate = learning_rate;
     group.own = own;
     optimizer.prepare(gradients);
-    run(optimizer, optimizer.arrays[0].layout.size, {param, grad});
+    run([&] { optimizer.run(); }, optimizer.arrays[0].layout.size, {param, grad});
 }
 
 }  // namespace instep::bindings

@@ -19,9 +19,11 @@ namespace instep::bindings {
 /// A parameter as it was bound: what must not have changed since, and how its memory is visited.
 class BoundParameter {
 public:
-    /// `slots` in the rule's order, None where unused; average and accumulator may be None.
+    /// `slots` and `scalars` in the rule's order, slots None where unused; average and accumulator
+    /// may be None.
     BoundParameter(py::object param, std::string path, const py::sequence& slots,
-                   py::object average, py::object accumulator, const RuleKernels& rule);
+                   const py::sequence& scalars, py::object average, py::object accumulator,
+                   const RuleKernels& rule);
 
     /// For the engine; points into this object, wherever it moves.
     Array array();
@@ -47,8 +49,8 @@ private:
     Name name(const char* role) const;
 
     py::object param_, average_, accumulator_;
-    std::vector<py::object> slots_;
-    std::vector<const char*> slot_names_;
+    std::vector<py::object> slots_, scalars_;
+    std::vector<const char*> slot_names_, scalar_names_;
     std::string path_;
     Order order_;
     Snapshot as_bound_;
@@ -60,15 +62,21 @@ private:
 
 class Bound {
 public:
-    Bound(const std::string& rule, const Tree& tree, const py::list& slots,
+    Bound(const std::string& rule, const Tree& tree, const py::list& slots, const py::list& scalars,
           const py::list& averages, const py::list& accumulators);
 
     /// One tuple per group: learning rate or schedule, l2, weight_decay, clipnorm, clipvalue,
     /// maximize, the rule's own numbers; then the group of each leaf.
     void set_groups(const py::list& groups, const std::vector<std::size_t>& of_leaves);
+    /// `by_call`: within an accumulation window, too, schedules count and averages move.
     void set_options(double loss_scale_factor, std::optional<double> global_clipnorm,
                      bool skip_nonfinite, std::int64_t accumulation_steps, double ema_momentum,
-                     std::int64_t ema_overwrite_frequency);
+                     std::int64_t ema_overwrite_frequency, bool global_clock, bool by_call);
+
+    /// For rules that see whole arrays: function(indices of arrays, learning rates of groups) finds
+    /// gradients in the arrays' only slots, leaves there the steps to take, and returns pairs of
+    /// arrays: state, and what it becomes.
+    void set_directions(py::object function);
 
     void step(py::handle gradients);
 
@@ -81,6 +89,8 @@ public:
     void check_idle() const;
 
     const Optimizer& optimizer() const { return optimizer_; }
+    /// What schedules are asked for: the index of the update, or of the call.
+    std::int64_t schedule_index() const;
 
     /// For Python's garbage collector: a schedule may refer to what refers to this.
     int traverse(visitproc visit, void* arg) const;
@@ -89,15 +99,18 @@ public:
 private:
     void ask_schedules();
     void gather_gradients(py::handle gradients);
+    void step_in_two_parts();
 
     Tree tree_;
     std::vector<BoundParameter> parameters_;
     Memory memory_;
     Optimizer optimizer_;
     std::vector<py::object> schedules_;  ///< of each group; null where its rate is a number
-    std::vector<py::handle> found_;      ///< gradients of the step under way
+    py::object directions_;
+    std::vector<py::handle> found_;  ///< gradients of the step under way
     std::vector<Stream> streams_;
     std::size_t elements_ = 0;
+    bool schedules_count_calls_ = false;
     std::atomic<bool> busy_{false};
 };
 
@@ -109,7 +122,7 @@ inline constexpr std::size_t elements_worth_releasing = 8192;
 
 /// One update of bare arrays of any layout; raises for what cannot be updated.
 void update_arrays(const RuleKernels& rule, const py::object& param, const py::object& grad,
-                   const py::tuple& slots, std::int64_t step, double learning_rate,
-                   const std::array<double, max_hyperparameters>& own);
+                   const py::tuple& slots, const py::tuple& scalars, std::int64_t step,
+                   double learning_rate, const std::array<double, max_hyperparameters>& own);
 
 }  // namespace instep::bindings

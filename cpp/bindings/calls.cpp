@@ -178,14 +178,14 @@ PyObject* call_kernel(PyObject* self, PyObject* const* arguments, std::size_t co
 PyObject* new_kernel(PyTypeObject* type, PyObject* arguments, PyObject*) {
     return guarded([&] {
         const auto given = py::reinterpret_borrow<py::tuple>(arguments);
-        if (given.size() != 3)
-            throw py::type_error("Kernel: expected a rule's name, check and check_step");
+        if (given.size() != 4)
+            throw py::type_error("Kernel: expected a rule's name, numbers, check and check_step");
         PyObject* const self = type->tp_alloc(type, 0);
         if (!self) throw py::error_already_set();
         auto made = py::reinterpret_steal<py::object>(self);
         as<KernelObject>(self).call = call_kernel;
-        as<KernelObject>(self).kernel =
-            new Kernel(given[0].cast<std::string>(), given[1], given[2]);
+        as<KernelObject>(self).kernel = new Kernel(
+            given[0].cast<std::string>(), given[1].cast<std::size_t>(), given[2], given[3]);
         return made.release().ptr();
     });
 }

@@ -12,11 +12,11 @@ namespace py = pybind11;
 /// `Stepper`, the base of optimizers. Its attribute `_binding` is None or an object whose `core` is
 /// the Bound that `step` steps.
 ///
-/// `Kernel(rule, check)`: a rule on bare arrays, called with positional arguments only: param,
-/// grad, the state arrays (or None), step, learning_rate and the rule's own hyperparameters. What
-/// `check` returns for a tuple of the numbers and one of which state arrays there are, the learning
-/// rate and a list of the other numbers, is kept for as long as the same objects come; `check_step`
-/// turns the step into an int.
+/// `Kernel(rule, numbers, check, check_step)`: a rule on bare arrays, called with positional
+/// arguments only: param, grad, the state arrays (or None), scalars, step, and so many numbers.
+/// What `check` returns for a tuple of the numbers and one of which state arrays there are, the
+/// learning rate and a list of the rule's hyperparameters, is kept for as long as the same objects
+/// come; `check_step` turns the step into an int.
 void add_calls(py::module_& module);
 
 }  // namespace instep::bindings

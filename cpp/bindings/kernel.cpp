@@ -54,10 +54,12 @@ bool make_block(PyObject* param, PyObject* grad, PyObject* const* slots, std::si
 
 }  // namespace
 
-Kernel::Kernel(const std::string& rule, py::object check, py::object check_step)
+Kernel::Kernel(const std::string& rule, std::size_t numbers, py::object check,
+               py::object check_step)
     : rule_(rule_named(rule)),
       slots_(static_cast<std::size_t>(rule_.slot_count)),
-      numbers_(1 + static_cast<std::size_t>(rule_.hyperparameter_count)),
+      scalars_(static_cast<std::size_t>(rule_.scalar_count)),
+      numbers_(numbers),
       check_(std::move(check)),
       check_step_(std::move(check_step)) {}
 
@@ -91,27 +93,29 @@ std::int64_t Kernel::checked_step(PyObject* step, PyObject* const* numbers) cons
 }
 
 void Kernel::run(PyObject* const* arguments, std::size_t count) {
-    if (count != 3 + slots_ + numbers_)
-        throw py::type_error("expected " + std::to_string(3 + slots_ + numbers_) +
+    if (count != 3 + slots_ + scalars_ + numbers_)
+        throw py::type_error("expected " + std::to_string(3 + slots_ + scalars_ + numbers_) +
                              " arguments, got " + std::to_string(count));
     PyObject *const param = arguments[0], *const grad = arguments[1];
     PyObject* const* const slots = arguments + 2;
-    PyObject* const* const numbers = slots + slots_ + 1;
+    PyObject* const* const scalars = slots + slots_;
+    PyObject* const* const numbers = scalars + scalars_ + 1;
     unsigned in_use = 0;
     for (std::size_t s = 0; s < slots_; ++s) in_use |= unsigned(slots[s] != Py_None) << s;
     const Numbers now = check_numbers(numbers, in_use);
-    const std::int64_t step = checked_step(slots[slots_], numbers);
+    const std::int64_t step = checked_step(scalars[scalars_], numbers);
 
     Block block;
     Plan plan;
     plan.rule = &rule_;
-    const bool is_simple = make_block(param, grad, slots, slots_, block);
+    const bool is_simple =
+        !scalars_ && !rule_.sum_count && make_block(param, grad, slots, slots_, block);
     const Dtype dtype = is_simple ? View(param).dtype() : Dtype::float32;
     plan.update = rule_.update[static_cast<int>(dtype)][in_use];
     if (!is_simple || !plan.update)
         return update_arrays(rule_, py::reinterpret_borrow<py::object>(param),
                              py::reinterpret_borrow<py::object>(grad), tuple_of(slots, slots_),
-                             step, now.learning_rate, now.own);
+                             tuple_of(scalars, scalars_), step, now.learning_rate, now.own);
     prepare(plan, dtype, now.learning_rate, step, now.own.data());
     if (block.count < elements_worth_releasing) return update_array(plan, block, dtype);
     const py::gil_scoped_release unlocked;

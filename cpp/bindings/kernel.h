@@ -16,7 +16,7 @@ namespace py = pybind11;
 
 class Kernel {
 public:
-    Kernel(const std::string& rule, py::object check, py::object check_step);
+    Kernel(const std::string& rule, std::size_t numbers, py::object check, py::object check_step);
 
     /// Arguments as in calls.h.
     void run(PyObject* const* arguments, std::size_t count);
@@ -36,7 +36,7 @@ private:
     std::int64_t checked_step(PyObject* step, PyObject* const* numbers) const;
 
     const RuleKernels& rule_;
-    std::size_t slots_, numbers_;
+    std::size_t slots_, scalars_, numbers_;
     py::object check_, check_step_;
 
     // What was checked last: the objects, and what they mean.

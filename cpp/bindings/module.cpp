@@ -16,17 +16,19 @@
 namespace instep::bindings {
 namespace {
 
-/// What Python needs to know of a rule: its slots as (name, optional) and its hyperparameters.
+/// What Python needs to know of a rule: its slots as (name, optional), its hyperparameters and its
+/// scalars.
 py::dict rules() {
     py::dict result;
     const Level& here = level();
     for (int k = 0; k < here.rule_count; ++k) {
         const RuleKernels& rule = here.rules[k];
-        py::list slots, names;
+        py::list slots, names, scalars;
         for (int s = 0; s < rule.slot_count; ++s)
             slots.append(py::make_tuple(rule.slots[s].name, rule.slots[s].optional));
         for (int h = 0; h < rule.hyperparameter_count; ++h) names.append(rule.hyperparameters[h]);
-        result[rule.name] = py::make_tuple(py::tuple(slots), py::tuple(names));
+        for (int s = 0; s < rule.scalar_count; ++s) scalars.append(rule.scalars[s]);
+        result[rule.name] = py::make_tuple(py::tuple(slots), py::tuple(names), py::tuple(scalars));
     }
     return result;
 }
@@ -93,17 +95,20 @@ PYBIND11_MODULE(_core, module) {
              py::arg("values"));
     py::class_<Bound>(module, "Bound", py::custom_type_setup(collect_garbage))
         .def(py::init<const std::string&, const Tree&, const py::list&, const py::list&,
-                      const py::list&>(),
-             py::arg("rule"), py::arg("tree"), py::arg("slots"), py::arg("averages"),
-             py::arg("accumulators"))
+                      const py::list&, const py::list&>(),
+             py::arg("rule"), py::arg("tree"), py::arg("slots"), py::arg("scalars"),
+             py::arg("averages"), py::arg("accumulators"))
         .def("set_groups", &Bound::set_groups, py::arg("groups"), py::arg("of_leaves"))
         .def("set_options", &Bound::set_options, py::arg("loss_scale_factor"),
              py::arg("global_clipnorm"), py::arg("skip_nonfinite"), py::arg("accumulation_steps"),
-             py::arg("ema_momentum"), py::arg("ema_overwrite_frequency"))
+             py::arg("ema_momentum"), py::arg("ema_overwrite_frequency"), py::arg("global_clock"),
+             py::arg("by_call"))
+        .def("set_directions", &Bound::set_directions, py::arg("function"))
         .def("check_idle", &Bound::check_idle)
         .def("counters", &Bound::counters)
         .def("set_counters", &Bound::set_counters, py::arg("iterations"), py::arg("skipped_steps"),
              py::arg("window"), py::arg("grad_norm"), py::arg("steps"), py::arg("in_window"))
+        .def_property_readonly("schedule_index", &Bound::schedule_index)
         .def_property_readonly("iterations",
                                [](const Bound& bound) { return bound.optimizer().iterations; })
         .def_property_readonly("skipped_steps",

@@ -80,6 +80,7 @@ const RuleKernels* find_rule(const std::string& name) {
     const Level& here = level();
     for (int k = 0; k < here.rule_count; ++k)
         if (name == here.rules[k].name) return &here.rules[k];
+    if (name == here.direction.name) return &here.direction;
     return nullptr;
 }
 

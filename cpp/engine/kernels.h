@@ -21,6 +21,8 @@ inline constexpr Dtype other(Dtype dtype) {
 inline constexpr std::size_t sum_lanes = 32;
 inline constexpr int max_slots = 4;
 inline constexpr int max_hyperparameters = 12;
+inline constexpr int max_scalars = 2;
+inline constexpr int max_sums = 2;
 
 /// Elements that go through buffers at a time: those of a few streams fit the first-level cache.
 /// Threads share an array at multiples of it.
@@ -68,8 +70,13 @@ struct SlotInfo {
     bool optional;
 };
 
+/// `scalars` are the array's own numbers, which become those after the step.
 using Prepare = void (*)(double learning_rate, std::int64_t step, const double* hyperparameters,
-                         const Around&, Coefficients* to);
+                         double* scalars, const Around&, Coefficients* to);
+/// Adds to `sum_lanes` partial sums for each of the rule's sums what a block contributes.
+using Measure = void (*)(const Block&, const Coefficients&, double* sums);
+/// Completes the coefficients and scalars once the sums are known.
+using Complete = void (*)(const double* sums, double* scalars, Coefficients*);
 /// Updates a block; what lies at the beginning of the next one is fetched into the cache meanwhile.
 using Update = void (*)(const Block&, const Block& next, const Coefficients&);
 
@@ -79,7 +86,13 @@ struct RuleKernels {
     SlotInfo slots[max_slots];
     int hyperparameter_count;
     const char* hyperparameters[max_hyperparameters];
+    int scalar_count;
+    const char* scalars[max_scalars];
     Prepare prepare[dtype_count];
+    int sum_count;       ///< sums over all elements that the update needs
+    bool sums_over_all;  ///< not of each array, but of all of them
+    Measure measure[dtype_count][1 << max_slots];
+    Complete complete[dtype_count];
     /// By dtype and by the set of slots in use (bit k: slot k); null where a slot is missing.
     Update update[dtype_count][1 << max_slots];
 };
@@ -106,6 +119,9 @@ struct Level {
     /// Adds the gradient to the "parameter", an accumulator; its only hyperparameter is 1 where the
     /// accumulator starts anew.
     RuleKernels accumulate;
+    /// Hands the gradient out in its only slot, or with its only hyperparameter takes the step that
+    /// is there: the part of the engine in rules that see whole arrays.
+    RuleKernels direction;
     /// Adds the squares of (unscale * grad + accumulated) to `sum_lanes` sums.
     void (*sum_of_squares[dtype_count])(const Block&, double unscale, double* sums);
     /// By the dtypes from and to.

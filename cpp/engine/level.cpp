@@ -35,18 +35,50 @@ struct Accumulate {
     }
 };
 
+/// Stands for a rule that sees whole arrays and works outside of the engine: at first hands it the
+/// gradient in `direction`, then takes the step that has become of it.
+template <class T>
+struct Direction {
+    static constexpr auto slots = state("direction");
+    static constexpr auto hyperparameters = names("takes");
+
+    bool takes;
+
+    explicit Direction(const StepNumbers& now) : takes(now.own[0] != 0) {}
+    template <class V>
+    INSTEP_INLINE void operator()(V& p, V g, V& direction) const {
+        if (takes)
+            p -= direction;
+        else
+            direction = g;
+    }
+};
+
 template <template <class> class Rule, class T>
-void prepare(double learning_rate, std::int64_t step, const double* own, const Around& around,
-             Coefficients* to) {
+void prepare(double learning_rate, std::int64_t step, const double* own, double* scalars,
+             const Around& around, Coefficients* to) {
     using Numbers = Prepared<Rule<T>, T>;
     static_assert(sizeof(Numbers) <= sizeof(Coefficients) &&
                   alignof(Numbers) <= alignof(Coefficients));
     bool plain = true;
-    const Rule<T> rule(StepNumbers{learning_rate, step, own, &plain});
+    const Rule<T> rule(StepNumbers{learning_rate, step, own, scalars, &plain});
     Numbers numbers{rule, Surroundings<T>(around), plain};
     numbers.plain &= numbers.around.plain;
     __builtin_memcpy(to, &numbers, sizeof numbers);
 }
+
+/// Tells a rule the sums that it measured.
+template <template <class> class Rule, class T>
+void complete(const double* sums, double* scalars, Coefficients* coefficients) {
+    reinterpret_cast<Prepared<Rule<T>, T>*>(coefficients)->rule.complete(sums, scalars);
+}
+
+template <class Rule>
+concept has_scalars = requires { Rule::scalars; };
+template <class Rule>
+concept measures = requires { Rule::sums; };
+template <class Rule>
+concept measures_all = requires { Rule::sums_over_all; };
 
 template <template <class> class Rule>
 constexpr unsigned required_slots() {
@@ -61,6 +93,10 @@ constexpr void add_update(RuleKernels& kernels) {
     if constexpr ((slots & required_slots<Rule>()) == required_slots<Rule>()) {
         kernels.update[int(Dtype::float32)][slots] = update<Rule, float, slots>;
         kernels.update[int(Dtype::float64)][slots] = update<Rule, double, slots>;
+        if constexpr (measures<Rule<float>>) {
+            kernels.measure[int(Dtype::float32)][slots] = measure<Rule, float, slots>;
+            kernels.measure[int(Dtype::float64)][slots] = measure<Rule, double, slots>;
+        }
     }
 }
 
@@ -82,6 +118,19 @@ constexpr RuleKernels kernels_of(const char* name) {
     kernels.hyperparameter_count = hyperparameters.count;
     for (int k = 0; k < hyperparameters.count; ++k)
         kernels.hyperparameters[k] = hyperparameters.item[k];
+    if constexpr (has_scalars<Rule<float>>) {
+        constexpr auto scalars = Rule<float>::scalars;
+        static_assert(scalars.count <= max_scalars);
+        kernels.scalar_count = scalars.count;
+        for (int k = 0; k < scalars.count; ++k) kernels.scalars[k] = scalars.item[k];
+    }
+    if constexpr (measures<Rule<float>>) {
+        static_assert(Rule<float>::sums <= max_sums);
+        kernels.sum_count = Rule<float>::sums;
+        kernels.sums_over_all = measures_all<Rule<float>>;
+        kernels.complete[int(Dtype::float32)] = complete<Rule, float>;
+        kernels.complete[int(Dtype::float64)] = complete<Rule, double>;
+    }
     kernels.prepare[int(Dtype::float32)] = prepare<Rule, float>;
     kernels.prepare[int(Dtype::float64)] = prepare<Rule, double>;
     add_updates<Rule>(kernels, std::make_integer_sequence<unsigned, 1u << slots.count>());
@@ -123,6 +172,7 @@ constexpr Level make_level() {
     level.rule_count = sizeof rules / sizeof rules[0];
     level.rest = kernels_of<Rest>("rest");
     level.accumulate = kernels_of<Accumulate>("accumulate");
+    level.direction = kernels_of<Direction>("direction");
     level.sum_of_squares[int(Dtype::float32)] = sum_of_squares<float>;
     level.sum_of_squares[int(Dtype::float64)] = sum_of_squares<double>;
     level.fused_square_roots = fused_square_roots;

@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "engine/dispatch.h"
 #include "engine/step.h"
 
 namespace instep {
@@ -26,12 +27,16 @@ struct Options {
     std::int64_t accumulation_steps = 1;
     double ema_momentum = 0;
     std::int64_t ema_overwrite_frequency = 0;  ///< in updates; 0: never
+    bool global_clock = false;  ///< rules count all updates, not only those of the array
+    /// Averages move, and are taken over, at every call of an accumulation window.
+    bool averages_every_call = false;
 };
 
 /// One parameter array with its state.
 struct Array {
     Layout layout;
     std::size_t group = 0;
+    std::array<double*, max_scalars> scalars{};  ///< numbers that the rule keeps for the array
 };
 
 /// What an array has been through.
@@ -66,18 +71,32 @@ public:
     /// Carries out the step prepared: arrays, state and counters. May run without Python's lock.
     void run() noexcept;
 
+    /// Whether the step prepared has two parts: in the first one gradients are handed out, clipped
+    /// and so on, in the slots of their arrays; in the second one the steps are taken that somebody
+    /// else has put there instead.
+    bool has_two_parts() const { return &rule_ == &level().direction && updates(); }
+    /// The first part; false where the step is skipped. Nothing but those slots has changed.
+    bool hand_out() noexcept;
+    /// Prepares the second part, for `run`.
+    void prepare_to_take();
+    /// The arrays that have a gradient in this step.
+    const std::vector<std::size_t>& stepping() const { return stepping_; }
+
 private:
     void prepare_accumulation(const std::vector<Stream>& gradients);
     void prepare_update(const std::vector<Stream>& gradients);
     /// Prepares an update like the last one, if it is one: only gradients and numbers differ.
     bool repeat_update(const std::vector<Stream>& gradients);
-    /// Adds a plan to the step: that of an array with the gradient that is given or not.
-    void add_plan(std::size_t array, bool is_given);
+    /// Adds a plan to the step: that of an array with a gradient, given or accumulated, or without.
+    void add_plan(std::size_t array, bool is_given, bool has_gradient);
     void set_numbers(Plan& plan) const;
+    void keep_scalars() noexcept;
 
     const RuleKernels& rule_;
     Step step_;
-    std::vector<std::size_t> stepping_;  ///< the arrays that have a gradient in this step
+    std::vector<std::size_t> stepping_;
+    bool takes_ = false;  ///< the step under way is a second part
+    double norm_handed_out_ = 0;
     bool repeatable_ = false;  ///< the last update was of all arrays, with gradients of their own
 };
 

@@ -85,6 +85,13 @@ struct Pack {
                 a.part[k] = fused_square_root(a.part[k]);
         return a;
     }
+    friend INSTEP_INLINE Pack real_power(Pack a, double exponent) {
+        for (V& v : a.part)
+            for (std::size_t k = 0; k < register_lanes; ++k)
+                v[k] = static_cast<T>(
+                    instep::INSTEP_LEVEL::real_power(static_cast<double>(v[k]), exponent));
+        return a;
+    }
     /// a where it is less than b, else b.
     friend INSTEP_INLINE Pack lesser(Pack a, Pack b) {
         for (int k = 0; k < registers; ++k)

@@ -90,15 +90,20 @@ struct Gradients {
     }
 };
 
+/// The sum over all lanes, in a fixed order.
+double sum_of_lanes(double* lanes) {
+    for (std::size_t width = sum_lanes / 2; width > 0; width /= 2)
+        for (std::size_t k = 0; k < width; ++k) lanes[k] += lanes[k + width];
+    return lanes[0];
+}
+
 /// The sum of squares in [start, start + count), added up in a fixed order.
 double squares(const Gradients& gradients, std::size_t start, std::size_t count) {
     double lanes[sum_lanes] = {};
     const auto add = level().sum_of_squares[static_cast<int>(gradients.work.layout->dtype)];
     gradients.for_each_block(start, count,
                              [&](const Block& block) { add(block, gradients.unscale, lanes); });
-    for (std::size_t width = sum_lanes / 2; width > 0; width /= 2)
-        for (std::size_t k = 0; k < width; ++k) lanes[k] += lanes[k + width];
-    return lanes[0];
+    return sum_of_lanes(lanes);
 }
 
 /// The 2-norm of numbers whose squares may overflow: two passes over `for_each`.
@@ -137,8 +142,8 @@ double careful_norm(const Gradients& gradients) {
 void prepare(Plan& plan, Dtype dtype, double learning_rate, std::int64_t step,
              const double* hyperparameters) {
     const FlushSubnormals mode;  // numbers, too, come from one floating-point mode
-    plan.rule->prepare[static_cast<int>(dtype)](learning_rate, step, hyperparameters, plan.around,
-                                                &plan.coefficients);
+    plan.rule->prepare[static_cast<int>(dtype)](learning_rate, step, hyperparameters, plan.scalars,
+                                                plan.around, &plan.coefficients);
 }
 
 void update_array(const Plan& plan, const Block& block, Dtype dtype) noexcept {
@@ -195,7 +200,7 @@ void Step::clear() {
     plans.clear();
     works.clear();
     elements_ = bytes_ = 0;
-    has_accumulated_ = false;
+    has_accumulated_ = measures_ = false;
 }
 
 void Step::add(const Layout& layout, StreamIndex target, unsigned streams, const Stream& grad,
@@ -205,6 +210,7 @@ void Step::add(const Layout& layout, StreamIndex target, unsigned streams, const
     elements_ += layout.size;
     bytes_ += (layout.count + 1) * itemsize(layout.dtype) * layout.size;
     has_accumulated_ |= work.block.data[accumulated_stream] != nullptr;
+    measures_ |= plans.back().measure != nullptr;
 }
 
 void Step::reserve() {
@@ -212,13 +218,14 @@ void Step::reserve() {
     skipped = false;
     grad_norm = 0;
     for (const Plan& plan : plans) norms_wanted_ |= plan.clipnorm != no_clipping;
-    if (!skip_nonfinite && !norms_wanted_) return;
+    if (!skip_nonfinite && !norms_wanted_ && !measures_) return;
     first_blocks_.assign(1, 0);
     for (const Work& work : works)
         first_blocks_.push_back(first_blocks_.back() +
                                 (work.layout->size + block_elements - 1) / block_elements);
     block_sums_.assign(first_blocks_.back(), 0);
     norms_.assign(works.size(), 0);
+    if (measures_) rule_sums_.assign(max_sums * first_blocks_.back(), 0);
 }
 
 void Step::run() noexcept {
@@ -254,6 +261,10 @@ void Step::run_thread(int thread, int team) noexcept {
             finish_norms(Sum::accumulated);
             clip();
         });
+    }
+    if (measures_) {
+        measure(thread, team);
+        alone([&] { complete(); });
     }
     update(thread, team);
 }
@@ -324,6 +335,47 @@ void Step::clip() noexcept {
     // As in Keras a norm that is not finite spoils every array, not only the one that it is from.
     const double factor = std::isfinite(grad_norm) ? global_clipnorm / grad_norm : std::nan("");
     for (Work& work : works) work.block.shrink = factor;
+}
+
+/// Adds up what rules need to know of whole arrays before they update them.
+void Step::measure(int thread, int team) noexcept {
+    const auto unit = [](const Work&) { return block_elements; };
+    for_each_share(thread, team, unit, [&](std::size_t k, std::size_t first, std::size_t last) {
+        const Work& work = works[k];
+        const Plan& plan = plans[work.plan];
+        if (!plan.measure) return;
+        for (std::size_t start = first; start < last; start += block_elements) {
+            double lanes[max_sums * sum_lanes] = {};
+            const std::size_t count = std::min(block_elements, last - start);
+            for_each_tile(work, start, count, all_streams, 0, work.block,
+                          [&](const Block& block, const Block&) {
+                              plan.measure(block, plan.coefficients, lanes);
+                          });
+            double* const sums =
+                &rule_sums_[max_sums * (first_blocks_[k] + start / block_elements)];
+            for (std::size_t s = 0; s < max_sums; ++s)
+                sums[s] = sum_of_lanes(lanes + s * sum_lanes);
+        }
+    });
+}
+
+/// Tells rules their sums.
+void Step::complete() noexcept {
+    double all[max_sums] = {};
+    const auto add = [&](std::size_t k, double* sums) {
+        for (std::size_t block = first_blocks_[k]; block < first_blocks_[k + 1]; ++block)
+            for (std::size_t s = 0; s < max_sums; ++s) sums[s] += rule_sums_[max_sums * block + s];
+    };
+    for (std::size_t k = 0; k < works.size(); ++k)
+        if (plans[works[k].plan].measure) add(k, all);
+    for (std::size_t k = 0; k < works.size(); ++k) {
+        Plan& plan = plans[works[k].plan];
+        if (!plan.measure) continue;
+        double own[max_sums] = {};
+        if (!plan.rule->sums_over_all) add(k, own);
+        plan.rule->complete[static_cast<int>(works[k].dtype)](plan.rule->sums_over_all ? all : own,
+                                                              plan.scalars, &plan.coefficients);
+    }
 }
 
 /// Updates elements [first, last) of an array, and fetches what comes after.

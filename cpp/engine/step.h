@@ -18,6 +18,8 @@ struct Plan {
     Around around;
     Coefficients coefficients;
     double clipnorm = no_clipping;
+    Measure measure = nullptr;      ///< where the update needs sums
+    double scalars[max_scalars]{};  ///< of a plan's only array, as they will be after the step
 };
 
 /// Sets the coefficients from the numbers of the step and from `around`.
@@ -74,6 +76,8 @@ private:
     void run_thread(int thread, int team) noexcept;
     void add_squares(Sum what, int thread, int team) noexcept;
     void finish_norms(Sum what) noexcept;
+    void measure(int thread, int team) noexcept;
+    void complete() noexcept;
     bool finite() const noexcept;
     void clip() noexcept;
     void update(int thread, int team) noexcept;
@@ -89,7 +93,8 @@ private:
     std::vector<std::size_t> first_blocks_;  ///< of each part, and their number
     std::vector<double> block_sums_;         ///< of squares
     std::vector<double> norms_;              ///< of each part
-    bool norms_wanted_ = false, has_accumulated_ = false;
+    std::vector<double> rule_sums_;          ///< of each block, `max_sums` of them
+    bool norms_wanted_ = false, has_accumulated_ = false, measures_ = false;
 };
 
 }  // namespace instep

@@ -155,6 +155,20 @@ struct Prepared {
     bool plain;  ///< nothing around the rule, and its averages are long ones
 };
 
+/// What happens to the gradient before the rule sees it.
+template <class P, class T, class Way>
+INSTEP_INLINE void process(P& g, P p, std::size_t i, Way way, const Surroundings<T>& around,
+                           T shrink, const Stream<T>& accumulated) {
+    g = around.unscale * g;
+    if (accumulated.data) g += accumulated.template load<P>(way, i);
+    g = shrink * g;
+    if (around.clips) {
+        g = select(around.clipvalue < g, P(around.clipvalue), g);
+        g = select(g < -around.clipvalue, P(-around.clipvalue), g);
+    }
+    if (around.adds_l2) g += around.l2 * p;
+}
+
 /// Loads, updates and stores a pack of elements, from i on.
 template <class P, class T, class Rule, class Way, class... Slots>
 INSTEP_INLINE void update_at(std::size_t i, Way way, const Rule& rule,
@@ -163,16 +177,7 @@ INSTEP_INLINE void update_at(std::size_t i, Way way, const Rule& rule,
                              const Stream<T>& accumulated, const Slots&... slot) {
     P p = param.template load<P>(way, i), g = grad.template load<P>(way, i);
     [&](auto... s) INSTEP_INLINE_LAMBDA {
-        if constexpr (!P::plain) {
-            g = around.unscale * g;
-            if (accumulated.data) g += accumulated.template load<P>(way, i);
-            g = shrink * g;
-            if (around.clips) {
-                g = select(around.clipvalue < g, P(around.clipvalue), g);
-                g = select(g < -around.clipvalue, P(-around.clipvalue), g);
-            }
-            if (around.adds_l2) g += around.l2 * p;
-        }
+        if constexpr (!P::plain) process(g, p, i, way, around, shrink, accumulated);
         if (around.decays) p -= around.decay * p;
         rule(p, g, s...);
         if constexpr (!P::plain) {

@@ -4,24 +4,36 @@
 namespace instep::INSTEP_LEVEL {
 
 /// Adagrad: Duchi, Hazan and Singer 2011, "Adaptive subgradient methods for online learning and
-/// stochastic optimization", the diagonal form of figure 1.
+/// stochastic optimization", the diagonal form of figure 1. Keras and others have epsilon inside
+/// the root; Optax has no update where the sum is zero.
 template <class T>
 struct Adagrad {
     static constexpr auto slots = state("accumulator");
-    static constexpr auto hyperparameters = names("learning_rate_decay", "epsilon");
+    static constexpr auto hyperparameters =
+        names("learning_rate_decay", "epsilon", "epsilon_in_root", "rests_at_zero");
 
-    T rate, epsilon;
+    T rate, epsilon_inside, epsilon;
+    bool rests_at_zero;
 
     explicit Adagrad(const StepNumbers& now) {
-        const auto& [decay, epsilon_] = now.hyperparameters<2>();
+        const auto& [decay, epsilon_, in_root, rests] = now.hyperparameters<4>();
         rate = now.learning_rate / (1 + static_cast<double>(now.step - 1) * decay);
-        epsilon = epsilon_;
+        epsilon_inside = in_root ? epsilon_ : 0;
+        epsilon = in_root ? 0 : epsilon_;
+        rests_at_zero = rests != 0;
+        now.plain_if(!in_root && !rests_at_zero);
     }
 
     template <class V>
     INSTEP_INLINE void operator()(V& p, V g, V& accumulator) const {
         accumulator += g * g;
-        p -= rate * g / (sqrt(accumulator) + epsilon);
+        V sum = accumulator;
+        if constexpr (!V::plain) {
+            if (rests_at_zero) g = select(V(0) < sum, g, V(0));
+            if (rests_at_zero) sum = select(V(0) < sum, sum, V(1));
+            sum += epsilon_inside;
+        }
+        p -= rate * g / (sqrt(sum) + epsilon);
     }
 };
 

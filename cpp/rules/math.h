@@ -70,6 +70,20 @@ inline double power(double x, std::int64_t n) {
 inline double sqrt(double x) {
     return __builtin_sqrt(x);
 }
+/// x**y for any y, from the C library.
+inline double real_power(double x, double y) {
+    return __builtin_pow(x, y);
+}
+
+template <class V>
+INSTEP_INLINE V abs(V x) {
+    return select(x < V(0), V(0) - x, x);
+}
+/// 1, -1, or what is neither positive nor negative itself.
+template <class V>
+INSTEP_INLINE V sign(V x) {
+    return select(V(0) < x, V(1), select(x < V(0), V(-1), x));
+}
 
 /// rate * x, kept as a rounded product and the small rest that rounding the rate to T left out.
 template <class V>
@@ -143,9 +157,10 @@ private:
 /// What a rule is told once per array and step, in double precision.
 struct StepNumbers {
     double learning_rate;
-    std::int64_t step;    ///< 1 for the array's first update
-    const double* own;    ///< the rule's hyperparameters, in the order of its `names`
-    bool* long_averages;  ///< to be set to false by an average that is not long
+    std::int64_t step;  ///< 1 for the array's first update
+    const double* own;  ///< the rule's hyperparameters, in the order of its `names`
+    double* scalars;    ///< the array's own numbers: as they were, to become what they will be
+    bool* plain;        ///< whether plain loops will do
 
     template <int count>
     const double (&hyperparameters() const)[count] {
@@ -153,9 +168,12 @@ struct StepNumbers {
     }
     template <class T>
     Average<T> average(double beta) const {
-        *long_averages &= Average<T>::is_long(beta);
+        plain_if(Average<T>::is_long(beta));
         return Average<T>(beta);
     }
+    /// Plain loops leave out the terms of unusual formulas (`if constexpr (!V::plain)`), which are
+    /// zero, and factors, which are one, where the condition holds.
+    void plain_if(bool condition) const { *plain &= condition; }
 };
 
 }  // namespace instep::INSTEP_LEVEL

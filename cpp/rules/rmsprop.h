@@ -5,41 +5,70 @@ namespace instep::INSTEP_LEVEL {
 
 /// RMSprop: Tieleman and Hinton 2012, lecture 6.5 of "Neural networks for machine learning";
 /// centered and with epsilon inside the root as in Graves 2013, "Generating sequences with
-/// recurrent neural networks", equations 38 to 41.
+/// recurrent neural networks", equations 38 to 41. Frameworks differ in where epsilon and the
+/// learning rate stand; Optax adds bias correction and Nesterov's momentum; TensorFlow.js
+/// subtracts epsilon from a centered mean square.
 template <class T>
 struct RMSprop {
     static constexpr auto slots =
         state("mean_square", optional("mean_gradient"), optional("momentum"));
-    static constexpr auto hyperparameters = names("rho", "momentum", "epsilon");
+    static constexpr auto hyperparameters =
+        names("rho", "momentum", "epsilon", "nesterov", "eps_in_sqrt", "bias_correction",
+              "rate_after_momentum", "subtracts_epsilon");
 
-    T learning_rate, epsilon;
+    T inner_rate, outer_rate, epsilon_inside, epsilon_outside, correction, twice, lowest;
     Average<T> rho;
     Decay<T> mu;
+    bool nesterov, subtracts_epsilon;
 
     explicit RMSprop(const StepNumbers& now) {
-        const auto& [rho_, momentum, epsilon_] = now.hyperparameters<3>();
-        learning_rate = now.learning_rate;
+        const auto& [rho_, momentum, epsilon, look_ahead, in_root, corrects, rate_after,
+                     subtracts] = now.hyperparameters<8>();
+        inner_rate = rate_after ? 1 : now.learning_rate;
+        outer_rate = rate_after ? now.learning_rate : 1;
         rho = now.average<T>(rho_);
         mu = momentum;
-        epsilon = epsilon_;
+        epsilon_inside = in_root ? epsilon : 0;
+        epsilon_outside = in_root ? 0 : epsilon;
+        correction = corrects ? 1 / (1 - power(rho_, now.step)) : 1;
+        twice = 2 * epsilon;
+        lowest = subtracts ? -epsilon : 0;
+        nesterov = look_ahead != 0;
+        subtracts_epsilon = subtracts != 0;
+        now.plain_if(!rate_after && in_root && !corrects && !nesterov && !subtracts_epsilon);
     }
 
     template <class V, class A, class B>
     INSTEP_INLINE void operator()(V& p, V g, V& v, A& a, B& b) const {
         v = rho.of_squares(v, rho.share(g * g));
         V variance = v;
+        if constexpr (used<A>) a = rho(a, g);
+        if constexpr (!V::plain) variance = correction * variance;
         if constexpr (used<A>) {
-            a = rho(a, g);
-            // Not negative, but for rounding; an infinite v stays infinite.
-            variance = max(v - at_most_finite(a * a), V(0));
+            V mean = a;
+            if constexpr (!V::plain) mean = correction * mean;
+            const V square = at_most_finite(mean * mean);  // an infinite v stays infinite
+            V centered = variance - square;
+            if constexpr (!V::plain) {
+                if (subtracts_epsilon) {  // where that leaves no root, it is epsilon's
+                    centered -= twice;
+                    centered = select(V(lowest) < centered, centered, V(0));
+                }
+            }
+            variance = max(centered, V(lowest));  // rounding
         }
-        const V update = learning_rate * g / sqrt(variance + epsilon);
+        V root = sqrt(variance + epsilon_inside);
+        if constexpr (!V::plain) root += epsilon_outside;
+        V update = inner_rate * g / root;
         if constexpr (used<B>) {
             b = mu * b + update;
-            p -= b;
-        } else {
-            p -= update;
+            if constexpr (!V::plain)
+                update = nesterov ? mu * b + update : b;
+            else
+                update = b;
         }
+        if constexpr (!V::plain) update = outer_rate * update;
+        p -= update;
     }
 };
 

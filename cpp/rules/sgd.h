@@ -5,22 +5,26 @@ namespace instep::INSTEP_LEVEL {
 
 /// Gradient descent, with momentum (Polyak 1964) and Nesterov's variant in the form of Sutskever
 /// et al. 2013, "On the importance of initialization and momentum in deep learning". Dampening,
-/// and the first step that is not dampened, as PyTorch has them.
+/// and the first step that is not dampened, as PyTorch has them. As in Sutskever's equations the
+/// learning rate may be part of the momentum, which tells when it changes.
 template <class T>
 struct SGD {
     static constexpr auto slots = state(optional("momentum"));
-    static constexpr auto hyperparameters = names("momentum", "dampening", "nesterov");
+    static constexpr auto hyperparameters =
+        names("momentum", "dampening", "nesterov", "rate_in_momentum");
 
-    T learning_rate, share;
+    T learning_rate, outer_rate, inner_rate, share;
     Decay<T> mu;
     bool first, nesterov;
 
     explicit SGD(const StepNumbers& now) {
-        const auto& [momentum, dampening, look_ahead] = now.hyperparameters<3>();
+        const auto& [momentum, dampening, look_ahead, rate_inside] = now.hyperparameters<4>();
         learning_rate = now.learning_rate;
+        outer_rate = rate_inside ? 1 : now.learning_rate;
+        inner_rate = rate_inside ? now.learning_rate : 1;
         mu = momentum;
-        share = 1 - dampening;
-        first = now.step == 1;
+        share = (rate_inside ? now.learning_rate : 1) * (1 - dampening);
+        first = now.step == 1 && !rate_inside;
         nesterov = look_ahead != 0;
     }
 
@@ -28,7 +32,7 @@ struct SGD {
     INSTEP_INLINE void operator()(V& p, V g, B& b) const {
         if constexpr (used<B>) {
             b = first ? g : mu * b + share * g;
-            p -= learning_rate * (nesterov ? mu * b + g : b);
+            p -= outer_rate * (nesterov ? mu * b + inner_rate * g : b);
         } else {
             p -= learning_rate * g;
         }

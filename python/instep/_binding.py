@@ -7,7 +7,10 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from instep import _core
+from instep._conventions import COUNTS_CALLS, GLOBAL_CLOCK
 from instep._group import Group
 from instep._memory import zeros_like
 
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
 
 Values = dict[str, Any]
 """Hyperparameters by name."""
+
+PARAMETER = "parameter"
+"""What a slot starts as that starts as a copy of the parameter."""
 
 CLIPPING_OPTIONS = ("clipnorm", "clipvalue")
 GROUP_OPTIONS = ("learning_rate", "l2", "weight_decay", *CLIPPING_OPTIONS, "maximize")
@@ -56,22 +62,28 @@ class Binding:
     ) -> None:
         self.params, self.tree, self.of_leaves = params, tree, of_leaves
         self.overrides = overrides
-        self._uses = self._needs(optimizer, values, overrides)
+        self._direct = optimizer._direct
+        self._uses = self._needs(optimizer, tree, values, overrides, of_leaves)
         slots_in_use, averages, accumulators = self._uses
-        initial = optimizer._initial_state
-        names = [name for name, _ in _core.rules[optimizer._rule][0]]
+        slot_names, _, scalar_names = rule_of(optimizer)
         self.slots: list[dict[str, Array]] = [{} for _ in tree.leaves]
         self.averages: list[Array] = []
         self.accumulators: list[Array] = []
         for k, param in enumerate(tree.leaves):
-            in_use = slots_in_use[of_leaves[k]]
+            in_use = slots_in_use[k]
             places = len(in_use) + averages + accumulators
-            for place, name in enumerate(in_use, 1):
+            numbers = optimizer._numbers(effective(values, overrides[of_leaves[k]]))
+            for place, (name, shape) in enumerate(in_use.items(), 1):
                 slot = before.slots[k].get(name) if before else None
                 if slot is None:
-                    slot = zeros_like(param, place, places)
-                    if name in initial:
-                        slot[...] = effective(values, overrides[of_leaves[k]])[initial[name]]
+                    if name in scalar_names:
+                        slot = np.zeros(shape)
+                    elif shape == param.shape:
+                        slot = zeros_like(param, place, places)
+                    else:
+                        slot = np.zeros(shape, param.dtype)
+                    if name in optimizer._initial_state:
+                        slot[...] = _initial(optimizer._initial_state[name], numbers, param)
                 self.slots[k][name] = slot
             if averages:
                 average = before.averages[k] if before and before.averages else None
@@ -86,13 +98,22 @@ class Binding:
                 self.accumulators.append(accumulator)
 
         nothing: list[Array | None] = [None] * len(tree.leaves)
+        engine_slots: list[list[Array | None]]
+        engine_slots = [[slots.get(name) for name, _ in slot_names] for slots in self.slots]
+        self._directions: list[Array] = []
+        if works_outside(optimizer):
+            self._directions = [np.zeros(p.shape, p.dtype) for p in tree.leaves]
+            engine_slots = [[direction] for direction in self._directions]
         self.core = _core.Bound(
             optimizer._rule,
             tree,
-            [[slots.get(name) for name in names] for slots in self.slots],
+            engine_slots,
+            [[slots[name] for name in scalar_names] for slots in self.slots],
             [*self.averages] or nothing,
             [*self.accumulators] or nothing,
         )
+        if self._directions:
+            self.core.set_directions(self._find_directions)
         if before:
             self.core.set_counters(*before.core.counters())
         self._configure(optimizer, values)
@@ -131,7 +152,7 @@ class Binding:
         It is this one where they need the same state arrays.
         """
         overrides = self.overrides if overrides is None else overrides
-        if self._needs(optimizer, values, overrides) != self._uses:
+        if self._needs(optimizer, self.tree, values, overrides, self.of_leaves) != self._uses:
             return Binding(
                 optimizer, self.params, self.tree, values, overrides, self.of_leaves, self
             )
@@ -170,6 +191,26 @@ class Binding:
             grads[index] = grad
         return self.tree.unflatten(grads)
 
+    def take_slots(self, state: Sequence[Any]) -> None:
+        """Keep the state of the only array in these arrays, for rules outside of the engine."""
+        [slots], [param] = self.slots, self.tree.leaves
+        if len(state) != len(slots):
+            raise TypeError(f"state: expected the arrays {', '.join(slots)}, got {len(state)}")
+        known = [param]
+        for (name, like), array in zip(slots.items(), state, strict=True):
+            if not isinstance(array, np.ndarray):
+                raise TypeError(f"{name}: expected a NumPy array, got {type(array).__name__}")
+            fits = (array.shape, array.dtype) == (like.shape, like.dtype)
+            if not fits or not array.flags.carray:
+                raise ValueError(
+                    f"{name}: expected a writable C-contiguous {like.dtype} array of shape "
+                    f"{like.shape}, got a {array.dtype} array of shape {array.shape}"
+                )
+            if any(np.may_share_memory(array, other) for other in known):
+                raise ValueError(f"{name}: expected memory of its own, got some that is shared")
+            known.append(array)
+        self.slots = [dict(zip(slots, state, strict=True))]
+
     def current_averages(self) -> list[Array]:
         """Return the averages, which before the first update are the parameters."""
         if self.core.iterations == 0:
@@ -201,37 +242,74 @@ class Binding:
 
     @staticmethod
     def _needs(
-        optimizer: Optimizer, values: Values, overrides: Sequence[Values]
-    ) -> tuple[list[list[str]], bool, bool]:
-        """Return the slots in use in each group, and whether there are averages, accumulators."""
-        slots = []
-        for override in overrides:
-            group = effective(values, override)
-            optimizer._check_together(group)
-            slots.append(
-                [
-                    name
-                    for name, optional in _core.rules[optimizer._rule][0]
-                    if not optional or group[optimizer._optional_slots[name]]
-                ]
-            )
-        return slots, values["use_ema"], values["gradient_accumulation_steps"] > 1
+        optimizer: Optimizer,
+        tree: _core.Tree,
+        values: Values,
+        overrides: Sequence[Values],
+        of_leaves: Sequence[int],
+    ) -> tuple[list[dict[str, tuple[int, ...]]], bool, bool]:
+        """Return the shapes of each array's slots, and whether there are averages, accumulators."""
+        slots, _, scalars = rule_of(optimizer)
+        groups = [effective(values, override) for override in overrides]
+        for group in groups:
+            optimizer._check_values(group)
+        numbers = [optimizer._numbers(group) for group in groups]
+        switches = optimizer._optional_slots
+        in_use = [
+            [name for name, optional in slots if not optional or group[switches[name]]]
+            for group in groups
+        ]
+        shapes = [
+            {
+                **dict.fromkeys(in_use[k], param.shape),
+                **dict.fromkeys(scalars, ()),
+                **optimizer._state_shapes(param, path, numbers[k]),
+            }
+            for path, param, k in zip(tree.paths, tree.leaves, of_leaves, strict=True)
+        ]
+        return shapes, values["use_ema"], values["gradient_accumulation_steps"] > 1
+
+    def _find_directions(
+        self, stepping: Sequence[int], learning_rates: Sequence[float]
+    ) -> list[tuple[Array, Array]]:
+        """Turn gradients into the steps to take; return state arrays and what they become."""
+        changes = []
+        counters = self.core.counters()
+        for k in stepping:
+            if self.tree.leaves[k].size == 0:
+                continue
+            group = self.of_leaves[k]
+            numbers = {**self._numbers[group], "learning_rate": learning_rates[group]}
+            step = (counters[0] if self._global_clock else counters[4][k]) + 1
+            state = self.slots[k]
+            new = self._direct(self._directions[k], self.tree.leaves[k], state, numbers, step)
+            changes += [
+                (state[name], np.asarray(now, state[name].dtype, order="C"))
+                for name, now in new.items()
+            ]
+        return changes
 
     def _configure(self, optimizer: Optimizer, values: Values) -> None:
         """Hand the hyperparameters to the engine."""
-        own = _core.rules[optimizer._rule][1]
-        formula = optimizer._conventions[optimizer._convention]
-        groups = [{**formula, **effective(values, override)} for override in self.overrides]
+        own = rule_of(optimizer)[1]
+        inside = optimizer._cell.decay == "inside"
+        groups = [
+            optimizer._numbers(effective(values, override), own) for override in self.overrides
+        ]
+        self._numbers, self._global_clock = groups, optimizer._convention in GLOBAL_CLOCK
         self.core.set_groups(
             [
                 (
                     group["learning_rate"],
                     group["l2"],
-                    group["weight_decay"],
+                    0.0 if inside else group["weight_decay"],
                     group["clipnorm"],
                     group["clipvalue"],
                     group["maximize"],
-                    [float(group[name]) for name in own],
+                    [
+                        float(group[name]) if inside or name != "weight_decay" else 0.0
+                        for name in own
+                    ],
                 )
                 for group in groups
             ],
@@ -244,7 +322,30 @@ class Binding:
             values["gradient_accumulation_steps"],
             values["ema_momentum"],
             values["ema_overwrite_frequency"] or 0,
+            self._global_clock,
+            optimizer._convention in COUNTS_CALLS,
         )
+
+
+def works_outside(optimizer: Optimizer) -> bool:
+    """Return whether the rule works outside of the engine, which hands it gradients."""
+    return optimizer._rule not in _core.rules
+
+
+def rule_of(
+    optimizer: Optimizer,
+) -> tuple[tuple[tuple[str, bool], ...], tuple[str, ...], tuple[str, ...]]:
+    """Return what the engine knows of a rule: slots, hyperparameters, scalars."""
+    return _core.rules.get(optimizer._rule, ((), (), ()))
+
+
+def _initial(start: str | float, numbers: Values, param: Array) -> Array | float:
+    """Return what a slot starts as."""
+    if start == PARAMETER:
+        return param
+    while isinstance(start, str):  # a convention may name another hyperparameter
+        start = numbers.get(start, 0.0)
+    return float(start(0)) if callable(start) else start
 
 
 def effective(values: Values, override: Mapping[str, Any]) -> Values:

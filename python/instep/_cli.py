@@ -58,6 +58,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     _add_bench(commands)
 
+    conventions_help = "print every rule's formula and defaults in every framework that has it"
+    conventions = commands.add_parser(
+        "conventions", help=conventions_help, description=conventions_help
+    )
+    conventions.set_defaults(run=_run_conventions)
+    conventions.add_argument(
+        "rules", nargs="*", metavar="RULE", help="only these; an unknown name lists the known"
+    )
+
     arguments = parser.parse_args(argv)
     status: int = arguments.run(arguments)
     return status
@@ -65,6 +74,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run_info(_: argparse.Namespace) -> int:
     instep.show_config()
+    return 0
+
+
+def _run_conventions(arguments: argparse.Namespace) -> int:
+    from instep import _table
+    from instep._conventions import CONVENTIONS
+
+    unknown = [name for name in arguments.rules if name not in CONVENTIONS]
+    if unknown:
+        known = _listed(list(CONVENTIONS))
+        return _fail(f"instep conventions has no rule {_listed(unknown)}: choose from {known}")
+    print(_table.text(arguments.rules))
     return 0
 
 

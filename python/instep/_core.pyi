@@ -15,7 +15,7 @@ _Numbers = tuple[
     Sequence[float],
 ]
 
-rules: dict[str, tuple[tuple[tuple[str, bool], ...], tuple[str, ...]]]
+rules: dict[str, tuple[tuple[tuple[str, bool], ...], tuple[str, ...], tuple[str, ...]]]
 
 class Tree:
     def __init__(self, params: object, group_type: type) -> None: ...
@@ -34,6 +34,7 @@ class Bound:
         rule: str,
         tree: Tree,
         slots: list[list[_Array | None]],
+        scalars: list[list[_Array]],
         averages: list[_Array | None],
         accumulators: list[_Array | None],
     ) -> None: ...
@@ -46,6 +47,11 @@ class Bound:
         accumulation_steps: int,
         ema_momentum: float,
         ema_overwrite_frequency: int,
+        global_clock: bool,
+        by_call: bool,
+    ) -> None: ...
+    def set_directions(
+        self, function: Callable[[Sequence[int], Sequence[float]], list[tuple[_Array, _Array]]]
     ) -> None: ...
     def check_idle(self) -> None: ...
     def counters(self) -> tuple[int, int, int, float | None, list[int], list[bool]]: ...
@@ -58,6 +64,8 @@ class Bound:
         steps: list[int],
         in_window: list[bool],
     ) -> None: ...
+    @property
+    def schedule_index(self) -> int: ...
     @property
     def iterations(self) -> int: ...
     @property
@@ -73,6 +81,7 @@ class Kernel:
     def __new__(
         cls,
         rule: str,
+        numbers: int,
         check: Callable[[tuple[Any, ...], tuple[bool, ...]], tuple[float, list[float]]],
         check_step: Callable[[Any, tuple[Any, ...]], int],
         /,

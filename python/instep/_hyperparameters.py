@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 import numpy as np
 
 if TYPE_CHECKING:
+    from typing_extensions import dataclass_transform as dataclass_transform
+
     from instep._optimizer import Optimizer
+else:
+
+    def dataclass_transform(**_: Any) -> Callable[[type], type]:
+        """Stand in for what only type checkers need."""
+        return lambda cls: cls
+
 
 T = TypeVar("T")
 Schedule = Callable[[int], float]
@@ -23,12 +31,12 @@ class Hyperparameter(Generic[T]):
     Parameters
     ----------
     default
-        What None stands for where the convention has no default for it.
+        What None stands for: the paper's default, and that of conventions that do not say.
     """
 
     name: str
 
-    def __init__(self, default: Any = None) -> None:
+    def __init__(self, *, default: Any = None) -> None:
         self.default = default
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -83,14 +91,14 @@ class Number(Hyperparameter[float]):
 
     def __init__(
         self,
-        default: float | None = None,
         *,
+        default: float | None = None,
         at_least: float = -math.inf,
         above: float = -math.inf,
         at_most: float = math.inf,
         below: float = math.inf,
     ) -> None:
-        super().__init__(default)
+        super().__init__(default=default)
         self._bounds = {">=": at_least, ">": above, "<=": at_most, "<": below}
 
     def check(self, value: Any) -> float:
@@ -110,28 +118,67 @@ class Number(Hyperparameter[float]):
         return number
 
 
-class Limit(Hyperparameter["float | None"]):
-    """A positive number, or None for no limit."""
+class OptionalNumber(Hyperparameter["float | None"]):
+    """A number within bounds, or None.
+
+    Parameters
+    ----------
+    default
+        See `Hyperparameter`.
+    at_least, above, below
+        See `Number`.
+    """
+
+    def __init__(
+        self,
+        *,
+        default: float | None = None,
+        at_least: float = -math.inf,
+        above: float = -math.inf,
+        below: float = math.inf,
+    ) -> None:
+        super().__init__(default=default)
+        self._number = Number(at_least=at_least, above=above, below=below)
 
     def check(self, value: Any) -> float | None:
         """Return the value as a float or None; see `Hyperparameter.check`."""
         if value is None:
             return None
-        number = Number(above=0)
-        number.name = self.name
-        return number.check(value)
+        self._number.name = self.name
+        return self._number.check(value)
+
+
+class Limit(OptionalNumber):
+    """A positive number, or None for no limit."""
+
+    def __init__(self, *, default: float | None = None) -> None:
+        super().__init__(default=default, above=0)
 
 
 class Count(Hyperparameter[int]):
-    """A whole number of at least 1."""
+    """A whole number.
+
+    Parameters
+    ----------
+    default
+        See `Hyperparameter`.
+    at_least
+        1 unless given.
+    """
+
+    def __init__(self, *, default: int | None = None, at_least: int = 1) -> None:
+        super().__init__(default=default)
+        self._at_least = at_least
 
     def check(self, value: Any) -> int:
         """Return the value as an int; see `Hyperparameter.check`."""
         if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
             raise TypeError(f"{self.name}: expected a whole number, got {value!r}")
         count = int(value)
-        if not 1 <= count < 2**63:
-            raise ValueError(f"{self.name}: expected a whole number >= 1, got {value!r}")
+        if not self._at_least <= count < 2**63:
+            raise ValueError(
+                f"{self.name}: expected a whole number >= {self._at_least}, got {value!r}"
+            )
         return count
 
 
@@ -165,11 +212,62 @@ class Rate(Hyperparameter["float | Schedule"]):
         return number.check(value)
 
 
-def decay_rate() -> Number:
+class Choice(Hyperparameter["str | None"]):
+    """One of some words, or None.
+
+    Parameters
+    ----------
+    words
+        All that there are.
+    default
+        See `Hyperparameter`.
+    """
+
+    def __init__(self, words: tuple[str, ...], *, default: str | None = None) -> None:
+        super().__init__(default=default)
+        self._words = words
+
+    def check(self, value: Any) -> str | None:
+        """Return the value; see `Hyperparameter.check`."""
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"{self.name}: expected a string or None, got {value!r}")
+        if value is not None and value not in self._words:
+            raise ValueError(
+                f"{self.name}: expected one of {', '.join(map(repr, self._words))} or None, "
+                f"got {value!r}"
+            )
+        return value
+
+
+class Numbers(Hyperparameter["tuple[float, ...]"]):
+    """So many finite numbers.
+
+    Parameters
+    ----------
+    default
+        See `Hyperparameter`; as many as there must be.
+    """
+
+    def check(self, value: Any) -> tuple[float, ...]:
+        """Return the value as a tuple of floats; see `Hyperparameter.check`."""
+        count = len(self.default)
+        if not isinstance(value, (tuple, list)) or len(value) != count:
+            raise TypeError(f"{self.name}: expected {count} numbers, got {value!r}")
+        number = Number()
+        number.name = self.name
+        return tuple(number.check(each) for each in value)
+
+
+def decay_rate(*, default: float | None = None) -> Number:
     """Return a hyperparameter such as beta_1: at least 0 and below 1."""
-    return Number(at_least=0, below=1)
+    return Number(default=default, at_least=0, below=1)
 
 
-def non_negative(default: float | None = None) -> Number:
+def non_negative(*, default: float | None = None) -> Number:
     """Return a hyperparameter of at least 0."""
-    return Number(default, at_least=0)
+    return Number(default=default, at_least=0)
+
+
+def positive(*, default: float | None = None) -> Number:
+    """Return a hyperparameter above 0."""
+    return Number(default=default, above=0)

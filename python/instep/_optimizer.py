@@ -3,50 +3,96 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import numbers
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from instep import _core, _state
 from instep._binding import GROUP_OPTIONS, Binding, Values, effective
+from instep._conventions import CONVENTIONS, GLOBAL_CLOCK, Convention
 from instep._hyperparameters import (
+    Choice,
     Count,
     Flag,
     Frequency,
     Hyperparameter,
     Limit,
     Number,
+    Numbers,
+    OptionalNumber,
     Rate,
-    Schedule,
+    dataclass_transform,
+    decay_rate,
     non_negative,
+    positive,
 )
+
+if TYPE_CHECKING:
+    from instep._memory import Array
 
 CLIPPINGS = ("clipvalue", "clipnorm", "global_clipnorm")
 
 
-class Options(TypedDict, total=False):
-    """The keyword arguments that every optimizer takes besides its own; see `Optimizer`."""
-
-    l2: float | None
-    weight_decay: float | None
-    clipvalue: float | None
-    clipnorm: float | None
-    global_clipnorm: float | None
-    maximize: bool | None
-    loss_scale_factor: float | None
-    skip_nonfinite: bool | None
-    use_ema: bool | None
-    ema_momentum: float | None
-    ema_overwrite_frequency: int | None
-    gradient_accumulation_steps: int | None
-    convention: str
-    state_dtype: None
+def argument(*, default: Any, kw_only: bool = True) -> Any:
+    """Declare, to type checkers, an argument of the constructor that is no hyperparameter."""
 
 
-class Optimizer(_core.Stepper):
+@dataclass_transform(
+    kw_only_default=True,
+    field_specifiers=(
+        Choice,
+        Count,
+        Flag,
+        Frequency,
+        Limit,
+        Number,
+        Numbers,
+        OptionalNumber,
+        Rate,
+        argument,
+        decay_rate,
+        non_negative,
+        positive,
+    ),
+)
+class _Constructed(_core.Stepper):
+    """Gives each rule a constructor that takes its hyperparameters by name."""
+
+    _values: Values
+
+    __signature__: ClassVar[inspect.Signature]
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        by_name = {**dict.fromkeys(_hyperparameters_of(cls)), "convention": "paper"}
+        cls.__signature__ = inspect.Signature(
+            [
+                inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None),
+                *(
+                    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+                    for name, default in {**by_name, "state_dtype": None}.items()
+                ),
+            ]
+        )
+
+
+def _hyperparameters_of(cls: type) -> dict[str, Hyperparameter[Any]]:
+    """Return a class's hyperparameters by name, the learning rate and the rule's own ones first."""
+    bases = [each for each in cls.__mro__ if each.__module__ != _Constructed.__module__]
+    common = [each for each in cls.__mro__ if each.__module__ == _Constructed.__module__]
+    found: dict[str, Hyperparameter[Any]] = {}
+    for each in [*bases, *common]:
+        for name, value in vars(each).items():
+            if isinstance(value, Hyperparameter):
+                found.setdefault(name, value)
+    return dict(sorted(found.items(), key=lambda item: item[0] != "learning_rate"))
+
+
+class Optimizer(_Constructed):
     """Base of all optimizers.
 
     Parameters
@@ -78,7 +124,8 @@ class Optimizer(_core.Stepper):
     gradient_accumulation_steps : int, optional
         So many calls make one update, with the mean of their gradients.
     convention : str, optional
-        Whose defaults and formula the rule follows: "paper".
+        Whose defaults and formula the rule follows: "paper", "keras", "torch", "optax" or "tfjs";
+        `python -m instep conventions` lists which rule exists in which.
     state_dtype : None, optional
         Reserved: state has the dtype of its parameter.
 
@@ -89,57 +136,62 @@ class Optimizer(_core.Stepper):
     """
 
     _rule: ClassVar[str]
-    """The name of the kernel function."""
-    _conventions: ClassVar[Mapping[str, Mapping[str, Any]]]
-    """For each convention the defaults of hyperparameters, and switches of the formula."""
+    """The name of the kernel function; "direction" for rules that work outside of the engine."""
     _optional_slots: ClassVar[Mapping[str, str]] = {}
     """Slots that exist where a hyperparameter is neither 0 nor False."""
-    _initial_state: ClassVar[Mapping[str, str]] = {}
-    """Slots that start at a hyperparameter's value instead of 0."""
+    _initial_state: ClassVar[Mapping[str, str | float]] = {}
+    """Slots that do not start at 0: a number, the name of a hyperparameter, or `PARAMETER`."""
     _clock: ClassVar[bool | str] = False
     """Whether the formula depends on the update's count, or the hyperparameter that makes it so."""
 
-    learning_rate = Rate()
-    l2 = non_negative(0.0)
-    weight_decay = non_negative(0.0)
-    clipvalue = Limit()
-    clipnorm = Limit()
-    global_clipnorm = Limit()
-    maximize = Flag(False)
-    loss_scale_factor = Number(1.0, above=0)
-    skip_nonfinite = Flag(False)
-    use_ema = Flag(False)
-    ema_momentum = Number(0.99, at_least=0, at_most=1)
-    ema_overwrite_frequency = Frequency()
-    gradient_accumulation_steps = Count(1)
+    if TYPE_CHECKING:
+        params: Any = argument(default=None, kw_only=False)
+        convention: str = argument(default="paper")
+        state_dtype: None = argument(default=None)
+    learning_rate: Rate = Rate(default=None)
+    l2: Number = non_negative(default=0.0)
+    weight_decay: Number = non_negative(default=0.0)
+    clipvalue: Limit = Limit(default=None)
+    clipnorm: Limit = Limit(default=None)
+    global_clipnorm: Limit = Limit(default=None)
+    maximize: Flag = Flag(default=False)
+    loss_scale_factor: Number = positive(default=1.0)
+    skip_nonfinite: Flag = Flag(default=False)
+    use_ema: Flag = Flag(default=False)
+    ema_momentum: Number = Number(default=0.99, at_least=0, at_most=1)
+    ema_overwrite_frequency: Frequency = Frequency(default=None)
+    gradient_accumulation_steps: Count = Count(default=1)
 
-    def __init__(
-        self,
-        params: Any,
-        options: Options,
-        **own: float | Schedule | None,
-    ) -> None:
-        if isinstance(params, (numbers.Number, np.generic)):
-            raise TypeError(
-                f"params: expected arrays, got the number {params!r}; "
-                f"did you mean learning_rate={params!r}?"
-            )
-        given = {**own, **options}
-        self._convention = _known_convention(type(self), given.pop("convention", "paper"))
-        if given.pop("state_dtype", None) is not None:
-            raise ValueError("state_dtype: expected None; state has the dtype of its parameter")
-        names = self._hyperparameters()
-        for name in given:
-            if name not in names:
+    if not TYPE_CHECKING:  # type checkers see a constructor with each class's hyperparameters
+
+        def __init__(
+            self,
+            params: Any = None,
+            *,
+            convention: str = "paper",
+            state_dtype: None = None,
+            **given: Any,
+        ) -> None:
+            if isinstance(params, (numbers.Number, np.generic)):
                 raise TypeError(
-                    f"{type(self).__name__}: expected hyperparameters among {', '.join(names)}; "
-                    f"got {name!r}"
+                    f"params: expected arrays, got the number {params!r}; "
+                    f"did you mean learning_rate={params!r}?"
                 )
-        self._values = {name: self._checked(name, given.get(name)) for name in names}
-        self._check_together(self._values)
-        self._binding: Binding | None = None
-        if params is not None:
-            self._binding = Binding.new(self, params)
+            self._convention = _known_convention(type(self), convention)
+            if state_dtype is not None:
+                raise ValueError("state_dtype: expected None; state has the dtype of its parameter")
+            names = self._hyperparameters()
+            for name in given:
+                if name not in names:
+                    raise TypeError(
+                        f"{type(self).__name__}: expected hyperparameters among "
+                        f"{', '.join(names)}; got {name!r}"
+                    )
+            self._values = {name: self._checked(name, given.get(name)) for name in names}
+            self._check_values(self._values)
+            self._binding: Binding | None = None
+            if params is not None:
+                self._binding = Binding.new(self, params)
 
     # Hyperparameters ----------------------------------------------------------------------------
 
@@ -147,31 +199,46 @@ class Optimizer(_core.Stepper):
     @functools.cache
     def _hyperparameters(cls) -> dict[str, Hyperparameter[Any]]:
         """Return every hyperparameter by name, the learning rate and the rule's own ones first."""
-        by_class = [vars(each) for each in cls.__mro__]
-        own = [v for each in by_class if each is not vars(Optimizer) for v in each.values()]
-        common = list(vars(Optimizer).values())
-        found = [v for v in [*own, *common] if isinstance(v, Hyperparameter)]
-        found.sort(key=lambda each: each.name != "learning_rate")
-        return {each.name: each for each in found}
+        return _hyperparameters_of(cls)
 
     @classmethod
     @functools.cache
     def _own(cls) -> list[str]:
         """Return the names of the rule's own hyperparameters."""
-        common = Optimizer._hyperparameters()
+        common = _hyperparameters_of(Optimizer)
         return [name for name in cls._hyperparameters() if name not in common]
+
+    @property
+    def _cell(self) -> Convention:
+        """What the convention's table says of this rule."""
+        return conventions_of(type(self))[self._convention]
+
+    def _default(self, name: str) -> Any:
+        """Return what None stands for."""
+        return self._cell.default(name, self._hyperparameters()[name].default)
 
     def _checked(self, name: str, value: Any) -> Any:
         """Return a hyperparameter's value checked, or for None its default."""
         hyperparameter = self._hyperparameters()[name]
-        if value is None:
-            value = self._conventions[self._convention].get(name, hyperparameter.default)
+        is_given = value is not None
+        if not is_given:
+            value = self._default(name)
             if value is None and name == "learning_rate":
                 raise TypeError(
                     f"learning_rate: expected a number or a schedule; convention "
                     f"{self._convention!r} has no default for {type(self).__name__}"
                 )
-        return hyperparameter.check(value)
+        checked = hyperparameter.check(value)
+        if name == "weight_decay" and is_given and checked and self._cell.decay == "coupled":
+            raise ValueError(
+                f"weight_decay: expected l2={value!r} instead: the weight decay of "
+                f"{self._convention}'s {self._cell.source} is coupled"
+            )
+        return checked
+
+    def _check_values(self, values: Values) -> None:
+        """Raise ValueError for values that exclude each other, under this convention."""
+        self._check_together({**self._cell.values, **values})
 
     @classmethod
     def _check_together(cls, values: Values) -> None:
@@ -179,6 +246,36 @@ class Optimizer(_core.Stepper):
         clippings = [name for name in CLIPPINGS if values[name] is not None]
         if len(clippings) > 1:
             raise ValueError(f"{clippings[0]}: expected at most one clipping, got {clippings}")
+
+    @classmethod
+    def _state_shapes(cls, param: Array, path: str, numbers: Values) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the state that a rule keeps for an array outside of the engine.
+
+        Raises
+        ------
+        ValueError
+            If the rule is not for arrays such as this one.
+        """
+        return {}
+
+    @classmethod
+    def _direct(
+        cls, g: Array, param: Array, state: Mapping[str, Array], numbers: Values, step: int
+    ) -> dict[str, Array]:
+        """Turn a gradient into the step to take, in place, and return what state becomes.
+
+        For rules that work outside of the engine, in which these have the name "direction".
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def _resolved(cls, values: Values) -> Values:
+        """Return the hyperparameters with those defaults settled that depend on others."""
+        return values
+
+    def _numbers(self, values: Values, names: Iterable[str] = ()) -> Values:
+        """Return hyperparameters and the formula's switches, of which `names` are all there are."""
+        return {**dict.fromkeys(names, False), **self._cell.values, **self._resolved(values)}
 
     if not TYPE_CHECKING:  # a type checker knows the attributes, and would forget them
 
@@ -194,7 +291,7 @@ class Optimizer(_core.Stepper):
 
     def _assign(self, name: str, value: Any) -> None:
         values = {**self._values, name: self._checked(name, value)}
-        self._check_together(values)
+        self._check_values(values)
         binding = self._binding
         if binding is not None:
             binding.core.check_idle()
@@ -206,10 +303,22 @@ class Optimizer(_core.Stepper):
             binding = binding.configured(self, values)
         self._values, self._binding = values, binding
 
-    @property
-    def convention(self) -> str:
-        """Whose defaults and formula the rule follows."""
-        return self._convention
+    if not TYPE_CHECKING:  # to type checkers these are arguments of the constructor
+
+        @property
+        def convention(self) -> str:
+            """Whose defaults and formula the rule follows."""
+            return self._convention
+
+        @property
+        def params(self) -> Any:
+            """The bound structure, without groups; None if unbound."""
+            if self._binding is None:
+                return None
+            tree = self._binding.tree
+            if any(tree.groups):
+                return tree.unflatten(tree.leaves)
+            return self._binding.params
 
     @property
     def config(self) -> Values:
@@ -220,7 +329,9 @@ class Optimizer(_core.Stepper):
     def current_learning_rate(self) -> float:
         """The learning rate of the next update, as a number."""
         rate = self.learning_rate
-        return float(rate(self.iterations)) if callable(rate) else rate
+        if not callable(rate):
+            return rate
+        return float(rate(0 if self._binding is None else self._binding.core.schedule_index))
 
     @property
     def groups(self) -> list[Mapping[str, Any]]:
@@ -304,20 +415,14 @@ class Optimizer(_core.Stepper):
         """Return whether any call has left a trace."""
         return self._binding is not None and any(self._binding.core.counters()[:3])
 
-    def _unbound(self, what: str) -> RuntimeError:
-        return RuntimeError(f"{what}: this optimizer has no parameters yet; call build(params)")
+    def _bound(self, what: str) -> Binding:
+        """Return the binding that something needs."""
+        if self._binding is None:
+            raise RuntimeError(f"{what}: this optimizer has no parameters yet; call build(params)")
+        binding: Binding = self._binding
+        return binding
 
     # State --------------------------------------------------------------------------------------
-
-    @property
-    def params(self) -> Any:
-        """The bound structure, without groups; None if unbound."""
-        if self._binding is None:
-            return None
-        tree = self._binding.tree
-        if any(tree.groups):
-            return tree.unflatten(tree.leaves)
-        return self._binding.params
 
     @property
     def iterations(self) -> int:
@@ -334,19 +439,20 @@ class Optimizer(_core.Stepper):
         """The 2-norm of the last update's gradients over all arrays, with `global_clipnorm`."""
         if self._binding is None or self.global_clipnorm is None:
             return None
-        return self._binding.core.grad_norm
+        norm: float | None = self._binding.core.grad_norm
+        return norm
 
     @property
     def state(self) -> Any:
         """State in the structure of the parameters: for each a dict of live arrays by slot name.
 
-        Under "step" stands the number of the array's own updates.
+        Under "step" stands the number of the array's own updates, where the convention counts them.
         """
-        if self._binding is None:
-            raise self._unbound("state")
-        binding = self._binding
-        steps = binding.core.counters()[4]
-        leaves = [{**slots, "step": t} for slots, t in zip(binding.slots, steps, strict=True)]
+        binding = self._bound("state")
+        leaves: list[Values] = [dict(slots) for slots in binding.slots]
+        if self._convention not in GLOBAL_CLOCK:
+            for leaf, step in zip(leaves, binding.core.counters()[4], strict=True):
+                leaf["step"] = step
         return binding.tree.unflatten(leaves)
 
     @property
@@ -355,20 +461,17 @@ class Optimizer(_core.Stepper):
 
         Before the first update they equal the parameters.
         """
-        if self._binding is None:
-            raise self._unbound("averages")
+        binding = self._bound("averages")
         if not self.use_ema:
             return None
-        return self._binding.tree.unflatten(self._binding.current_averages())
+        return binding.tree.unflatten(binding.current_averages())
 
     def state_dict(self) -> Values:
         """Return everything that training needs to go on, as plain dicts, numbers and copies.
 
         Not part of it: the parameters, and schedules.
         """
-        if self._binding is None:
-            raise self._unbound("state_dict")
-        return _state.dump(self, self._binding)
+        return _state.dump(self, self._bound("state_dict"))
 
     def load_state_dict(self, d: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned; schedules stay as they are.
@@ -382,10 +485,15 @@ class Optimizer(_core.Stepper):
             optimizer has a schedule or the other way round, or lacks anything. Nothing has changed
             then.
         """
-        if self._binding is None:
-            raise self._unbound("load_state_dict")
-        self._binding.core.check_idle()
-        self._values, self._binding = _state.load(self, self._binding, d)
+        binding = self._bound("load_state_dict")
+        binding.core.check_idle()
+        self._values, self._binding = _state.load(self, binding, d)
+
+    def _resume(self, state: Sequence[Any], step: int) -> None:
+        """Go on at an update of a single array with its state in these arrays themselves."""
+        binding = self._bound("state")
+        binding.take_slots(state)
+        binding.core.set_counters(step - 1, 0, 0, None, [step - 1], [False])
 
     def __getstate__(self) -> Values:
         state: Values = {"convention": self._convention, "values": self._values}
@@ -402,13 +510,10 @@ class Optimizer(_core.Stepper):
             self.load_state_dict(state["state"])
 
     def __repr__(self) -> str:
-        defaults = self._hyperparameters()
         shown = {
             name: value
             for name, value in self._values.items()
-            if name == "learning_rate"
-            or name in self._own()
-            or value != self._conventions[self._convention].get(name, defaults[name].default)
+            if name == "learning_rate" or name in self._own() or value != self._default(name)
         }
         parts = [f"{name}={value!r}" for name, value in shown.items()]
         parts.append(f"convention={self._convention!r}")
@@ -421,14 +526,23 @@ class Optimizer(_core.Stepper):
         return f"<{type(self).__name__}({', '.join(parts)}): {size}>"
 
 
+def conventions_of(cls: type[Optimizer]) -> Mapping[str, Convention]:
+    """Return the conventions that a rule has; a rule that no table names has the paper's."""
+    for each in cls.__mro__:
+        if each.__name__ in CONVENTIONS:
+            return CONVENTIONS[each.__name__]
+    return {"paper": Convention(cls.__name__, "", {}, "decoupled")}
+
+
 def _known_convention(cls: type[Optimizer], convention: Any) -> str:
     """Return the convention's name; raise ValueError where the rule does not have it."""
-    if convention not in cls._conventions:
+    known = conventions_of(cls)
+    if not isinstance(convention, str) or convention not in known:
         raise ValueError(
             f"convention: expected one that {cls.__name__} has "
-            f"({', '.join(map(repr, cls._conventions))}), got {convention!r}"
+            f"({', '.join(map(repr, known))}), got {convention!r}"
         )
-    return str(convention)
+    return convention
 
 
 def _pair(position: int, pair: Any) -> tuple[Any, Any]:

@@ -1,15 +1,26 @@
-"""The update rules: one class each, with its formula, defaults and source."""
+"""The update rules: one class each, with its formula, the paper's defaults and its source.
+
+What frameworks do otherwise stands in `_conventions.py`. In formulas `g` is the gradient, `p` the
+parameter, `t` the count of the update from 1, and `x_hat` is `x / (1 - beta**t)`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import Any
 
-from instep._binding import Values
-from instep._hyperparameters import Flag, Number, Schedule, decay_rate, non_negative
-from instep._optimizer import Optimizer, Options
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from instep._binding import PARAMETER, Values
+from instep._hyperparameters import (
+    Count,
+    Flag,
+    Number,
+    OptionalNumber,
+    Rate,
+    decay_rate,
+    non_negative,
+    positive,
+)
+from instep._optimizer import Optimizer
 
 
 class SGD(Optimizer):
@@ -21,23 +32,12 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    params : ndarray or nesting of list, tuple and dict, optional
-        See `Optimizer`.
-    learning_rate : float or schedule, optional
-        0.01 by default.
     momentum : float, optional
         At least 0; 0 by default, which keeps no state.
     dampening : float, optional
         0 by default.
     nesterov : bool, optional
         Needs momentum, and no dampening.
-    **options
-        See `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For a value of another type or out of range.
 
     References
     ----------
@@ -49,35 +49,17 @@ class SGD(Optimizer):
     _rule = "sgd"
     _clock = "momentum"
     _optional_slots = {"momentum": "momentum"}
-    _conventions = {"paper": {"learning_rate": 0.01}}
 
-    momentum = non_negative(0.0)
-    dampening = Number(0.0)
-    nesterov = Flag(False)
-
-    def __init__(
-        self,
-        params: Any = None,
-        *,
-        learning_rate: float | Schedule | None = None,
-        momentum: float | None = None,
-        dampening: float | None = None,
-        nesterov: bool | None = None,
-        **options: Unpack[Options],
-    ) -> None:
-        super().__init__(
-            params,
-            options,
-            learning_rate=learning_rate,
-            momentum=momentum,
-            dampening=dampening,
-            nesterov=nesterov,
-        )
+    learning_rate: Rate = Rate(default=0.01)
+    momentum: Number = non_negative(default=0.0)
+    dampening: Number = Number(default=0.0)
+    nesterov: Flag = Flag(default=False)
 
     @classmethod
     def _check_together(cls, values: Values) -> None:
         super()._check_together(values)
-        if values["nesterov"] and (values["momentum"] == 0 or values["dampening"] != 0):
+        alone = values["momentum"] == 0 and not values.get("nesterov_may_be_alone", False)
+        if values["nesterov"] and (alone or values["dampening"] != 0):
             raise ValueError(
                 f"nesterov: expected momentum above 0 and dampening 0, got "
                 f"momentum={values['momentum']!r} and dampening={values['dampening']!r}"
@@ -92,23 +74,12 @@ class Adagrad(Optimizer):
 
     Parameters
     ----------
-    params : ndarray or nesting of list, tuple and dict, optional
-        See `Optimizer`.
-    learning_rate : float or schedule, optional
-        0.01 by default.
     initial_accumulator_value : float, optional
         Where the sum starts; 0 by default.
     learning_rate_decay : float, optional
         0 by default.
     epsilon : float, optional
         1e-10 by default.
-    **options
-        See `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For a value of another type or out of range.
 
     References
     ----------
@@ -119,30 +90,11 @@ class Adagrad(Optimizer):
     _rule = "adagrad"
     _clock = "learning_rate_decay"
     _initial_state = {"accumulator": "initial_accumulator_value"}
-    _conventions = {"paper": {"learning_rate": 0.01, "epsilon": 1e-10}}
 
-    initial_accumulator_value = non_negative(0.0)
-    learning_rate_decay = non_negative(0.0)
-    epsilon = non_negative()
-
-    def __init__(
-        self,
-        params: Any = None,
-        *,
-        learning_rate: float | Schedule | None = None,
-        initial_accumulator_value: float | None = None,
-        learning_rate_decay: float | None = None,
-        epsilon: float | None = None,
-        **options: Unpack[Options],
-    ) -> None:
-        super().__init__(
-            params,
-            options,
-            learning_rate=learning_rate,
-            initial_accumulator_value=initial_accumulator_value,
-            learning_rate_decay=learning_rate_decay,
-            epsilon=epsilon,
-        )
+    learning_rate: Rate = Rate(default=0.01)
+    initial_accumulator_value: Number = non_negative(default=0.0)
+    learning_rate_decay: Number = non_negative(default=0.0)
+    epsilon: Number = non_negative(default=1e-10)
 
 
 class RMSprop(Optimizer):
@@ -155,10 +107,6 @@ class RMSprop(Optimizer):
 
     Parameters
     ----------
-    params : ndarray or nesting of list, tuple and dict, optional
-        See `Optimizer`.
-    learning_rate : float or schedule, optional
-        0.001 by default.
     rho : float, optional
         Decay rate of the averages; 0.9 by default.
     momentum : float, optional
@@ -166,14 +114,15 @@ class RMSprop(Optimizer):
     centered : bool, optional
         Divide by an estimate of the variance instead of the mean square.
     epsilon : float, optional
-        Inside the root; 1e-7 by default.
-    **options
-        See `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For a value of another type or out of range.
+        1e-7 by default.
+    nesterov : bool, optional
+        With momentum: ``p -= u + momentum * b``.
+    eps_in_sqrt : bool, optional
+        Whether epsilon is added inside of the root, as by default, or to the root.
+    bias_correction : bool, optional
+        Divide both averages by ``1 - rho**t``.
+    initial_accumulator_value : float, optional
+        Where v starts; 0 by default.
 
     References
     ----------
@@ -182,34 +131,26 @@ class RMSprop(Optimizer):
     """
 
     _rule = "rmsprop"
+    _clock = "bias_correction"
     _optional_slots = {"mean_gradient": "centered", "momentum": "momentum"}
-    _conventions = {"paper": {"learning_rate": 0.001, "rho": 0.9, "epsilon": 1e-7}}
+    _initial_state = {"mean_square": "initial_accumulator_value"}
 
-    rho = decay_rate()
-    momentum = non_negative(0.0)
-    centered = Flag(False)
-    epsilon = non_negative()
+    learning_rate: Rate = Rate(default=0.001)
+    rho: Number = decay_rate(default=0.9)
+    momentum: Number = non_negative(default=0.0)
+    centered: Flag = Flag(default=False)
+    epsilon: Number = non_negative(default=1e-7)
+    nesterov: Flag = Flag(default=False)
+    eps_in_sqrt: Flag = Flag(default=True)
+    bias_correction: Flag = Flag(default=False)
+    initial_accumulator_value: Number = non_negative(default=0.0)
 
-    def __init__(
-        self,
-        params: Any = None,
-        *,
-        learning_rate: float | Schedule | None = None,
-        rho: float | None = None,
-        momentum: float | None = None,
-        centered: bool | None = None,
-        epsilon: float | None = None,
-        **options: Unpack[Options],
-    ) -> None:
-        super().__init__(
-            params,
-            options,
-            learning_rate=learning_rate,
-            rho=rho,
-            momentum=momentum,
-            centered=centered,
-            epsilon=epsilon,
-        )
+    @classmethod
+    def _check_together(cls, values: Values) -> None:
+        super()._check_together(values)
+        alone = values["momentum"] == 0 and not values.get("nesterov_may_be_alone", False)
+        if values["nesterov"] and alone:
+            raise ValueError("nesterov: expected momentum above 0, got momentum=0.0")
 
 
 class Adadelta(Optimizer):
@@ -220,21 +161,12 @@ class Adadelta(Optimizer):
 
     Parameters
     ----------
-    params : ndarray or nesting of list, tuple and dict, optional
-        See `Optimizer`.
     learning_rate : float or schedule, optional
         1.0 by default, as the paper has none.
     rho : float, optional
         Decay rate of the averages; 0.95 by default.
     epsilon : float, optional
         1e-6 by default.
-    **options
-        See `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For a value of another type or out of range.
 
     References
     ----------
@@ -242,34 +174,21 @@ class Adadelta(Optimizer):
     """
 
     _rule = "adadelta"
-    _conventions = {"paper": {"learning_rate": 1.0, "rho": 0.95, "epsilon": 1e-6}}
 
-    rho = decay_rate()
-    epsilon = non_negative()
-
-    def __init__(
-        self,
-        params: Any = None,
-        *,
-        learning_rate: float | Schedule | None = None,
-        rho: float | None = None,
-        epsilon: float | None = None,
-        **options: Unpack[Options],
-    ) -> None:
-        super().__init__(params, options, learning_rate=learning_rate, rho=rho, epsilon=epsilon)
+    learning_rate: Rate = Rate(default=1.0)
+    rho: Number = decay_rate(default=0.95)
+    epsilon: Number = non_negative(default=1e-6)
 
 
 class Adam(Optimizer):
     """Adam: bias-corrected moving averages of the gradient and of its square.
 
     ``m = beta_1 * m + (1 - beta_1) * g``; ``v = beta_2 * v + (1 - beta_2) * g**2``;
-    ``p -= learning_rate * m_hat / (sqrt(v_hat) + epsilon)`` with ``m_hat = m / (1 - beta_1**t)``
-    and ``v_hat = v / (1 - beta_2**t)``. AMSGrad puts the maximum of all v so far in the place of v.
+    ``p -= learning_rate * m_hat / (sqrt(v_hat + epsilon_root) + epsilon)``. AMSGrad puts the
+    maximum of all v so far in the place of v.
 
     Parameters
     ----------
-    params : ndarray or nesting of list, tuple and dict, optional
-        See `Optimizer`.
     learning_rate : float or schedule, optional
         0.001 by default.
     beta_1, beta_2 : float, optional
@@ -278,13 +197,8 @@ class Adam(Optimizer):
         1e-8 by default.
     amsgrad : bool, optional
         False by default.
-    **options
-        See `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For a value of another type or out of range.
+    epsilon_root : float, optional
+        0 by default.
 
     References
     ----------
@@ -296,35 +210,13 @@ class Adam(Optimizer):
     _rule = "adam"
     _clock = True
     _optional_slots = {"v_max": "amsgrad"}
-    _conventions = {
-        "paper": {"learning_rate": 0.001, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8}
-    }
 
-    beta_1 = decay_rate()
-    beta_2 = decay_rate()
-    epsilon = non_negative()
-    amsgrad = Flag(False)
-
-    def __init__(
-        self,
-        params: Any = None,
-        *,
-        learning_rate: float | Schedule | None = None,
-        beta_1: float | None = None,
-        beta_2: float | None = None,
-        epsilon: float | None = None,
-        amsgrad: bool | None = None,
-        **options: Unpack[Options],
-    ) -> None:
-        super().__init__(
-            params,
-            options,
-            learning_rate=learning_rate,
-            beta_1=beta_1,
-            beta_2=beta_2,
-            epsilon=epsilon,
-            amsgrad=amsgrad,
-        )
+    learning_rate: Rate = Rate(default=0.001)
+    beta_1: Number = decay_rate(default=0.9)
+    beta_2: Number = decay_rate(default=0.999)
+    epsilon: Number = non_negative(default=1e-8)
+    amsgrad: Flag = Flag(default=False)
+    epsilon_root: Number = non_negative(default=0.0)
 
 
 class AdamW(Adam):
@@ -338,7 +230,756 @@ class AdamW(Adam):
     its decay times the learning rate as in every framework.
     """
 
-    _conventions = {"paper": {**Adam._conventions["paper"], "weight_decay": 0.01}}
+    weight_decay: Number = non_negative(default=0.01)
+
+
+class Adamax(Optimizer):
+    """Adamax: Adam with the infinity norm in the place of the second moment.
+
+    ``m = beta_1 * m + (1 - beta_1) * g``; ``u = max(beta_2 * u, abs(g))``;
+    ``p -= rate / (1 - beta_1**t) * m / (u + epsilon)`` with
+    ``rate = learning_rate / (1 + (t - 1) * learning_rate_decay)``.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule, optional
+        0.002 by default.
+    beta_1, beta_2 : float, optional
+        0.9 and 0.999 by default.
+    epsilon : float, optional
+        1e-8 by default.
+    learning_rate_decay : float, optional
+        0 by default.
+
+    References
+    ----------
+    D. Kingma and J. Ba, "Adam: a method for stochastic optimization", ICLR 2015, algorithm 2,
+    whose division by zero epsilon avoids.
+    """
+
+    _rule = "adamax"
+    _clock = True
+
+    learning_rate: Rate = Rate(default=0.002)
+    beta_1: Number = decay_rate(default=0.9)
+    beta_2: Number = decay_rate(default=0.999)
+    epsilon: Number = non_negative(default=1e-8)
+    learning_rate_decay: Number = non_negative(default=0.0)
+
+
+class Nadam(Optimizer):
+    """Nadam: Adam with Nesterov's momentum.
+
+    With ``u(t) = beta_1 * (1 - 0.5 * 0.96**(t * momentum_decay))``, ``U(t)`` the product of all of
+    them so far, and Adam's m and v: ``p -= learning_rate * m_bar / (sqrt(v_hat) + epsilon)``,
+    ``m_bar = u(t + 1) * m / (1 - U(t + 1)) + (1 - u(t)) * g / (1 - U(t))``.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule, optional
+        0.002 by default.
+    beta_1, beta_2 : float, optional
+        0.9 and 0.999 by default.
+    epsilon : float, optional
+        1e-8 by default.
+    momentum_decay : float, optional
+        0.004 by default.
+    epsilon_root : float, optional
+        Added to v_hat; 0 by default.
+
+    References
+    ----------
+    T. Dozat, "Incorporating Nesterov momentum into Adam", ICLR workshop 2016, algorithm 2 and
+    section 3.
+    """
+
+    _rule = "nadam"
+    _clock = True
+    _initial_state = {"u_product": 1.0}
+
+    learning_rate: Rate = Rate(default=0.002)
+    beta_1: Number = decay_rate(default=0.9)
+    beta_2: Number = decay_rate(default=0.999)
+    epsilon: Number = non_negative(default=1e-8)
+    momentum_decay: Number = non_negative(default=0.004)
+    epsilon_root: Number = non_negative(default=0.0)
+
+
+class RAdam(Optimizer):
+    """RAdam: Adam whose first steps wait until the variance of its rate is bounded.
+
+    With ``r_inf = 2 / (1 - beta_2) - 1`` and
+    ``r_t = r_inf - 2 * t * beta_2**t / (1 - beta_2**t)``: where ``r_t > threshold``, Adam's step
+    times ``sqrt((r_t - 4) * (r_t - 2) * r_inf / ((r_inf - 4) * (r_inf - 2) * r_t))``, else
+    ``p -= learning_rate * m_hat``.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule, optional
+        0.001 by default.
+    beta_1, beta_2 : float, optional
+        0.9 and 0.999 by default.
+    epsilon : float, optional
+        1e-8 by default.
+    threshold : float, optional
+        4 by default, and no less.
+    nesterov : bool, optional
+        ``beta_1 * m / (1 - beta_1**(t + 1)) + (1 - beta_1) * g / (1 - beta_1**t)`` for m_hat.
+    epsilon_root : float, optional
+        Added to v_hat; 0 by default.
+
+    References
+    ----------
+    L. Liu, H. Jiang, P. He, W. Chen, X. Liu, J. Gao and J. Han, "On the variance of the adaptive
+    learning rate and beyond", ICLR 2020, algorithm 2.
+    """
+
+    _rule = "radam"
+    _clock = True
+
+    learning_rate: Rate = Rate(default=0.001)
+    beta_1: Number = decay_rate(default=0.9)
+    beta_2: Number = decay_rate(default=0.999)
+    epsilon: Number = non_negative(default=1e-8)
+    threshold: Number = Number(default=4.0, at_least=4)
+    nesterov: Flag = Flag(default=False)
+    epsilon_root: Number = non_negative(default=0.0)
+
+
+class Rprop(Optimizer):
+    """Rprop: a step size for each element, which grows while its gradient keeps its sign.
+
+    ``z`` times `eta_plus` where the sign is that of the step before, times `eta_minus` where it is
+    the other, within [`min_step_size`, `max_step_size`]; ``p -= sign(g) * z``, with ``g = 0`` where
+    the sign has changed. For whole batches.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule, optional
+        The first step size, 0.01 by default; later values count for nothing.
+    eta_minus : float, optional
+        Below 1; 0.5 by default.
+    eta_plus : float, optional
+        Above 1; 1.2 by default.
+    min_step_size, max_step_size : float, optional
+        1e-6 and 50 by default.
+
+    References
+    ----------
+    M. Riedmiller and H. Braun, "A direct adaptive method for faster backpropagation learning",
+    1993.
+    C. Igel and M. Huesken, "Improving the Rprop learning algorithm", 2000 (iRprop-).
+    """
+
+    _rule = "rprop"
+    _clock = True
+    _initial_state = {"step_size": "learning_rate"}
+
+    learning_rate: Rate = Rate(default=0.01)
+    eta_minus: Number = Number(default=0.5, above=0, below=1)
+    eta_plus: Number = Number(default=1.2, above=1)
+    min_step_size: Number = non_negative(default=1e-6)
+    max_step_size: Number = non_negative(default=50.0)
+
+
+class ASGD(Optimizer):
+    """Averaged gradient descent.
+
+    ``p -= lambd * eta * p + eta * g`` with ``eta = learning_rate`` at first and then
+    ``eta = learning_rate / (1 + lambd * learning_rate * t)**alpha``. The average of p from update
+    `t0` on is the slot ``ax``; before, it is p.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule, optional
+        0.01 by default.
+    lambd : float, optional
+        1e-4 by default.
+    alpha : float, optional
+        0.75 by default.
+    t0 : float, optional
+        1e6 by default.
+
+    References
+    ----------
+    B. Polyak and A. Juditsky, "Acceleration of stochastic approximation by averaging", SIAM J.
+    Control Optim. 30, 1992; rates as in L. Bottou, "Large-scale machine learning with stochastic
+    gradient descent", 2010.
+    """
+
+    _rule = "asgd"
+    _clock = True
+    _initial_state = {"eta": "learning_rate", "mu": 1.0}
+
+    learning_rate: Rate = Rate(default=0.01)
+    lambd: Number = non_negative(default=1e-4)
+    alpha: Number = Number(default=0.75)
+    t0: Number = Number(default=1e6)
+
+
+class Ftrl(Optimizer):
+    """FTRL-Proximal: follow the regularized leader, for sparse linear models.
+
+    With ``k = -learning_rate_power``: ``n = a + g**2``;
+    ``l += g + 2 * l2_shrinkage * p - (n**k - a**k) / learning_rate * p``;
+    ``p = (clip(l, -l1, l1) - l) / ((n**k + beta) / learning_rate + 2 * l2)``; ``a = n``. The first
+    update overwrites p.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule, optional
+        Above 0; 0.001 by default.
+    learning_rate_power : float, optional
+        At most 0; -0.5 by default.
+    initial_accumulator_value : float, optional
+        Where a starts; 0.1 by default.
+    l1_regularization_strength, l2_regularization_strength : float, optional
+        Penalties ``l1 * abs(p)`` and ``l2 * p**2``; 0 by default.
+    l2_shrinkage_regularization_strength : float, optional
+        0 by default.
+    beta : float, optional
+        0 by default.
+
+    References
+    ----------
+    H. B. McMahan et al., "Ad click prediction: a view from the trenches", KDD 2013, algorithm 1,
+    with lambda_2 as twice `l2_regularization_strength`.
+    """
+
+    _rule = "ftrl"
+    _initial_state = {"accumulator": "initial_accumulator_value"}
+
+    learning_rate: Rate = Rate(default=0.001)
+    learning_rate_power: Number = Number(default=-0.5, at_most=0)
+    initial_accumulator_value: Number = non_negative(default=0.1)
+    l1_regularization_strength: Number = non_negative(default=0.0)
+    l2_regularization_strength: Number = non_negative(default=0.0)
+    l2_shrinkage_regularization_strength: Number = non_negative(default=0.0)
+    beta: Number = non_negative(default=0.0)
+
+    @classmethod
+    def _check_together(cls, values: Values) -> None:
+        super()._check_together(values)
+        if values["learning_rate"] == 0:
+            raise ValueError("learning_rate: expected a number above 0 for Ftrl, got 0.0")
+
+
+class Lion(Optimizer):
+    """Lion: the sign of an interpolated momentum.
+
+    ``p -= learning_rate * sign(beta_1 * m + (1 - beta_1) * g)``, then
+    ``m = beta_2 * m + (1 - beta_2) * g``.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule, optional
+        1e-4 by default.
+    beta_1, beta_2 : float, optional
+        0.9 and 0.99 by default.
+
+    References
+    ----------
+    X. Chen et al., "Symbolic discovery of optimization algorithms", NeurIPS 2023, algorithm 2.
+    """
+
+    _rule = "lion"
+
+    learning_rate: Rate = Rate(default=1e-4)
+    beta_1: Number = decay_rate(default=0.9)
+    beta_2: Number = decay_rate(default=0.99)
+
+
+class Lamb(Optimizer):
+    """LAMB: Adam's direction, as long as the parameter; for large batches.
+
+    ``u = m_hat / (sqrt(v_hat + epsilon_root) + epsilon) + weight_decay * p``;
+    ``p -= learning_rate * norm(p) / norm(u) * u``, norms over each array, their ratio 1 where one
+    of them is 0.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule, optional
+        0.001 by default.
+    beta_1, beta_2 : float, optional
+        0.9 and 0.999 by default.
+    epsilon : float, optional
+        1e-6 by default.
+    epsilon_root : float, optional
+        0 by default.
+    weight_decay : float, optional
+        As in the formula; 0 by default.
+
+    References
+    ----------
+    Y. You et al., "Large batch optimization for deep learning: training BERT in 76 minutes", ICLR
+    2020, algorithm 2.
+    """
+
+    _rule = "lamb"
+    _clock = True
+
+    learning_rate: Rate = Rate(default=0.001)
+    beta_1: Number = decay_rate(default=0.9)
+    beta_2: Number = decay_rate(default=0.999)
+    epsilon: Number = non_negative(default=1e-6)
+    epsilon_root: Number = non_negative(default=0.0)
+
+
+class Lars(Optimizer):
+    """LARS: momentum on gradients in proportion to the parameter; for large batches.
+
+    ``u = learning_rate * ratio * (g + weight_decay * p)``, ``ratio = trust_coefficient * norm(p) /
+    (norm(g) + weight_decay * norm(p) + epsilon)``, norms over each array, 1 where one of them is 0;
+    ``b = momentum * b + u``; ``p -= b``, nesterov ``p -= u + momentum * b``.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule, optional
+        0.1 by default.
+    momentum : float, optional
+        0.9 by default.
+    nesterov : bool, optional
+        Needs momentum.
+    trust_coefficient : float, optional
+        0.001 by default.
+    epsilon : float, optional
+        0 by default.
+    weight_decay : float, optional
+        As in the formula; 0 by default.
+
+    References
+    ----------
+    Y. You, I. Gitman and B. Ginsburg, "Large batch training of convolutional networks", 2017,
+    algorithm 1.
+    """
+
+    _rule = "lars"
+    _optional_slots = {"momentum": "momentum"}
+
+    learning_rate: Rate = Rate(default=0.1)
+    momentum: Number = non_negative(default=0.9)
+    nesterov: Flag = Flag(default=False)
+    trust_coefficient: Number = non_negative(default=0.001)
+    epsilon: Number = non_negative(default=0.0)
+
+    @classmethod
+    def _check_together(cls, values: Values) -> None:
+        super()._check_together(values)
+        alone = values["momentum"] == 0 and not values.get("nesterov_may_be_alone", False)
+        if values["nesterov"] and alone:
+            raise ValueError("nesterov: expected momentum above 0, got momentum=0.0")
+
+
+class Yogi(Optimizer):
+    """Yogi: Adam whose second moment changes by no more than the square of the gradient.
+
+    ``v -= (1 - beta_2) * sign(v - g**2) * g**2``; Adam's m;
+    ``p -= learning_rate * m / (sqrt(v + epsilon_root) + epsilon)``.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule, optional
+        0.01 by default.
+    beta_1, beta_2 : float, optional
+        0.9 and 0.999 by default.
+    epsilon : float, optional
+        0.001 by default.
+    epsilon_root : float, optional
+        0 by default.
+    initial_accumulator_value : float, optional
+        Where v starts; 1e-6 by default.
+
+    References
+    ----------
+    M. Zaheer, S. Reddi, D. Sachan, S. Kale and S. Kumar, "Adaptive methods for nonconvex
+    optimization", NeurIPS 2018, algorithm 2.
+    """
+
+    _rule = "yogi"
+    _initial_state = {"m": "initial_m", "v": "initial_accumulator_value"}
+
+    learning_rate: Rate = Rate(default=0.01)
+    beta_1: Number = decay_rate(default=0.9)
+    beta_2: Number = decay_rate(default=0.999)
+    epsilon: Number = non_negative(default=1e-3)
+    epsilon_root: Number = non_negative(default=0.0)
+    initial_accumulator_value: Number = non_negative(default=1e-6)
+
+
+class AdaBelief(Optimizer):
+    """AdaBelief: Adam that divides by how far gradients are from their average.
+
+    ``v = beta_2 * v + (1 - beta_2) * (g - m)**2 + epsilon_root``, m first; then
+    ``p -= learning_rate * m_hat / (sqrt(v_hat) + epsilon)``.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule, optional
+        0.001 by default.
+    beta_1, beta_2 : float, optional
+        0.9 and 0.999 by default.
+    epsilon, epsilon_root : float, optional
+        1e-8 by default.
+    nesterov : bool, optional
+        ``beta_1 * m / (1 - beta_1**(t + 1)) + (1 - beta_1) * g / (1 - beta_1**t)`` for m_hat.
+
+    References
+    ----------
+    J. Zhuang et al., "AdaBelief optimizer: adapting stepsizes by the belief in observed gradients",
+    NeurIPS 2020, algorithm 2.
+    """
+
+    _rule = "adabelief"
+    _clock = True
+
+    learning_rate: Rate = Rate(default=0.001)
+    beta_1: Number = decay_rate(default=0.9)
+    beta_2: Number = decay_rate(default=0.999)
+    epsilon: Number = non_negative(default=1e-8)
+    epsilon_root: Number = non_negative(default=1e-8)
+    nesterov: Flag = Flag(default=False)
+
+
+class Adan(Optimizer):
+    """Adan: Nesterov's momentum from differences of gradients.
+
+    With ``d = g - previous_gradient`` (0 at first): moving averages m of g, v of d and n of
+    ``(g + beta_2 * d)**2``;
+    ``p -= learning_rate * (m_hat + beta_2 * v_hat) / (sqrt(n_hat + epsilon_root) + epsilon)``.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule, optional
+        0.001 by default.
+    beta_1, beta_2, beta_3 : float, optional
+        Decay rates of m, v and n, the complements of the paper's; 0.98, 0.92 and 0.99 by default.
+    epsilon : float, optional
+        1e-8 by default.
+    epsilon_root : float, optional
+        0 by default.
+
+    References
+    ----------
+    X. Xie, P. Zhou, H. Li, Z. Lin and S. Yan, "Adan: adaptive Nesterov momentum algorithm for
+    faster optimizing deep models", 2022, algorithm 1, with the bias corrections of its authors'
+    code.
+    """
+
+    _rule = "adan"
+    _clock = True
+
+    learning_rate: Rate = Rate(default=0.001)
+    beta_1: Number = decay_rate(default=0.98)
+    beta_2: Number = decay_rate(default=0.92)
+    beta_3: Number = decay_rate(default=0.99)
+    epsilon: Number = non_negative(default=1e-8)
+    epsilon_root: Number = non_negative(default=0.0)
+
+
+class NovoGrad(Optimizer):
+    """NovoGrad: momentum on gradients over the moving norm of each array.
+
+    ``v = beta_2 * v + (1 - beta_2) * norm(g)**2`` (at first ``norm(g)**2``);
+    ``m = beta_1 * m + u`` (at first u) with
+    ``u = g / (sqrt(v + epsilon_root) + epsilon) + weight_decay * p``; ``p -= learning_rate * m``.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule, optional
+        0.01 by default.
+    beta_1, beta_2 : float, optional
+        0.95 and 0.98 by default.
+    epsilon : float, optional
+        1e-8 by default.
+    epsilon_root : float, optional
+        0 by default.
+    weight_decay : float, optional
+        As in the formula; 0 by default.
+
+    References
+    ----------
+    B. Ginsburg et al., "Stochastic gradient methods with layer-wise adaptive moments for training
+    of deep networks", 2019, algorithm 1.
+    """
+
+    _rule = "novograd"
+    _clock = True
+
+    learning_rate: Rate = Rate(default=0.01)
+    beta_1: Number = decay_rate(default=0.95)
+    beta_2: Number = decay_rate(default=0.98)
+    epsilon: Number = non_negative(default=1e-8)
+    epsilon_root: Number = non_negative(default=0.0)
+
+
+class SignSGD(Optimizer):
+    """Sign descent: ``p -= learning_rate * sign(g)``.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule, optional
+        1e-4 by default.
+
+    References
+    ----------
+    J. Bernstein, Y.-X. Wang, K. Azizzadenesheli and A. Anandkumar, "signSGD: compressed
+    optimisation for non-convex problems", ICML 2018, algorithm 1.
+    """
+
+    _rule = "sign_sgd"
+
+    learning_rate: Rate = Rate(default=1e-4)
+
+
+class Signum(Optimizer):
+    """Signum: the sign of the momentum.
+
+    ``m = momentum * m + (1 - momentum) * g``; ``p -= learning_rate * sign(m)``.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule, optional
+        1e-4 by default.
+    momentum : float, optional
+        0.9 by default.
+
+    References
+    ----------
+    J. Bernstein, Y.-X. Wang, K. Azizzadenesheli and A. Anandkumar, "signSGD: compressed
+    optimisation for non-convex problems", ICML 2018, algorithm 2.
+    """
+
+    _rule = "signum"
+
+    learning_rate: Rate = Rate(default=1e-4)
+    momentum: Number = decay_rate(default=0.9)
+
+
+class Fromage(Optimizer):
+    """Fromage: steps in proportion to the norm of each array, which does not grow by them.
+
+    ``p = (p - learning_rate * norm(p) / norm(g) * g) / sqrt(1 + learning_rate**2)``, norms over
+    each array and no less than `min_norm`; their ratio is 1 where one of them is 0.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule, optional
+        0.01 by default.
+    min_norm : float, optional
+        1e-6 by default.
+
+    References
+    ----------
+    J. Bernstein, A. Vahdat, Y. Yue and M.-Y. Liu, "On the distance between two neural networks and
+    the stability of learning", NeurIPS 2020, algorithm 1.
+    """
+
+    _rule = "fromage"
+
+    learning_rate: Rate = Rate(default=0.01)
+    min_norm: Number = non_negative(default=1e-6)
+
+
+class AdEMAMix(Optimizer):
+    """AdEMAMix: Adam with a second, slow average of the gradient.
+
+    Adam's m_1 and v; ``m_2 = beta_3 * m_2 + (1 - beta_3) * g``;
+    ``p -= learning_rate * (m_1_hat + alpha * m_2) / (sqrt(v_hat + epsilon_root) + epsilon)``.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule, optional
+        0.001 by default.
+    beta_1, beta_2, beta_3 : float, optional
+        0.9, 0.999 and 0.9999 by default.
+    alpha : float, optional
+        5 by default.
+    epsilon : float, optional
+        1e-8 by default.
+    epsilon_root : float, optional
+        0 by default.
+
+    References
+    ----------
+    M. Pagliardini, P. Ablin and D. Grangier, "The AdEMAMix optimizer: better, faster, older", 2024,
+    algorithm 1, without its schedulers of beta_3 and alpha.
+    """
+
+    _rule = "ademamix"
+    _clock = True
+
+    learning_rate: Rate = Rate(default=0.001)
+    beta_1: Number = decay_rate(default=0.9)
+    beta_2: Number = decay_rate(default=0.999)
+    beta_3: Number = decay_rate(default=0.9999)
+    alpha: Number = non_negative(default=5.0)
+    epsilon: Number = non_negative(default=1e-8)
+    epsilon_root: Number = non_negative(default=0.0)
+
+
+class ScheduleFreeAdamW(Optimizer):
+    """Schedule-free AdamW: an average of the iterates takes the place of a schedule.
+
+    The parameters are ``y = beta_1 * x + (1 - beta_1) * z``. With
+    ``rate = learning_rate * min(t / warmup_steps, 1)`` and Adam's v:
+    ``z -= rate * (g / (sqrt(v_hat) + epsilon) + weight_decay * y)``; ``x = (1 - c) * x + c * z``
+    where c is the part of this update's weight, ``max(rate)**weight_lr_power``, in the sum of all.
+    Evaluate with x: `eval_params`.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule, optional
+        0.0025 by default.
+    beta_1, beta_2 : float, optional
+        0.9 and 0.999 by default.
+    epsilon : float, optional
+        1e-8 by default.
+    warmup_steps : int, optional
+        0 by default.
+    weight_lr_power : float, optional
+        2 by default.
+    weight_decay : float, optional
+        As in the formula; 0 by default.
+
+    References
+    ----------
+    A. Defazio et al., "The road less scheduled", NeurIPS 2024, algorithm 1.
+    """
+
+    _rule = "schedule_free_adamw"
+    _clock = True
+    _initial_state = {"z": PARAMETER}
+
+    learning_rate: Rate = Rate(default=0.0025)
+    beta_1: Number = decay_rate(default=0.9)
+    beta_2: Number = decay_rate(default=0.999)
+    epsilon: Number = non_negative(default=1e-8)
+    warmup_steps: Count = Count(default=0, at_least=0)
+    weight_lr_power: Number = non_negative(default=2.0)
+
+    def eval_params(self) -> Any:
+        """Return new arrays with x, the average to evaluate with, in the structure of `params`.
+
+        Raises
+        ------
+        RuntimeError
+            If the optimizer is unbound.
+        ValueError
+            If `beta_1` is 0, where y does not depend on x.
+        """
+        return _eval_params(self, self.beta_1)
+
+
+class ScheduleFreeSGD(Optimizer):
+    """Schedule-free gradient descent: an average of the iterates takes the place of a schedule.
+
+    As `ScheduleFreeAdamW` with ``z -= rate * (g + weight_decay * y)``.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule, optional
+        1 by default.
+    beta_1 : float, optional
+        0.9 by default.
+    warmup_steps : int, optional
+        0 by default.
+    weight_lr_power : float, optional
+        2 by default.
+    weight_decay : float, optional
+        As in the formula; 0 by default.
+
+    References
+    ----------
+    A. Defazio et al., "The road less scheduled", NeurIPS 2024, equations 3 to 5.
+    """
+
+    _rule = "schedule_free_sgd"
+    _clock = True
+    _initial_state = {"z": PARAMETER}
+
+    learning_rate: Rate = Rate(default=1.0)
+    beta_1: Number = decay_rate(default=0.9)
+    warmup_steps: Count = Count(default=0, at_least=0)
+    weight_lr_power: Number = non_negative(default=2.0)
+
+    def eval_params(self) -> Any:
+        """Return new arrays with x, the average to evaluate with, in the structure of `params`.
+
+        Raises
+        ------
+        RuntimeError
+            If the optimizer is unbound.
+        ValueError
+            If `beta_1` is 0, where y does not depend on x.
+        """
+        return _eval_params(self, self.beta_1)
+
+
+class Prodigy(Optimizer):
+    """Prodigy: Adam that estimates its own learning rate.
+
+    d, the estimate of the distance to the solution, belongs to all arrays together. m and v are
+    Adam's of ``d * g``; ``r = beta_3 * r + learning_rate * d**2 / estim_lr0 * sum(g * (p_0 - p))``,
+    ``s = beta_3 * s + learning_rate * d**2 / estim_lr0 * g``;
+    ``p -= learning_rate * d * (m / (sqrt(v) + d * epsilon) + weight_decay * p)``, then
+    ``d = max(d, estim_lr_coef * r / sum(abs(s)))``.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule, optional
+        A factor on the estimate; 1 by default.
+    beta_1, beta_2 : float, optional
+        0.9 and 0.999 by default.
+    beta_3 : float, optional
+        The root of `beta_2` by default.
+    epsilon : float, optional
+        1e-8 by default.
+    estim_lr0 : float, optional
+        Where d starts; 1e-6 by default.
+    estim_lr_coef : float, optional
+        1 by default.
+    safeguard_warmup : bool, optional
+        Leave the learning rate out of s.
+    weight_decay : float, optional
+        As in the formula; 0 by default.
+
+    Notes
+    -----
+    Groups may differ in what they like but in `learning_rate`, `beta_3` and the options of the
+    estimate, which belongs to all of them.
+
+    References
+    ----------
+    K. Mishchenko and A. Defazio, "Prodigy: an expeditiously adaptive parameter-free learner", ICML
+    2024, algorithm 4.
+    """
+
+    _rule = "prodigy"
+    _initial_state = {"p_0": PARAMETER, "d": "estim_lr0"}
+
+    learning_rate: Rate = Rate(default=1.0)
+    beta_1: Number = decay_rate(default=0.9)
+    beta_2: Number = decay_rate(default=0.999)
+    beta_3: OptionalNumber = OptionalNumber(default=None, at_least=0, below=1)
+    epsilon: Number = non_negative(default=1e-8)
+    estim_lr0: Number = positive(default=1e-6)
+    estim_lr_coef: Number = positive(default=1.0)
+    safeguard_warmup: Flag = Flag(default=False)
+
+    @classmethod
+    def _resolved(cls, values: Values) -> Values:
+        if values["beta_3"] is not None:
+            return values
+        return {**values, "beta_3": math.sqrt(values["beta_2"])}
+
+
+def _eval_params(optimizer: Optimizer, beta_1: float) -> Any:
+    """Return x of ``y = beta_1 * x + (1 - beta_1) * z``."""
+    binding = optimizer._bound("eval_params")
+    if beta_1 == 0:
+        raise ValueError("eval_params: expected beta_1 above 0, got 0.0")
+    leaves = zip(binding.tree.leaves, binding.slots, strict=True)
+    return binding.tree.unflatten([(y - (1 - beta_1) * s["z"]) / beta_1 for y, s in leaves])
 
 
 # Assigned this way, type checkers see every class above without a list of them.

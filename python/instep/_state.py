@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instep._binding import Binding, Values
-from instep._hyperparameters import Frequency, Limit
+from instep._hyperparameters import Choice, Frequency, OptionalNumber
 
 if TYPE_CHECKING:
     from instep._memory import Array
@@ -63,7 +63,7 @@ def load(optimizer: Optimizer, binding: Binding, d: Any) -> tuple[Values, Bindin
         optimizer._values,
         "state['hyperparameters']",
     )
-    optimizer._check_together(values)
+    optimizer._check_values(values)
     groups = _mapping(_entry(state, "groups", "state"), "state['groups']")
     if len(groups) != len(binding.overrides):
         raise ValueError(
@@ -147,7 +147,7 @@ def _restored(optimizer: Optimizer, saved: Any, here: Values, what: str) -> Valu
             raise ValueError(
                 f"{what}: expected {expected} for {name!r}, as in this optimizer; got {restored!r}"
             )
-        if restored is None and not isinstance(known[name], (Limit, Frequency)):
+        if restored is None and not isinstance(known[name], (Choice, Frequency, OptionalNumber)):
             raise ValueError(f"{what}: expected an entry {name!r}, got {sorted(given)}")
         result[name] = value if callable(value) else known[name].check(restored)
     return result

@@ -12,9 +12,14 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from instep import _core, _rules
+import numpy as np
+
+from instep import _array_rules, _core, _rules
 from instep._hyperparameters import Count
-from instep._optimizer import CLIPPINGS, Optimizer
+from instep._optimizer import Optimizer, conventions_of
+
+if TYPE_CHECKING:
+    from instep._memory import Array
 
 Kernel = Callable[..., None]
 
@@ -48,14 +53,38 @@ _STATE_DOCUMENTATION = """\
 """
 
 
+_ARRAY_DOCUMENTATION = """Update a parameter and its state in place by the rule of `instep.{cls}`.
+
+    Parameters
+    ----------
+    param : ndarray
+        float32 or float64.
+    grad : ndarray
+        Of the same shape.
+    *state : ndarray
+        The state that `instep.{cls}` has for such an array, in its order, C-contiguous and of the
+        parameter's dtype, as the previous update left it; zeros before the first one. None for one
+        that the configuration does not use.
+    step : int
+        The count of this update, from 1.
+    **hyperparameters
+        As in `instep.{cls}`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what the class refuses. Nothing has changed then.
+    """
+
+
 def _kernel(rule: str, cls: type[Optimizer]) -> Kernel:
     """Return the function of one rule, with the class's defaults and checks."""
-    slots, own = _core.rules[rule]
-    names = ["learning_rate", *own]
+    slots, told, scalars = _core.rules[rule]
     hyperparameters = cls._hyperparameters()
-    paper = cls._conventions["paper"]
-    count = Count()
-    count.name = "step"
+    own = [name for name in told if name in hyperparameters]
+    names = ["learning_rate", *own]
+    paper = conventions_of(cls)["paper"].values
+    defaults = {name: each.default for name, each in hyperparameters.items()}
 
     def check(values: tuple[Any, ...], in_use: tuple[bool, ...]) -> tuple[float, list[float]]:
         """Return the learning rate and the other numbers, checked as by the class."""
@@ -63,15 +92,15 @@ def _kernel(rule: str, cls: type[Optimizer]) -> Kernel:
             raise TypeError(f"learning_rate: expected a number, got {values[0]!r}")
         given = dict(zip(names, values, strict=True))
         numbers = {name: hyperparameters[name].check(value) for name, value in given.items()}
-        cls._check_together({**dict.fromkeys(CLIPPINGS), **numbers})
+        cls._check_together({**defaults, **numbers})
         for (slot, _), used in zip(slots, in_use, strict=True):
             switch = cls._optional_slots.get(slot)
             if not used and switch in numbers and numbers[switch]:
                 raise TypeError(
                     f"{slot}: expected a state array for {switch}={numbers[switch]!r}, got None"
                 )
-        rate, *rest = (float(number) for number in numbers.values())
-        return rate, rest
+        resolved = {**dict.fromkeys(told, False), **paper, **cls._resolved(numbers)}
+        return float(resolved["learning_rate"]), [float(resolved[name]) for name in told]
 
     remembered = functools.lru_cache(maxsize=64, typed=True)(check)
 
@@ -85,14 +114,14 @@ def _kernel(rule: str, cls: type[Optimizer]) -> Kernel:
 
     def check_step(step: Any, values: tuple[Any, ...]) -> int:
         if step is not None:
-            return count.check(step)
+            return _step(step)
         if cls._clock is True or (cls._clock and values[names.index(cls._clock)]):
             raise TypeError(f"step: {rule} needs it, the 1-based count of the update")
         return 1
 
-    defaults = {name: paper.get(name, hyperparameters[name].default) for name in names}
     # A slot may have the name of a hyperparameter, such as momentum.
     states = {f"{name}_state" if name in own else name: optional for name, optional in slots}
+    states.update(dict.fromkeys(scalars, False))
     source = _SOURCE.format(
         rule=rule,
         cls=cls.__name__,
@@ -105,28 +134,61 @@ def _kernel(rule: str, cls: type[Optimizer]) -> Kernel:
         )
         if states
         else "",
-        arguments=", ".join(f"{name}={value!r}" for name, value in defaults.items()),
+        arguments=", ".join(f"{name}={defaults[name]!r}" for name in names),
         numbers=", ".join(names),
         values="".join(f"{name}, " for name in names),
     )
-    run = _core.Kernel(rule, check_numbers, check_step)
+    run = _core.Kernel(rule, len(names), check_numbers, check_step)
     namespace: dict[str, Any] = {"run": run, "__name__": __name__}
     exec(source, namespace)  # a real signature: help, completion, Python's own messages, speed
     kernel: Kernel = namespace[rule]
     return kernel
 
 
-def _documenting_classes() -> dict[str, type[Optimizer]]:
-    """Return for each rule the class that documents it: the first one of that rule."""
-    found: dict[str, type[Optimizer]] = {}
-    for each in vars(_rules).values():
-        if isinstance(each, type) and issubclass(each, Optimizer) and each is not Optimizer:
-            found.setdefault(each._rule, each)
+def _array_kernel(rule: str, cls: type[Optimizer]) -> Kernel:
+    """Return the function of a rule that works outside of the engine."""
+
+    def kernel(
+        param: Array, grad: Array, *state: Array | None, step: int = 1, **hyperparameters: Any
+    ) -> None:
+        for name in hyperparameters:
+            if name != "learning_rate" and name not in cls._own():
+                raise TypeError(f"{rule}() got an unexpected keyword argument {name!r}")
+        if not isinstance(param, np.ndarray):
+            raise TypeError(f"param: expected a NumPy array, got {type(param).__name__}")
+        optimizer = cls(param, **hyperparameters)
+        optimizer._resume([each for each in state if each is not None], _step(step))
+        optimizer.step(grad)
+
+    kernel.__name__ = kernel.__qualname__ = rule
+    kernel.__doc__ = _ARRAY_DOCUMENTATION.format(cls=cls.__name__)
+    return kernel
+
+
+def _step(value: Any) -> int:
+    count = Count()
+    count.name = "step"
+    return count.check(value)
+
+
+def _classes(module: Any) -> list[type[Optimizer]]:
+    return [getattr(module, name) for name in module.__all__]
+
+
+def _kernels() -> dict[str, Kernel]:
+    """Return each rule's function; of several classes with a rule the first one documents it."""
+    found: dict[str, Kernel] = {}
+    for cls in _classes(_rules):
+        if cls._rule not in found:
+            found[cls._rule] = _kernel(cls._rule, cls)
+    for cls in _classes(_array_rules):
+        name = cls.__name__.lower()
+        found[name] = _array_kernel(name, cls)
     return found
 
 
-__all__ = sorted(_documenting_classes())
-globals().update({rule: _kernel(rule, cls) for rule, cls in _documenting_classes().items()})
+__all__ = sorted(_kernels())
+globals().update(_kernels())
 
 if TYPE_CHECKING:
 

@@ -48,7 +48,13 @@ def sections(results: Sequence[Result]) -> dict[str, list[Result]]:
 
 
 def _table(title: str, results: Sequence[Result], titles: Mapping[str, str]) -> Table:
-    table = Table("workload", title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(
+        "workload",
+        title=title,
+        min_width=len(title),
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     for heading in ("instep", *titles.values(), "limit"):
         table.add_column(heading, justify="right", max_width=_CELL_WIDTH - 1)
     for result in results:

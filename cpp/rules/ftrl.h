@@ -1,0 +1,49 @@
+#pragma once
+#include "rules/math.h"
+
+namespace instep::INSTEP_LEVEL {
+
+/// FTRL-Proximal: McMahan et al. 2013, "Ad click prediction: a view from the trenches",
+/// algorithm 1, with Keras's names: its power of the accumulator instead of the root, penalties on
+/// the whole square (twice the paper's lambda 2), and shrinkage of the gradient.
+template <class T>
+struct Ftrl {
+    static constexpr auto slots = state("accumulator", "linear");
+    static constexpr auto hyperparameters =
+        names("learning_rate_power", "l1_regularization_strength", "l2_regularization_strength",
+              "l2_shrinkage_regularization_strength", "beta");
+
+    double exponent;
+    T one_over_rate, l1, minus_l1, constant, shrinkage;
+    bool is_root;
+
+    explicit Ftrl(const StepNumbers& now) {
+        const auto& [rate_power, l1_, l2, shrink, beta] = now.hyperparameters<5>();
+        exponent = -rate_power;
+        is_root = rate_power == -0.5;
+        one_over_rate = 1 / now.learning_rate;
+        l1 = l1_;
+        minus_l1 = -l1_;
+        constant = 2 * l2 + beta / now.learning_rate;
+        shrinkage = 2 * shrink;
+    }
+
+    template <class V>
+    INSTEP_INLINE void operator()(V& p, V g, V& accumulator, V& linear) const {
+        const V sum = accumulator + g * g;
+        const V now = powered(sum), before = powered(accumulator);
+        linear += g + shrinkage * p - (now - before) * one_over_rate * p;
+        const V clipped = select(linear < minus_l1, V(minus_l1), lesser(linear, V(l1)));
+        const V divisor = now * one_over_rate + constant;
+        p = select(V(0) < divisor, (clipped - linear) / divisor, V(0) * divisor);
+        accumulator = sum;
+    }
+
+private:
+    template <class V>
+    INSTEP_INLINE V powered(V x) const {
+        return is_root ? sqrt(x) : real_power(x, exponent);
+    }
+};
+
+}  // namespace instep::INSTEP_LEVEL

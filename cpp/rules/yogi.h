@@ -1,0 +1,37 @@
+#pragma once
+#include "rules/math.h"
+
+namespace instep::INSTEP_LEVEL {
+
+/// Yogi: Zaheer et al. 2018, "Adaptive methods for nonconvex optimization", algorithm 2; in Optax
+/// with Adam's bias corrections.
+template <class T>
+struct Yogi {
+    static constexpr auto slots = state("m", "v");
+    static constexpr auto hyperparameters =
+        names("beta_1", "beta_2", "epsilon", "epsilon_root", "corrects_bias");
+
+    T rate, epsilon, epsilon_root, complement;
+    Average<T> beta_1;
+
+    explicit Yogi(const StepNumbers& now) {
+        const auto& [b1, b2, epsilon_, root, corrects] = now.hyperparameters<5>();
+        const double c1 = corrects ? 1 - power(b1, now.step) : 1;
+        const double c2 = corrects ? 1 - power(b2, now.step) : 1;
+        rate = now.learning_rate * sqrt(c2) / c1;
+        epsilon = epsilon_ * sqrt(c2);
+        epsilon_root = root * c2;
+        complement = 1 - b2;
+        beta_1 = now.average<T>(b1);
+    }
+
+    template <class V>
+    INSTEP_INLINE void operator()(V& p, V g, V& m, V& v) const {
+        m = beta_1(m, g);
+        const V square = g * g;
+        v -= complement * (sign(v - square) * square);
+        p -= rate * m / (sqrt(v + epsilon_root) + epsilon);
+    }
+};
+
+}  // namespace instep::INSTEP_LEVEL

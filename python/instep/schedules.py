@@ -1,0 +1,1067 @@
+"""Learning rates that change: callables from the 0-based index of the update to a float.
+
+>>> import numpy as np, instep
+>>> from instep import schedules
+>>> rate = schedules.WarmupCosineDecay(0.0, 1e-3, warmup_steps=100, decay_steps=10_000)
+>>> optimizer = instep.AdamW([np.zeros(3)], learning_rate=rate)
+
+They hold no state (`ReduceLROnPlateau` excepted) and are computed in double precision from the
+step alone: ``rate(step)`` can be asked for any step, in any order. Their arguments can be read but
+not changed; equal arguments make equal schedules, which hash, copy and pickle. Arguments that make
+no sense raise a TypeError or ValueError that names them, and so does a step that is not a whole
+number of at least 0.
+
+Each takes its values, step by step, from a schedule of another library:
+
+============================= ====================================================================
+`ExponentialDecay`            keras ExponentialDecay, optax exponential_decay; torch ExponentialLR
+                              with ``decay_steps=1``
+`PolynomialDecay`             keras PolynomialDecay, optax polynomial_schedule and linear_schedule;
+                              torch PolynomialLR with ``end_learning_rate=0``
+`InverseTimeDecay`            keras InverseTimeDecay
+`PiecewiseConstantDecay`      keras PiecewiseConstantDecay
+`CosineDecay`                 keras CosineDecay, optax cosine_decay_schedule
+`CosineDecayRestarts`         keras CosineDecayRestarts
+`StepDecay`                   torch StepLR
+`MultiStepDecay`              torch MultiStepLR; optax piecewise_constant_schedule with equal scales
+`CosineAnnealing`             torch CosineAnnealingLR
+`CosineAnnealingWarmRestarts` torch CosineAnnealingWarmRestarts
+`OneCycle`                    torch OneCycleLR
+`CosineOneCycle`              optax cosine_onecycle_schedule
+`LinearOneCycle`              optax linear_onecycle_schedule
+`LinearWarmup`                torch LinearLR
+`WarmupCosineDecay`           optax warmup_cosine_decay_schedule
+`InverseSqrtDecay`            the Transformer's and T5's
+`WarmupStableDecay`           warm-up, stable, decay ("WSD")
+`join_schedules`              optax join_schedules
+`ReduceLROnPlateau`           torch ReduceLROnPlateau
+============================= ====================================================================
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import numbers
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Any, Literal, SupportsFloat, SupportsIndex, get_type_hints
+
+import numpy as np
+
+from instep._hyperparameters import Count, Flag, Hyperparameter, Number, Schedule
+
+__all__ = [
+    "CosineAnnealing",
+    "CosineAnnealingWarmRestarts",
+    "CosineDecay",
+    "CosineDecayRestarts",
+    "CosineOneCycle",
+    "ExponentialDecay",
+    "InverseSqrtDecay",
+    "InverseTimeDecay",
+    "LinearOneCycle",
+    "LinearWarmup",
+    "MultiStepDecay",
+    "OneCycle",
+    "PiecewiseConstantDecay",
+    "PolynomialDecay",
+    "ReduceLROnPlateau",
+    "StepDecay",
+    "WarmupCosineDecay",
+    "WarmupStableDecay",
+    "join_schedules",
+]
+
+# Arguments ----------------------------------------------------------------------------------------
+
+
+class _Whole(Hyperparameter[int]):
+    """A whole number of at least 0."""
+
+    def check(self, value: Any) -> int:
+        if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+            raise TypeError(f"{self.name}: expected a whole number, got {value!r}")
+        if value < 0:
+            raise ValueError(f"{self.name}: expected a whole number >= 0, got {value!r}")
+        return int(value)
+
+
+class _Choice(Hyperparameter[str]):
+    """One of several words."""
+
+    def __init__(self, *words: str) -> None:
+        super().__init__()
+        self._words = words
+
+    def check(self, value: Any) -> str:
+        expected = f"{self.name}: expected {' or '.join(map(repr, self._words))}, got {value!r}"
+        if not isinstance(value, str):
+            raise TypeError(expected)
+        if value not in self._words:
+            raise ValueError(expected)
+        return value
+
+
+class _Metric(Hyperparameter[float]):
+    """A number, infinite ones among them, but not NaN."""
+
+    def check(self, value: Any) -> float:
+        if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+            raise TypeError(f"{self.name}: expected a number, got {value!r}")
+        if math.isnan(value):
+            raise ValueError(f"{self.name}: expected a number, got {value!r}")
+        return float(value)
+
+
+class _Optional(Hyperparameter[Any]):
+    """What another kind takes, or None."""
+
+    def __init__(self, kind: Hyperparameter[Any]) -> None:
+        super().__init__()
+        self._kind = kind
+
+    def check(self, value: Any) -> Any:
+        return None if value is None else _check(self._kind, self.name, value)
+
+
+class _Callable(Hyperparameter[Schedule]):
+    """A schedule."""
+
+    def check(self, value: Any) -> Schedule:
+        if not callable(value):
+            raise TypeError(f"{self.name}: expected a schedule, got {value!r}")
+        schedule: Schedule = value
+        return schedule
+
+
+class _Each(Hyperparameter["tuple[Any, ...]"]):
+    """A sequence of what another kind takes."""
+
+    def __init__(self, kind: Hyperparameter[Any]) -> None:
+        super().__init__()
+        self._kind = kind
+
+    def check(self, value: Any) -> tuple[Any, ...]:
+        if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+            raise TypeError(f"{self.name}: expected a sequence, got {value!r}")
+        return tuple(_check(self._kind, f"{self.name}[{k}]", item) for k, item in enumerate(value))
+
+
+class _Increasing(_Each):
+    """Steps in increasing order; repeated ones are allowed."""
+
+    def __init__(self) -> None:
+        super().__init__(_Whole())
+
+    def check(self, value: Any) -> tuple[int, ...]:
+        steps = super().check(value)
+        if any(earlier > later for earlier, later in pairwise(steps)):
+            raise ValueError(f"{self.name}: expected steps in increasing order, got {value!r}")
+        return steps
+
+
+_Rate = Annotated[float, Number(at_least=0)]
+_NonNegative = Annotated[float, Number(at_least=0)]
+_Positive = Annotated[float, Number(above=0)]
+_Fraction = Annotated[float, Number(at_least=0, at_most=1)]
+_Steps = Annotated[int, Count()]
+_Index = Annotated[int, _Whole()]
+_Switch = Annotated[bool, Flag()]
+_Indices = Annotated[Sequence[int], _Increasing()]
+
+
+def _check(kind: Hyperparameter[Any], name: str, value: Any) -> Any:
+    """Return the value as its plain type, or raise an error with this name."""
+    kind = copy.copy(kind)
+    kind.name = name
+    return kind.check(value)
+
+
+def _kinds(owner: type) -> dict[str, Hyperparameter[Any]]:
+    """Return what each annotated attribute of a class takes."""
+    hints = get_type_hints(owner, include_extras=True)
+    return {
+        name: hint.__metadata__[0] for name, hint in hints.items() if hasattr(hint, "__metadata__")
+    }
+
+
+class _Schedule:
+    """A dataclass of checked arguments that can be asked for the rate of a step."""
+
+    # Further steps would not fit a float.
+    _LAST_STEP = 2**1000
+
+    def __post_init__(self) -> None:
+        for name, kind in _kinds(type(self)).items():
+            object.__setattr__(self, name, _check(kind, name, getattr(self, name)))
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Raise a ValueError for arguments that contradict each other."""
+
+    def __call__(self, step: SupportsIndex) -> float:
+        """Return the learning rate of the update with this index, counted from 0."""
+        index: int = step if type(step) is int else _check(_Whole(), "step", step)
+        if index < 0:
+            raise ValueError(f"step: expected a whole number >= 0, got {step!r}")
+        return self._rate(min(index, self._LAST_STEP))
+
+    def _rate(self, step: int) -> float:
+        raise NotImplementedError
+
+
+# Formulas -----------------------------------------------------------------------------------------
+
+
+def _mix(start: float, end: float, progress: float) -> float:
+    """Return the start at progress 0, the end at 1, and in between what lies there."""
+    return start * (1 - progress) + end * progress
+
+
+def _half_cosine(progress: float) -> float:
+    """Return what falls from 1 at progress 0 to 0 at 1 along half a period of a cosine."""
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+def _scaled(rate: float, factor: float, exponent: float) -> float:
+    """Return ``rate * factor**exponent``, infinite where that overflows."""
+    if rate == 0:
+        return 0.0
+    try:
+        return rate * float(factor**exponent)
+    except OverflowError:
+        return math.inf
+
+
+# Schedules ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ExponentialDecay(_Schedule):
+    """A factor for every `decay_steps` steps, continuously or at once.
+
+    ``initial_learning_rate * decay_rate**((step - transition_begin) / decay_steps)``, and the
+    initial rate until `transition_begin`; then the limit `end_value`. Values of keras's
+    ExponentialDecay and optax's exponential_decay; torch's ExponentialLR is
+    ``ExponentialDecay(lr, 1, gamma)``.
+
+    Parameters
+    ----------
+    initial_learning_rate : float
+    decay_steps : int
+    decay_rate : float
+        Above 0. (Of 0, keras makes 0 and optax no decay at all.) A rate that grows without an
+        `end_value` becomes infinite in the end.
+    staircase : bool
+        Round the exponent down to a whole number.
+    transition_begin : int
+        The step from which on the rate decays.
+    end_value : float, optional
+        The smallest rate where `decay_rate` is below 1, else the largest; it holds for the initial
+        rate, too.
+    """
+
+    initial_learning_rate: _Rate
+    decay_steps: _Steps
+    decay_rate: _Positive
+    staircase: _Switch = False
+    transition_begin: _Index = 0
+    end_value: Annotated[float | None, _Optional(Number(at_least=0))] = None
+
+    def _rate(self, step: int) -> float:
+        step = max(step - self.transition_begin, 0)
+        exponent = step // self.decay_steps if self.staircase else step / self.decay_steps
+        rate = _scaled(self.initial_learning_rate, self.decay_rate, exponent)
+        if self.end_value is None:
+            return rate
+        return max(rate, self.end_value) if self.decay_rate < 1 else min(rate, self.end_value)
+
+
+@dataclass(frozen=True)
+class PolynomialDecay(_Schedule):
+    """From one rate to another along a polynomial, a straight line by default.
+
+    ``(initial_learning_rate - end_learning_rate) * (1 - s / decay_steps)**power +
+    end_learning_rate`` with ``s = step - transition_begin`` between 0 and `decay_steps`. Values of
+    keras's PolynomialDecay and optax's polynomial_schedule; optax's linear_schedule is
+    ``PolynomialDecay(init_value, transition_steps, end_value)``, torch's PolynomialLR
+    ``PolynomialDecay(lr, total_iters, 0.0, power)``.
+
+    Parameters
+    ----------
+    initial_learning_rate : float
+    decay_steps : int
+    end_learning_rate : float
+        Not 0 by default, but 0.0001, as in keras.
+    power : float
+        At least 0.
+    cycle : bool
+        After `decay_steps` go on with the smallest multiple of `decay_steps` that is not below the
+        step in its place: the rate reaches its end at each multiple and rises again after it, lower
+        each time.
+    transition_begin : int
+        The step from which on the rate decays.
+    """
+
+    initial_learning_rate: _Rate
+    decay_steps: _Steps
+    end_learning_rate: _Rate = 0.0001
+    power: _NonNegative = 1.0
+    cycle: _Switch = False
+    transition_begin: _Index = 0
+
+    def _rate(self, step: int) -> float:
+        step = max(step - self.transition_begin, 0)
+        steps = self.decay_steps
+        if self.cycle:
+            steps *= max(-(-step // steps), 1)
+        remaining = (1 - min(step / steps, 1.0)) ** self.power
+        return _mix(self.end_learning_rate, self.initial_learning_rate, remaining)
+
+
+@dataclass(frozen=True)
+class InverseTimeDecay(_Schedule):
+    """``initial_learning_rate / (1 + decay_rate * step / decay_steps)``: keras's InverseTimeDecay.
+
+    Parameters
+    ----------
+    initial_learning_rate : float
+    decay_steps : int
+    decay_rate : float
+        At least 0.
+    staircase : bool
+        Round ``step / decay_steps`` down to a whole number.
+    """
+
+    initial_learning_rate: _Rate
+    decay_steps: _Steps
+    decay_rate: _NonNegative
+    staircase: _Switch = False
+
+    def _rate(self, step: int) -> float:
+        times = step // self.decay_steps if self.staircase else step / self.decay_steps
+        return self.initial_learning_rate / (1 + self.decay_rate * times)
+
+
+@dataclass(frozen=True)
+class PiecewiseConstantDecay(_Schedule):
+    """Constant between boundaries: keras's PiecewiseConstantDecay.
+
+    ``values[0]`` while ``step <= boundaries[0]``, ``values[k]`` while ``boundaries[k - 1] < step <=
+    boundaries[k]``, and ``values[-1]`` after the last boundary. At a boundary itself the old value
+    still holds, unlike in `MultiStepDecay`.
+
+    Parameters
+    ----------
+    boundaries : sequence of int
+        Steps in increasing order.
+    values : sequence of float
+        One more than boundaries.
+    """
+
+    boundaries: _Indices
+    values: Annotated[Sequence[float], _Each(Number(at_least=0))]
+
+    def _check_together(self) -> None:
+        if len(self.values) != len(self.boundaries) + 1:
+            raise ValueError(
+                f"values: expected one more than the {len(self.boundaries)} boundaries, got "
+                f"{len(self.values)}"
+            )
+
+    def _rate(self, step: int) -> float:
+        return self.values[bisect_left(self.boundaries, step)]
+
+
+@dataclass(frozen=True)
+class CosineDecay(_Schedule):
+    """Down along half a cosine, after a warm-up if wanted.
+
+    ``peak * ((1 - alpha) * c**exponent + alpha)`` with ``c = (1 + cos(pi * s / decay_steps)) / 2``
+    and ``s`` between 0 and `decay_steps`. Without a warm-up ``s = step`` and ``peak =
+    initial_learning_rate``. With one the rate first goes from `initial_learning_rate` to
+    `warmup_target` in a straight line over `warmup_steps`, then ``s = step - warmup_steps`` and
+    ``peak = warmup_target``: it ends at ``warmup_steps + decay_steps``, other than
+    `WarmupCosineDecay`. Values of keras's CosineDecay and optax's cosine_decay_schedule.
+
+    Parameters
+    ----------
+    initial_learning_rate : float
+    decay_steps : int
+    alpha : float
+        The rate at the end as a fraction of the peak. At least 0.
+    exponent : float
+        optax's. At least 0.
+    warmup_target : float, optional
+        None for no warm-up, whatever `warmup_steps` is.
+    warmup_steps : int
+    """
+
+    initial_learning_rate: _Rate
+    decay_steps: _Steps
+    alpha: _NonNegative = 0.0
+    exponent: _NonNegative = 1.0
+    warmup_target: Annotated[float | None, _Optional(Number(at_least=0))] = None
+    warmup_steps: _Index = 0
+
+    def _rate(self, step: int) -> float:
+        peak = self.initial_learning_rate
+        if self.warmup_target is not None:
+            if step < self.warmup_steps:
+                return _mix(peak, self.warmup_target, step / self.warmup_steps)
+            step -= self.warmup_steps
+            peak = self.warmup_target
+        remaining = _half_cosine(min(step / self.decay_steps, 1.0)) ** self.exponent
+        return peak * _mix(self.alpha, 1.0, remaining)
+
+
+@dataclass(frozen=True)
+class CosineDecayRestarts(_Schedule):
+    """Cosines one after the other: keras's CosineDecayRestarts.
+
+    ``initial_learning_rate * ((1 - alpha) * m_mul**i * (1 + cos(pi * f)) / 2 + alpha)``, where
+    ``i`` counts the restarts so far and ``f`` is the fraction of the present period that is over.
+    Period ``i`` has ``first_decay_steps * t_mul**i`` steps, not necessarily a whole number.
+
+    A step on which a period ends always restarts. keras finds ``i`` from rounded logarithms, so
+    that for some arguments such a step still shows the end of the old period there.
+
+    Parameters
+    ----------
+    initial_learning_rate : float
+    first_decay_steps : int
+    t_mul : float
+        By how much longer each period is than the one before. From 1 to a million.
+    m_mul : float
+        By how much higher each period starts than the one before. At least 0.
+    alpha : float
+        The lowest rate as a fraction of `initial_learning_rate`. From 0 to 1.
+    """
+
+    initial_learning_rate: _Rate
+    first_decay_steps: _Steps
+    t_mul: Annotated[float, Number(at_least=1, at_most=1e6)] = 2.0
+    m_mul: _NonNegative = 1.0
+    alpha: _Fraction = 0.0
+
+    def _rate(self, step: int) -> float:
+        restarts, progress = self._period(step)
+        remaining = self.initial_learning_rate * (1 - self.alpha) * _half_cosine(progress)
+        return _scaled(remaining, self.m_mul, restarts) + self.initial_learning_rate * self.alpha
+
+    def _period(self, step: int) -> tuple[int, float]:
+        """Return the number of restarts so far, and the fraction of the period that is over."""
+        if self.t_mul == 1:
+            restarts, rest = divmod(step, self.first_decay_steps)
+            return restarts, rest / self.first_decay_steps
+        growth, exponent = self.t_mul - 1, math.log(self.t_mul)
+        periods = step / self.first_decay_steps
+        # Rounding must not delay a restart that falls on this step.
+        restarts = math.floor(math.log1p(periods * growth) / exponent * (1 + 1e-14))
+        before = math.expm1(restarts * exponent) / growth
+        progress = (periods - before) / self.t_mul**restarts
+        return restarts, min(max(progress, 0.0), 1.0)
+
+
+@dataclass(frozen=True)
+class StepDecay(_Schedule):
+    """``initial_learning_rate * gamma**(step // step_size)``: torch's StepLR.
+
+    Parameters
+    ----------
+    initial_learning_rate : float
+    step_size : int
+    gamma : float
+        At least 0.
+    """
+
+    initial_learning_rate: _Rate
+    step_size: _Steps
+    gamma: _NonNegative = 0.1
+
+    def _rate(self, step: int) -> float:
+        return _scaled(self.initial_learning_rate, self.gamma, step // self.step_size)
+
+
+@dataclass(frozen=True)
+class MultiStepDecay(_Schedule):
+    """``initial_learning_rate * gamma**(number of milestones <= step)``: torch's MultiStepLR.
+
+    At a milestone itself the new rate holds, unlike in `PiecewiseConstantDecay`.
+
+    Parameters
+    ----------
+    initial_learning_rate : float
+    milestones : sequence of int
+        Steps in increasing order; one that comes twice counts twice.
+    gamma : float
+        At least 0.
+    """
+
+    initial_learning_rate: _Rate
+    milestones: _Indices
+    gamma: _NonNegative = 0.1
+
+    def _rate(self, step: int) -> float:
+        reached = bisect_right(self.milestones, step)
+        return _scaled(self.initial_learning_rate, self.gamma, reached)
+
+
+@dataclass(frozen=True)
+class CosineAnnealing(_Schedule):
+    """A cosine without end: torch's CosineAnnealingLR.
+
+    ``eta_min + (initial_learning_rate - eta_min) * (1 + cos(pi * step / t_max)) / 2``. After
+    `t_max` the rate rises again, up to `initial_learning_rate` at ``2 * t_max``, and so on.
+
+    Parameters
+    ----------
+    initial_learning_rate : float
+    t_max : int
+        Half the period.
+    eta_min : float
+        The rate at `t_max`; absolute, not a fraction.
+    """
+
+    initial_learning_rate: _Rate
+    t_max: _Steps
+    eta_min: _Rate = 0.0
+
+    def _rate(self, step: int) -> float:
+        remaining = _half_cosine(step % (2 * self.t_max) / self.t_max)
+        return _mix(self.eta_min, self.initial_learning_rate, remaining)
+
+
+@dataclass(frozen=True)
+class CosineAnnealingWarmRestarts(_Schedule):
+    """Cosines one after the other: torch's CosineAnnealingWarmRestarts.
+
+    ``eta_min + (initial_learning_rate - eta_min) * (1 + cos(pi * t / t_i)) / 2``, where ``t``
+    counts the steps since the last restart and ``t_i = t_0 * t_mult**restarts``.
+
+    Parameters
+    ----------
+    initial_learning_rate : float
+    t_0 : int
+        The number of steps of the first period.
+    t_mult : int
+        By how much longer each period is than the one before.
+    eta_min : float
+        The lowest rate; absolute, not a fraction.
+    """
+
+    initial_learning_rate: _Rate
+    t_0: _Steps
+    t_mult: _Steps = 1
+    eta_min: _Rate = 0.0
+
+    def _rate(self, step: int) -> float:
+        period = self.t_0
+        if self.t_mult == 1:
+            step %= period
+        while step >= period:
+            step -= period
+            period *= self.t_mult
+        remaining = _half_cosine(step / period)
+        return _mix(self.eta_min, self.initial_learning_rate, remaining)
+
+
+class _Legs(_Schedule):
+    """From corner to corner, each a step and the rate there."""
+
+    def _corners(self) -> list[tuple[float, float]]:
+        raise NotImplementedError
+
+    def _check_together(self) -> None:
+        rates = [rate for _, rate in self._corners()]
+        if not all(map(math.isfinite, rates)):
+            raise ValueError(f"div_factor, final_div_factor: expected finite rates, got {rates}")
+
+    def _leg(self, step: int) -> tuple[float, float, float]:
+        """Return the rates at both ends of the leg with this step, and how much of it is over."""
+        legs = list(pairwise(self._corners()))
+        (start, before), (end, after) = next((leg for leg in legs if step <= leg[1][0]), legs[-1])
+        return before, after, (step - start) / (end - start) if start != end else 1.0
+
+
+@dataclass(frozen=True)
+class OneCycle(_Legs):
+    """Up, and down much further: torch's OneCycleLR.
+
+    The first leg goes from ``max_learning_rate / div_factor`` to `max_learning_rate` and ends at
+    step ``pct_start * total_steps - 1``, the second from there to ``max_learning_rate / div_factor
+    / final_div_factor`` at step ``total_steps - 1``. With `three_phase` the second leg is as steep
+    as the first, back to where that started, and ends at ``2 * pct_start * total_steps - 2``; the
+    third goes down from there.
+
+    The last step that has a rate is `total_steps`, one more than the cycle has: there torch goes
+    on beyond the end of the last leg, and so does this, but neither below 0 nor above the highest
+    rate. Later ones raise a ValueError. A leg of no length, over which torch divides by zero, is
+    skipped.
+
+    Parameters
+    ----------
+    max_learning_rate : float
+    total_steps : int
+    pct_start : float
+        The fraction of the steps that the first leg takes. From 0 to 1.
+    anneal_strategy : {"cos", "linear"}
+        Half a cosine, or a straight line.
+    div_factor, final_div_factor : float
+        Above 0.
+    three_phase : bool
+    """
+
+    max_learning_rate: _Rate
+    total_steps: _Steps
+    pct_start: _Fraction = 0.3
+    anneal_strategy: Annotated[Literal["cos", "linear"], _Choice("cos", "linear")] = "cos"
+    div_factor: _Positive = 25.0
+    final_div_factor: _Positive = 1e4
+    three_phase: _Switch = False
+
+    def _corners(self) -> list[tuple[float, float]]:
+        start = self.max_learning_rate / self.div_factor
+        top = self.pct_start * self.total_steps - 1
+        back = [(2 * self.pct_start * self.total_steps - 2, start)] if self.three_phase else []
+        end = (self.total_steps - 1, start / self.final_div_factor)
+        return [(0, start), (top, self.max_learning_rate), *back, end]
+
+    def _rate(self, step: int) -> float:
+        if step > self.total_steps:
+            raise ValueError(f"step: expected at most total_steps ({self.total_steps}), got {step}")
+        before, after, progress = self._leg(step)
+        if self.anneal_strategy == "cos":
+            return _mix(after, before, _half_cosine(progress))
+        rate = before + (after - before) * progress
+        return min(max(rate, 0.0), max(self.max_learning_rate, before, after))
+
+
+@dataclass(frozen=True)
+class CosineOneCycle(_Legs):
+    """Up, and down much further, along cosines: optax's cosine_onecycle_schedule.
+
+    From ``peak_value / div_factor`` to `peak_value` at step ``int(pct_start * transition_steps)``,
+    from there to ``peak_value / div_factor / final_div_factor`` at `transition_steps`, then
+    constant.
+
+    Parameters
+    ----------
+    transition_steps : int
+    peak_value : float
+    pct_start : float
+        The fraction of the steps that go up. At least 0, below 1.
+    div_factor, final_div_factor : float
+        Above 0.
+    """
+
+    transition_steps: _Steps
+    peak_value: _Rate
+    pct_start: Annotated[float, Number(at_least=0, below=1)] = 0.3
+    div_factor: _Positive = 25.0
+    final_div_factor: _Positive = 1e4
+
+    def _corners(self) -> list[tuple[float, float]]:
+        start = self.peak_value / self.div_factor
+        top = int(self.pct_start * self.transition_steps)
+        end = (self.transition_steps, start / self.final_div_factor)
+        return [(0, start), (top, self.peak_value), end]
+
+    def _rate(self, step: int) -> float:
+        before, after, progress = self._leg(min(step, self.transition_steps))
+        return _mix(after, before, _half_cosine(progress))
+
+
+@dataclass(frozen=True)
+class LinearOneCycle(_Legs):
+    """Up, down again and further down, in straight lines: optax's linear_onecycle_schedule.
+
+    From ``peak_value / div_factor`` to `peak_value` at step ``int(pct_start * transition_steps)``,
+    back at ``int(pct_final * transition_steps)``, down to ``peak_value / div_factor /
+    final_div_factor`` at `transition_steps`, then constant. Where two of these steps are the same
+    (one transition step, say), the leg between them is skipped; optax gives other values there.
+
+    Parameters
+    ----------
+    transition_steps : int
+    peak_value : float
+    pct_start : float
+        The fraction of the steps after which the rate is at its peak. At least 0.
+    div_factor, final_div_factor : float
+        Above 0.
+    pct_final : float
+        The fraction of the steps after which the rate is back. At least `pct_start`, below 1.
+    """
+
+    transition_steps: _Steps
+    peak_value: _Rate
+    pct_start: Annotated[float, Number(at_least=0, below=1)] = 0.3
+    div_factor: _Positive = 25.0
+    final_div_factor: _Positive = 1e4
+    pct_final: Annotated[float, Number(at_least=0, below=1)] = 0.85
+
+    def _check_together(self) -> None:
+        super()._check_together()
+        if self.pct_start > self.pct_final:
+            raise ValueError(
+                f"pct_start: expected at most pct_final ({self.pct_final}), got {self.pct_start}"
+            )
+
+    def _corners(self) -> list[tuple[float, float]]:
+        start = self.peak_value / self.div_factor
+        top, back = (int(pct * self.transition_steps) for pct in (self.pct_start, self.pct_final))
+        end = (self.transition_steps, start / self.final_div_factor)
+        return [(0, start), (top, self.peak_value), (back, start), end]
+
+    def _rate(self, step: int) -> float:
+        return _mix(*self._leg(min(step, self.transition_steps)))
+
+
+@dataclass(frozen=True)
+class LinearWarmup(_Schedule):
+    """A factor that changes in a straight line: torch's LinearLR.
+
+    ``learning_rate * (start_factor + (end_factor - start_factor) * min(step / total_iters, 1))``.
+    Step 0 already has the start factor, a third by default.
+
+    Parameters
+    ----------
+    learning_rate : float
+    start_factor : float
+        From 0 to 1; torch's cannot be 0.
+    end_factor : float
+        From 0 to 1.
+    total_iters : int
+    """
+
+    learning_rate: _Rate
+    start_factor: _Fraction = 1 / 3
+    end_factor: _Fraction = 1.0
+    total_iters: _Steps = 5
+
+    def _rate(self, step: int) -> float:
+        progress = min(step / self.total_iters, 1.0)
+        return self.learning_rate * _mix(self.start_factor, self.end_factor, progress)
+
+
+@dataclass(frozen=True)
+class WarmupCosineDecay(_Schedule):
+    """Up in a straight line, down along half a cosine: optax's warmup_cosine_decay_schedule.
+
+    From `init_value` to `peak_value` at `warmup_steps`, then ``end_value + (peak_value - end_value)
+    * c**exponent`` with ``c = (1 + cos(pi * f)) / 2``, where ``f`` is the fraction of the remaining
+    ``decay_steps - warmup_steps`` steps that is over.
+
+    Parameters
+    ----------
+    init_value, peak_value : float
+    warmup_steps : int
+    decay_steps : int
+        All steps, those of the warm-up included; more than `warmup_steps`.
+    end_value : float
+        The rate at the end; absolute, not a fraction. With a `peak_value` of 0 it has no effect.
+    exponent : float
+        At least 0.
+    """
+
+    init_value: _Rate
+    peak_value: _Rate
+    warmup_steps: _Index
+    decay_steps: _Steps
+    end_value: _Rate = 0.0
+    exponent: _NonNegative = 1.0
+
+    def _check_together(self) -> None:
+        if self.decay_steps <= self.warmup_steps:
+            raise ValueError(
+                f"decay_steps: expected more than the {self.warmup_steps} warmup_steps that it "
+                f"includes, got {self.decay_steps}"
+            )
+
+    def _rate(self, step: int) -> float:
+        if step < self.warmup_steps:
+            return _mix(self.init_value, self.peak_value, step / self.warmup_steps)
+        progress = (step - self.warmup_steps) / (self.decay_steps - self.warmup_steps)
+        remaining = _half_cosine(min(progress, 1.0)) ** self.exponent
+        end_value = self.end_value if self.peak_value else 0.0
+        return _mix(end_value, self.peak_value, remaining)
+
+
+@dataclass(frozen=True)
+class InverseSqrtDecay(_Schedule):
+    """A warm-up, then a decay with the inverse square root of the step.
+
+    From `initial_learning_rate` at step 0 to `learning_rate` at step `warmup_steps` in a straight
+    line, then ``learning_rate * sqrt(warmup_steps / step)``, without end.
+
+    - Vaswani et al. 2017 (the Transformer) have ``learning_rate = (d_model * warmup_steps)**-0.5``
+      and count updates from 1: the rate of their first update is this schedule's of step 1.
+    - Raffel et al. 2020 (T5) keep the rate constant instead of warming up: ``learning_rate =
+      initial_learning_rate = warmup_steps**-0.5``.
+
+    Parameters
+    ----------
+    learning_rate : float
+        The peak, reached at step `warmup_steps`.
+    warmup_steps : int
+        At least 1.
+    initial_learning_rate : float
+        With 0, the first update leaves the parameters alone.
+    """
+
+    learning_rate: _Rate
+    warmup_steps: _Steps
+    initial_learning_rate: _Rate = 0.0
+
+    def _rate(self, step: int) -> float:
+        if step < self.warmup_steps:
+            progress = step / self.warmup_steps
+            return _mix(self.initial_learning_rate, self.learning_rate, progress)
+        return self.learning_rate * math.sqrt(self.warmup_steps / step)
+
+
+@dataclass(frozen=True)
+class WarmupStableDecay(_Schedule):
+    """Warm-up, stable, decay ("WSD", "trapezoidal"): Hu et al. 2024, Hägele et al. 2024.
+
+    From `initial_learning_rate` to `learning_rate` in a straight line over `warmup_steps`, constant
+    for `stable_steps`, down to `end_learning_rate` over `decay_steps`, then constant. The decay is
+    ``end_learning_rate + (learning_rate - end_learning_rate) * w`` with ``f`` the fraction of it
+    that is over and ``w`` as in `anneal_strategy`.
+
+    Parameters
+    ----------
+    learning_rate : float
+    warmup_steps, stable_steps : int
+    decay_steps : int
+        At least 1.
+    initial_learning_rate, end_learning_rate : float
+    anneal_strategy : {"linear", "cos", "1-sqrt"}
+        ``w = 1 - f``, ``(1 + cos(pi * f)) / 2``, or ``1 - sqrt(f)``.
+    """
+
+    learning_rate: _Rate
+    warmup_steps: _Index
+    stable_steps: _Index
+    decay_steps: _Steps
+    initial_learning_rate: _Rate = 0.0
+    end_learning_rate: _Rate = 0.0
+    anneal_strategy: Annotated[
+        Literal["linear", "cos", "1-sqrt"], _Choice("linear", "cos", "1-sqrt")
+    ] = "linear"
+
+    def _rate(self, step: int) -> float:
+        if step < self.warmup_steps:
+            progress = step / self.warmup_steps
+            return _mix(self.initial_learning_rate, self.learning_rate, progress)
+        step = max(step - self.warmup_steps - self.stable_steps, 0)
+        progress = min(step / self.decay_steps, 1.0)
+        if self.anneal_strategy == "cos":
+            progress = 1 - _half_cosine(progress)
+        elif self.anneal_strategy == "1-sqrt":
+            progress = math.sqrt(progress)
+        return _mix(self.learning_rate, self.end_learning_rate, progress)
+
+
+@dataclass(frozen=True)
+class _JoinedSchedules(_Schedule):
+    """What `join_schedules` returns."""
+
+    schedules: Annotated[Sequence[Schedule], _Each(_Callable())]
+    boundaries: _Indices
+
+    def _check_together(self) -> None:
+        if len(self.schedules) != len(self.boundaries) + 1:
+            raise ValueError(
+                f"schedules: expected one more than the {len(self.boundaries)} boundaries, got "
+                f"{len(self.schedules)}"
+            )
+
+    def _rate(self, step: int) -> float:
+        passed = bisect_right(self.boundaries, step)
+        start = self.boundaries[passed - 1] if passed else 0
+        return float(self.schedules[passed](step - start))
+
+    def __repr__(self) -> str:
+        return f"join_schedules({list(self.schedules)!r}, {list(self.boundaries)!r})"
+
+
+def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
+    """Follow one schedule after the other, as optax's join_schedules does.
+
+    Parameters
+    ----------
+    schedules : sequence of callables
+    boundaries : sequence of int
+        Steps in increasing order, one less than schedules. From ``boundaries[k]`` on
+        ``schedules[k + 1]`` is asked, for ``step - boundaries[k]``.
+
+    Returns
+    -------
+    schedule
+        It compares, copies and pickles if those that it is made of do.
+
+    Examples
+    --------
+    >>> from instep.schedules import CosineDecay, LinearWarmup, join_schedules
+    >>> rate = join_schedules([LinearWarmup(0.1, total_iters=10), CosineDecay(0.1, 90)], [10])
+    >>> rate(10), rate(100)
+    (0.1, 0.0)
+    """
+    return _JoinedSchedules(schedules, boundaries)
+
+
+# Plateaus -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """Where a `ReduceLROnPlateau` is."""
+
+    learning_rate: _Rate
+    best: Annotated[float, _Metric()]
+    num_bad_epochs: _Index = 0
+    cooldown_counter: _Index = 0
+
+
+@dataclass(frozen=True, eq=False)
+class ReduceLROnPlateau(_Schedule):
+    """A learning rate that is reduced when a metric no longer improves: torch's ReduceLROnPlateau.
+
+    Unlike the other schedules it has a state, which `update` moves; the step makes no difference.
+
+    Parameters
+    ----------
+    initial_learning_rate : float
+    mode : {"min", "max"}
+        Whether a smaller or a larger metric is better.
+    factor : float
+        What the rate is multiplied with. At least 0, below 1.
+    patience : int
+        After how many updates in a row without improvement the next such one reduces the rate.
+        (keras counts that one in: its ``patience`` is larger by one.)
+    threshold : float
+        How much better than the best a metric must be. With `threshold_mode` "abs" this is keras's
+        ``min_delta``.
+    threshold_mode : {"rel", "abs"}
+        "rel": better is ``metric < best * (1 - threshold)``, or ``metric > best * (1 + threshold)``
+        for mode "max". "abs": ``metric < best - threshold``, ``metric > best + threshold``.
+    cooldown : int
+        For how many updates after a reduction none count as without improvement.
+    min_learning_rate : float
+        torch's and keras's ``min_lr``: no reduction goes below it.
+    epsilon : float
+        torch's ``eps``: a reduction by no more than this is not made.
+
+    Examples
+    --------
+    >>> import numpy as np, instep
+    >>> from instep import schedules
+    >>> plateau = schedules.ReduceLROnPlateau(0.1, factor=0.5, patience=0)
+    >>> optimizer = instep.SGD([np.zeros(3)], learning_rate=plateau)
+    >>> for loss in 3.0, 2.0, 2.0:
+    ...     plateau.update(loss)
+    >>> optimizer.current_learning_rate
+    0.05
+    """
+
+    initial_learning_rate: _Rate
+    mode: Annotated[Literal["min", "max"], _Choice("min", "max")] = "min"
+    factor: Annotated[float, Number(at_least=0, below=1)] = 0.1
+    patience: _Index = 10
+    threshold: _NonNegative = 1e-4
+    threshold_mode: Annotated[Literal["rel", "abs"], _Choice("rel", "abs")] = "rel"
+    cooldown: _Index = 0
+    min_learning_rate: _Rate = 0.0
+    epsilon: _NonNegative = 1e-8
+    _progress: _Progress = dataclasses.field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        worst = math.inf if self.mode == "min" else -math.inf
+        self._go_to(_Progress(self.initial_learning_rate, worst))
+
+    def _go_to(self, progress: _Progress) -> None:
+        object.__setattr__(self, "_progress", progress)
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate at present."""
+        return self._progress.learning_rate
+
+    @property
+    def best(self) -> float:
+        """The best metric so far; infinite before the first."""
+        return self._progress.best
+
+    def _rate(self, step: int) -> float:
+        return self.learning_rate
+
+    def update(self, metric: SupportsFloat) -> None:
+        """Take a new value of the metric into account, usually once after each epoch.
+
+        Parameters
+        ----------
+        metric : float
+            NaN is no improvement.
+
+        Raises
+        ------
+        TypeError
+            If the metric is not a number. Nothing has changed then.
+        """
+        if isinstance(metric, (bool, np.bool_)) or not isinstance(metric, SupportsFloat):
+            raise TypeError(f"metric: expected a number, got {metric!r}")
+        value = float(metric)
+        now = self._progress
+        rate, best = now.learning_rate, now.best
+        bad_epochs, cooldown = now.num_bad_epochs + 1, now.cooldown_counter
+        if self._is_better(value, best):
+            best, bad_epochs = value, 0
+        if cooldown:
+            cooldown, bad_epochs = cooldown - 1, 0
+        if bad_epochs > self.patience:
+            cooldown, bad_epochs = self.cooldown, 0
+            reduced = max(rate * self.factor, self.min_learning_rate)
+            if rate - reduced > self.epsilon:
+                rate = reduced
+        self._go_to(_Progress(rate, best, bad_epochs, cooldown))
+
+    def _is_better(self, metric: float, best: float) -> bool:
+        sign = 1 if self.mode == "max" else -1
+        if self.threshold_mode == "rel":
+            limit = best * (1 + sign * self.threshold)
+        else:
+            limit = best + sign * self.threshold
+        return metric > limit if self.mode == "max" else metric < limit
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as a plain dict; the arguments but for the mode are not part of it."""
+        return {"mode": self.mode, **dataclasses.asdict(self._progress)}
+
+    def load_state_dict(self, d: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is of another mode, lacks anything, or has anything else. Nothing has changed
+            then.
+        """
+        kinds = {"mode": _Choice(self.mode), **_kinds(_Progress)}
+        if not isinstance(d, Mapping):
+            raise TypeError(f"state: expected a dict, got {d!r}")
+        if set(d) != set(kinds):
+            raise ValueError(f"state: expected the keys {sorted(kinds)}, got {list(d)}")
+        state = {name: _check(kind, f"state[{name!r}]", d[name]) for name, kind in kinds.items()}
+        del state["mode"]
+        self._go_to(_Progress(**state))
+
+    def __repr__(self) -> str:
+        shown = [field.name for field in dataclasses.fields(self) if field.repr]
+        arguments = [f"{name}={getattr(self, name)!r}" for name in shown]
+        return f"<ReduceLROnPlateau({', '.join(arguments)}) at {self.learning_rate!r}>"
