@@ -1,0 +1,252 @@
+"""Rules that see whole arrays: what the engine does around them, and errors in their middle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from model import snapshot
+
+import instep
+from instep._hyperparameters import Rate
+from instep._optimizer import Optimizer
+
+RULES = ["Adafactor", "SM3", "Muon"]
+
+
+class Descent(Optimizer):
+    """Gradient descent, as a rule that sees whole arrays."""
+
+    _rule = "direction"
+    learning_rate: Rate = Rate(default=0.1)
+
+    @classmethod
+    def _direct(
+        cls,
+        g: np.ndarray[Any, Any],
+        param: np.ndarray[Any, Any],
+        state: Mapping[str, Any],
+        numbers: dict[str, Any],
+        step: int,
+    ) -> dict[str, Any]:
+        assert step == cls.steps[param.shape] + 1
+        g *= numbers["learning_rate"]
+        return {}
+
+    steps: dict[tuple[int, ...], int] = {}
+
+
+SHAPES = [(4, 3), (3,), (), (2, 3, 2), (0, 4)]
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"l2": 0.1, "maximize": True, "clipvalue": 0.5},
+    {"weight_decay": 0.1, "clipnorm": 0.5, "loss_scale_factor": 4.0},
+    {"weight_decay": 0.1, "l2": 0.01, "global_clipnorm": 0.7},
+    {"use_ema": True, "ema_momentum": 0.5, "ema_overwrite_frequency": 2, "weight_decay": 0.1},
+    {"gradient_accumulation_steps": 3, "use_ema": True, "global_clipnorm": 0.5},
+    {"skip_nonfinite": True, "gradient_accumulation_steps": 2},
+    {"learning_rate": lambda step: 0.1 / (1 + step)},
+]
+
+
+def arrays(dtype: str, order: str = "C") -> list[Any]:
+    rng = np.random.default_rng(0)
+    return [np.array(rng.standard_normal(shape), dtype, order=order) for shape in SHAPES]  # type: ignore[call-overload]
+
+
+def calls(rng: np.random.Generator, dtype: str) -> list[list[Any]]:
+    """Gradients of twelve calls, some missing, one not finite."""
+    result: list[list[Any]] = []
+    for call in range(12):
+        grads: list[Any] = [np.asarray(rng.standard_normal(shape), dtype) for shape in SHAPES]
+        if call % 3 == 1:
+            grads[call % 5] = None
+        if call == 7:
+            grads[0][0, 0] = np.inf
+        result.append(grads)
+    return result
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_everything_around_the_rule_is_the_same(
+    options: dict[str, Any], dtype: str, order: str
+) -> None:
+    mine, theirs = arrays(dtype, order), arrays(dtype, order)
+    group = {"learning_rate": 0.2, "maximize": True}
+    whole = Descent([*mine[:-1], instep.Group(mine[-1], **group)], **options)
+    each = instep.SGD(
+        [*theirs[:-1], instep.Group(theirs[-1], **group)], **{"learning_rate": 0.1, **options}
+    )
+    finite = not options.get("skip_nonfinite", False)
+    for grads in calls(np.random.default_rng(1), dtype):
+        if finite and grads[0] is not None:
+            grads[0] = np.nan_to_num(grads[0], posinf=1.0)
+        Descent.steps = {
+            p.shape: s["step"] for p, s in zip(mine, whole.state, strict=True) if p.size
+        }
+        whole.step(grads)
+        each.step(grads)
+        for a, b in zip(mine, theirs, strict=True):
+            assert a.tobytes() == b.tobytes()
+        assert (whole.iterations, whole.skipped_steps) == (each.iterations, each.skipped_steps)
+        assert whole.grad_norm == each.grad_norm
+        if "use_ema" in options:
+            for a, b in zip(whole.averages, each.averages, strict=True):
+                assert a.tobytes() == b.tobytes()
+    assert each.iterations > 2
+
+
+def train(opt: Any, count: int, first: int = 0) -> None:
+    for call in range(first, first + count):
+        rng = np.random.default_rng(call)
+        opt.step([rng.standard_normal(p.shape) for p in opt.params])
+
+
+def params() -> list[Any]:
+    rng = np.random.default_rng(3)
+    return [rng.standard_normal(shape) for shape in [(5, 4), (3,), (2, 6)]]
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, ZeroDivisionError])
+@pytest.mark.parametrize("rule", RULES)
+def test_an_error_in_the_middle_changes_nothing(
+    rule: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opt = getattr(instep, rule)(params(), use_ema=True, gradient_accumulation_steps=2)
+    train(opt, 5)
+    before = snapshot(opt)
+    name = "numpy.linalg.norm" if rule == "Muon" else "numpy.sqrt"
+    original = np.linalg.norm if rule == "Muon" else np.sqrt
+    calls = 0
+
+    def fail(*arguments: Any, **keywords: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:  # after another array
+            raise error
+        return original(*arguments, **keywords)
+
+    monkeypatch.setattr(name, fail)
+    with pytest.raises(error):
+        train(opt, 1, first=5)
+    monkeypatch.undo()
+    assert snapshot(opt) == before
+
+    other = getattr(instep, rule)(params(), use_ema=True, gradient_accumulation_steps=2)
+    train(other, 6)
+    train(opt, 1, first=5)
+    assert opt.iterations == other.iterations == 3
+    for a, b in zip(opt.params, other.params, strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_state_goes_over(rule: str) -> None:
+    opt = getattr(instep, rule)(params())
+    train(opt, 3)
+    other = getattr(instep, rule)([p.copy() for p in opt.params])
+    other.load_state_dict(opt.state_dict())
+    train(opt, 2)
+    train(other, 2)
+    for a, b in zip(opt.params, other.params, strict=True):
+        assert a.tobytes() == b.tobytes()
+    new = [p.copy() for p in opt.params]
+    opt.build(new)
+    train(opt, 1)
+    train(other, 1)
+    for a, b in zip(new, other.params, strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_state_that_becomes_useless_goes() -> None:
+    opt = instep.SM3(np.ones((3, 2)))
+    assert list(opt.state) == ["momentum", "accumulator_0", "accumulator_1", "step"]
+    opt.momentum = 0.0
+    assert list(opt.state) == ["accumulator_0", "accumulator_1", "step"]
+
+
+def test_arrays_that_a_convention_does_not_take() -> None:
+    with pytest.raises(ValueError, match=r"params\[1\].*matrix.*\(3,\)"):
+        instep.Muon([np.ones((2, 2)), np.ones(3)], convention="torch")
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ([np.zeros(3)], "state: expected the arrays r, c"),
+        ([np.zeros(3), np.zeros(2)], "c: expected .* shape .4,."),
+        ([np.zeros(3), np.zeros(4, "float32")], "c: expected .* float64"),
+        ([np.zeros(3), [0.0] * 4], "c: expected a NumPy array, got list"),
+        ([np.zeros(3), np.zeros(8)[::2]], "c: expected a writable C-contiguous"),
+    ],
+)
+def test_kernels_check_their_state(state: list[Any], message: str) -> None:
+    param = np.ones((3, 4))
+    with pytest.raises((TypeError, ValueError), match=message):
+        instep.kernels.adafactor(param, np.ones((3, 4)), *state, step=1)
+    assert (param == 1).all()
+    shared = np.zeros((3, 4))
+    with pytest.raises(ValueError, match="momentum: expected memory of its own"):
+        instep.kernels.muon(shared, np.ones((3, 4)), shared)
+
+
+# What arrays have in common, and what is their own
+
+
+@pytest.mark.parametrize("convention", ["keras", "optax", "tfjs"])
+def test_frameworks_with_one_clock(convention: str) -> None:
+    rng = np.random.default_rng(0)
+    late, always = np.ones(3), np.ones(3)
+    opt = instep.Adam([late, always], learning_rate=0.1, epsilon=0.0, convention=convention)
+    opt.step([None, rng.standard_normal(3)])
+    grad = rng.standard_normal(3)
+    opt.step([grad, None])
+    assert "step" not in opt.state[0]
+    expected = np.ones(3)
+    instep.kernels.adam(
+        expected, grad, np.zeros(3), np.zeros(3), step=2, learning_rate=0.1, epsilon=0.0
+    )
+    np.testing.assert_allclose(late, expected, rtol=1e-14)
+
+
+def test_one_clock_moves_numbers_of_arrays_without_gradients() -> None:
+    late, always = np.ones(3), np.ones(3)
+    opt = instep.Nadam([late, always], convention="keras")
+    for grads in ([None, np.ones(3)], [np.ones(3), np.ones(3)]):
+        opt.step(grads)
+        assert opt.state[0]["u_product"] == opt.state[1]["u_product"] != 1
+
+
+def test_prodigy_estimates_for_all_arrays_together() -> None:
+    rng = np.random.default_rng(0)
+    whole = rng.standard_normal(8)
+    parts = [whole[:3].copy(), whole[3:].copy()]
+    one, two = instep.Prodigy(whole, estim_lr0=0.01), instep.Prodigy(parts, estim_lr0=0.01)
+    for _ in range(20):
+        one.step(np.sign(whole - 5))
+        two.step([np.sign(part - 5) for part in parts])
+    np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-12)
+    assert two.state[0]["d"] == two.state[1]["d"] > 0.01
+    two.step([None, np.ones(5)])
+    assert two.state[0]["d"] == two.state[1]["d"]
+
+
+def test_schedule_free_average() -> None:
+    """x is the mean of all z where weights are equal, and the rate is."""
+    rng = np.random.default_rng(0)
+    y = rng.standard_normal(4)
+    opt = instep.ScheduleFreeSGD({"y": y}, learning_rate=0.1)
+    z = []
+    for _ in range(10):
+        opt.step({"y": rng.standard_normal(4)})
+        z.append(opt.state["y"]["z"].copy())
+    np.testing.assert_allclose(opt.eval_params()["y"], np.mean(z, axis=0), rtol=1e-12)
+    with pytest.raises(RuntimeError, match="eval_params"):
+        instep.ScheduleFreeSGD().eval_params()
+    opt.beta_1 = 0.0
+    with pytest.raises(ValueError, match="beta_1"):
+        opt.eval_params()
