@@ -235,6 +235,24 @@ def test_prodigy_estimates_for_all_arrays_together() -> None:
     assert two.state[0]["d"] == two.state[1]["d"]
 
 
+@pytest.mark.parametrize("rule", ["ScheduleFreeAdamW", "ScheduleFreeSGD", "Prodigy"])
+def test_copies_of_parameters_are_of_the_first_update(rule: str) -> None:
+    """Weights that are loaded after an optimizer was made count."""
+    rng = np.random.default_rng(0)
+    loaded = rng.standard_normal((3, 2))
+    early, late = np.zeros((3, 2), order="F"), loaded.copy()
+    opts = [getattr(instep, rule)(early), getattr(instep, rule)(late)]
+    early[...] = loaded
+    slot = "p_0" if rule == "Prodigy" else "z"
+    assert (opts[0].state[slot] == loaded).all()
+    for _ in range(3):
+        grad = rng.standard_normal((3, 2))
+        for opt in opts:
+            opt.step(grad)
+        np.testing.assert_array_equal(early, late)
+    assert (opts[0].state[slot] == opts[1].state[slot]).all()
+
+
 def test_schedule_free_average() -> None:
     """x is the mean of all z where weights are equal, and the rate is."""
     rng = np.random.default_rng(0)

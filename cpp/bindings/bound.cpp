@@ -218,6 +218,11 @@ void Bound::clear() {
     directions_ = py::object();
 }
 
+void Bound::set_copies(const py::list& pairs) {
+    check_idle();
+    copies_ = pairs;
+}
+
 void Bound::set_directions(py::object function) {
     check_idle();
     directions_ = std::move(function);
@@ -272,9 +277,18 @@ void Bound::step(py::handle gradients) {
     const Busy busy(busy_);
     if (optimizer_.updates()) ask_schedules();
     gather_gradients(gradients);
+    if (optimizer_.iterations == 0) copy_parameters();
     optimizer_.prepare(streams_);
     if (optimizer_.has_two_parts()) return step_in_two_parts();
     run([this] { optimizer_.run(); }, elements_, found_);
+}
+
+/// What a slot copies may have changed since it was bound: weights that were loaded, say.
+void Bound::copy_parameters() {
+    for (const py::handle pair : copies_) {
+        const auto [slot, param] = pair.cast<std::pair<py::object, py::object>>();
+        slot[py::ellipsis()] = param;
+    }
 }
 
 void Bound::step_in_two_parts() {

@@ -73,6 +73,9 @@ public:
                      bool skip_nonfinite, std::int64_t accumulation_steps, double ema_momentum,
                      std::int64_t ema_overwrite_frequency, bool global_clock, bool by_call);
 
+    /// Pairs of a slot and the parameter that it is a copy of before the first update.
+    void set_copies(const py::list& pairs);
+
     /// For rules that see whole arrays: function(indices of arrays, learning rates of groups) finds
     /// gradients in the arrays' only slots, leaves there the steps to take, and returns pairs of
     /// arrays: state, and what it becomes.
@@ -100,12 +103,14 @@ private:
     void ask_schedules();
     void gather_gradients(py::handle gradients);
     void step_in_two_parts();
+    void copy_parameters();
 
     Tree tree_;
     std::vector<BoundParameter> parameters_;
     Memory memory_;
     Optimizer optimizer_;
     std::vector<py::object> schedules_;  ///< of each group; null where its rate is a number
+    py::list copies_;
     py::object directions_;
     std::vector<py::handle> found_;  ///< gradients of the step under way
     std::vector<Stream> streams_;

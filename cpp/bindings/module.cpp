@@ -103,6 +103,7 @@ PYBIND11_MODULE(_core, module) {
              py::arg("global_clipnorm"), py::arg("skip_nonfinite"), py::arg("accumulation_steps"),
              py::arg("ema_momentum"), py::arg("ema_overwrite_frequency"), py::arg("global_clock"),
              py::arg("by_call"))
+        .def("set_copies", &Bound::set_copies, py::arg("pairs"))
         .def("set_directions", &Bound::set_directions, py::arg("function"))
         .def("check_idle", &Bound::check_idle)
         .def("counters", &Bound::counters)

@@ -112,6 +112,13 @@ class Binding:
             [*self.averages] or nothing,
             [*self.accumulators] or nothing,
         )
+        copies = [name for name, start in optimizer._initial_state.items() if start == PARAMETER]
+        self._copies = [
+            (slots[name], param)
+            for slots, param in zip(self.slots, tree.leaves, strict=True)
+            for name in copies
+        ]
+        self.core.set_copies(self._copies)
         if self._directions:
             self.core.set_directions(self._find_directions)
         if before:
@@ -210,6 +217,13 @@ class Binding:
                 raise ValueError(f"{name}: expected memory of its own, got some that is shared")
             known.append(array)
         self.slots = [dict(zip(slots, state, strict=True))]
+
+    def current_slots(self) -> list[dict[str, Array]]:
+        """Return the slots; before the first update some of them are the parameters."""
+        if self.core.iterations == 0:
+            for slot, param in self._copies:
+                slot[...] = param
+        return self.slots
 
     def current_averages(self) -> list[Array]:
         """Return the averages, which before the first update are the parameters."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -64,12 +63,15 @@ class _Constructed(_core.Stepper):
 
     _values: Values
 
-    __signature__: ClassVar[inspect.Signature]
 
-    def __init_subclass__(cls, **arguments: Any) -> None:
-        super().__init_subclass__(**arguments)
+class _Signature:
+    """A class's signature, for `help` and the like, put together when it is asked for."""
+
+    def __get__(self, optimizer: object, cls: type) -> Any:
+        import inspect
+
         by_name = {**dict.fromkeys(_hyperparameters_of(cls)), "convention": "paper"}
-        cls.__signature__ = inspect.Signature(
+        return inspect.Signature(
             [
                 inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None),
                 *(
@@ -135,6 +137,7 @@ class Optimizer(_Constructed):
     accumulate; `grad_norm`; clip; `maximize`; `l2`; `weight_decay`; rule; average; overwrite.
     """
 
+    __signature__: ClassVar[Any] = _Signature()
     _rule: ClassVar[str]
     """The name of the kernel function; "direction" for rules that work outside of the engine."""
     _optional_slots: ClassVar[Mapping[str, str]] = {}
@@ -449,7 +452,7 @@ class Optimizer(_Constructed):
         Under "step" stands the number of the array's own updates, where the convention counts them.
         """
         binding = self._bound("state")
-        leaves: list[Values] = [dict(slots) for slots in binding.slots]
+        leaves: list[Values] = [dict(slots) for slots in binding.current_slots()]
         if self._convention not in GLOBAL_CLOCK:
             for leaf, step in zip(leaves, binding.core.counters()[4], strict=True):
                 leaf["step"] = step

@@ -115,7 +115,7 @@ def load(optimizer: Optimizer, binding: Binding, d: Any) -> tuple[Values, Bindin
 
 def _arrays_of(binding: Binding, k: int) -> dict[str, Array]:
     """Return all arrays of state that the k-th parameter has, by name."""
-    arrays = dict(binding.slots[k])
+    arrays = dict(binding.current_slots()[k])
     if binding.averages:
         arrays["average"] = binding.averages[k]
     if binding.accumulators:

@@ -147,12 +147,15 @@ def _kernel(rule: str, cls: type[Optimizer]) -> Kernel:
 
 def _array_kernel(rule: str, cls: type[Optimizer]) -> Kernel:
     """Return the function of a rule that works outside of the engine."""
+    known = ["learning_rate", *cls._own()]
+    if conventions_of(cls)["paper"].decay == "inside":
+        known.append("weight_decay")
 
     def kernel(
         param: Array, grad: Array, *state: Array | None, step: int = 1, **hyperparameters: Any
     ) -> None:
         for name in hyperparameters:
-            if name != "learning_rate" and name not in cls._own():
+            if name not in known:
                 raise TypeError(f"{rule}() got an unexpected keyword argument {name!r}")
         if not isinstance(param, np.ndarray):
             raise TypeError(f"param: expected a NumPy array, got {type(param).__name__}")
@@ -171,25 +174,29 @@ def _step(value: Any) -> int:
     return count.check(value)
 
 
-def _classes(module: Any) -> list[type[Optimizer]]:
-    return [getattr(module, name) for name in module.__all__]
+def _makers() -> dict[str, Callable[[], Kernel]]:
+    """Return what makes each rule's function; the first class with a rule documents it."""
+    made: dict[str, Callable[[], Kernel]] = {}
+    for name in vars(_rules)["__all__"]:
+        cls = getattr(_rules, name)
+        made.setdefault(cls._rule, functools.partial(_kernel, cls._rule, cls))
+    for name in vars(_array_rules)["__all__"]:
+        cls = getattr(_array_rules, name)
+        made[name.lower()] = functools.partial(_array_kernel, name.lower(), cls)
+    return made
 
 
-def _kernels() -> dict[str, Kernel]:
-    """Return each rule's function; of several classes with a rule the first one documents it."""
-    found: dict[str, Kernel] = {}
-    for cls in _classes(_rules):
-        if cls._rule not in found:
-            found[cls._rule] = _kernel(cls._rule, cls)
-    for cls in _classes(_array_rules):
-        name = cls.__name__.lower()
-        found[name] = _array_kernel(name, cls)
-    return found
+_MAKERS = _makers()
+__all__ = sorted(_MAKERS)
 
 
-__all__ = sorted(_kernels())
-globals().update(_kernels())
+def __getattr__(name: str) -> Kernel:
+    """Make a function when it is asked for: all of them would take longer than all else here."""
+    if name not in _MAKERS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    kernel = globals()[name] = _MAKERS[name]()
+    return kernel
 
-if TYPE_CHECKING:
 
-    def __getattr__(name: str) -> Kernel: ...
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
