@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from typing import Any
 
@@ -162,6 +163,44 @@ def test_state_goes_over(rule: str) -> None:
         assert a.tobytes() == b.tobytes()
 
 
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_of_any_order_and_dtype_object(rule: str, order: str) -> None:
+    """A dtype that has been pickled is not NumPy's own object."""
+    expected = np.ones((4, 3))
+    plain = getattr(instep, rule)(expected)
+    param = pickle.loads(pickle.dumps(np.array(expected, order=order)))  # type: ignore[call-overload]
+    opt = pickle.loads(pickle.dumps(getattr(instep, rule)(param)))
+    for k in range(3):
+        grad = np.random.default_rng(k).standard_normal((4, 3))
+        opt.step(grad)
+        plain.step(grad)
+    np.testing.assert_array_equal(opt.params, expected)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_overflow_and_underflow_are_not_errors(rule: str) -> None:
+    opt = getattr(instep, rule)(np.ones((2, 2)))
+    with np.errstate(all="raise"):
+        opt.step(np.full((2, 2), 1e-200))
+        opt.step(np.full((2, 2), 1e200))
+
+
+def test_ftrl_rests_at_a_rate_of_zero() -> None:
+    param = np.ones(3)
+    opt = instep.Ftrl(param, learning_rate=lambda step: 0.1 * (step > 0))
+    opt.step(np.ones(3))
+    assert (param == 1).all()
+    opt.step(np.ones(3))
+    assert np.isfinite(param).all()
+
+
+def test_what_arrays_have_in_common_is_no_option_of_groups() -> None:
+    for name in ("learning_rate", "beta_3", "estim_lr0"):
+        with pytest.raises(ValueError, match=f"expected options among .*; got '{name}'"):
+            instep.Prodigy([np.ones(2), instep.Group(np.ones(2), **{name: 0.5})])
+
+
 def test_state_that_becomes_useless_goes() -> None:
     opt = instep.SM3(np.ones((3, 2)))
     assert list(opt.state) == ["momentum", "accumulator_0", "accumulator_1", "step"]
@@ -178,10 +217,11 @@ def test_arrays_that_a_convention_does_not_take() -> None:
     ("state", "message"),
     [
         ([np.zeros(3)], "state: expected the arrays r, c"),
-        ([np.zeros(3), np.zeros(2)], "c: expected .* shape .4,."),
-        ([np.zeros(3), np.zeros(4, "float32")], "c: expected .* float64"),
+        ([np.zeros(3), np.zeros(2)], "c: expected shape .4,."),
+        ([np.zeros(3), np.zeros(4, "float32")], "c: expected the parameter's dtype, float64"),
         ([np.zeros(3), [0.0] * 4], "c: expected a NumPy array, got list"),
         ([np.zeros(3), np.zeros(8)[::2]], "c: expected a writable C-contiguous"),
+        ([np.zeros(3), np.ma.zeros(4)], "c: expected a NumPy array, got MaskedArray"),
     ],
 )
 def test_kernels_check_their_state(state: list[Any], message: str) -> None:
@@ -191,7 +231,17 @@ def test_kernels_check_their_state(state: list[Any], message: str) -> None:
     assert (param == 1).all()
     shared = np.zeros((3, 4))
     with pytest.raises(ValueError, match="momentum: expected memory of its own"):
-        instep.kernels.muon(shared, np.ones((3, 4)), shared)
+        instep.kernels.muon(shared, np.ones((3, 4)), shared, step=1)
+    with pytest.raises(ValueError, match="momentum: expected memory of its own"):
+        instep.kernels.muon(param, shared, shared, step=1)
+    for arguments in ({"step": None}, {"learning_rate": None}, {"learning_rate": len}):
+        keywords: dict[str, Any] = {"step": 1, **arguments}
+        with pytest.raises(TypeError, match=next(iter(arguments))):
+            instep.kernels.adafactor(param, shared, np.zeros(3), np.zeros(4), **keywords)
+    with pytest.raises(TypeError, match="grad: expected a NumPy array, got NoneType"):
+        instep.kernels.adafactor(param, None, np.zeros(3), np.zeros(4), step=1)
+    assert (param == 1).all()
+    assert (shared == 0).all()
 
 
 # What arrays have in common, and what is their own

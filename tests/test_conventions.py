@@ -141,7 +141,8 @@ def _read_by(cls: type[Optimizer]) -> set[str]:
         source = Path(sys.modules[cls.__module__].__file__ or "").read_text()
         return {name for name in source.replace('"', " ").split() if name.isidentifier()}
     initial = {str(value) for value in cls._initial_state.values()}
-    return {*_core.rules[cls._rule][1], *initial, "nesterov_may_be_alone"}
+    elsewhere = {"nesterov_may_be_alone", "is_one_late"}
+    return {*_core.rules[cls._rule][1], *initial, *elsewhere}
 
 
 @pytest.mark.parametrize("rule", CONVENTIONS)

@@ -181,6 +181,15 @@ bool is_simple(py::handle object, bool writable) {
            (fields->flags & wanted) == wanted;
 }
 
+bool is_contiguous(py::handle object, bool writable) {
+    if (!is_array(object)) return false;
+    const View view(object);
+    return view.is_floating() && view.is_native() &&
+           view.has_flag(npy_api::NPY_ARRAY_C_CONTIGUOUS_) &&
+           view.has_flag(npy_api::NPY_ARRAY_ALIGNED_) &&
+           (!writable || view.has_flag(npy_api::NPY_ARRAY_WRITEABLE_));
+}
+
 std::string description(py::handle object) {
     if (is_array(object)) return dtype_of(object) + " array of shape " + shape_of(View(object));
     const std::string type = Py_TYPE(object.ptr())->tp_name;

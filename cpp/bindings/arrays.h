@@ -106,6 +106,10 @@ struct Order {
     Stream stream(const View& array, std::vector<std::ptrdiff_t>& storage) const;
 };
 
+/// Whether it is an ndarray of native float32 or float64, aligned, C-contiguous, and writable where
+/// it must be, whatever its class and dtype object.
+bool is_contiguous(py::handle object, bool writable);
+
 /// "float32 array of shape (3, 4)".
 std::string description(py::handle object);
 

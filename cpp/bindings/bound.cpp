@@ -54,7 +54,7 @@ std::vector<Change> changes_from(const py::object& pairs) {
     std::vector<Change> changes;
     for (const py::handle pair : pairs) {
         const auto [to, from] = pair.cast<std::pair<py::object, py::object>>();
-        if (!is_simple(to, true) || !is_simple(from, false) ||
+        if (!is_contiguous(to, true) || !is_contiguous(from, false) ||
             View(to).dtype() != View(from).dtype() || !View(to).same_shape(View(from)))
             throw std::runtime_error("state: expected contiguous arrays alike, got a " +
                                      description(from) + " for a " + description(to));
@@ -175,6 +175,9 @@ Bound::Bound(const std::string& rule, const Tree& tree, const py::list& slots,
     }
     memory_.check_disjoint();
     streams_.resize(parameters_.size());
+    const RuleKernels& known = optimizer_.rule();
+    for (int k = 0; k < known.hyperparameter_count; ++k)
+        if (std::string(known.hyperparameters[k]) == "next_learning_rate") next_rate_ = k;
 }
 
 void Bound::check_idle() const {
@@ -201,6 +204,10 @@ void Bound::set_groups(const py::list& groups, const std::vector<std::size_t>& o
         converted.push_back(group);
     }
     check_idle();
+    wants_next_.assign(converted.size(), false);
+    if (next_rate_ >= 0)
+        for (std::size_t k = 0; k < converted.size(); ++k)
+            wants_next_[k] = converted[k].own[static_cast<std::size_t>(next_rate_)] == ask_schedule;
     schedules_ = std::move(schedules);
     optimizer_.groups = std::move(converted);
     for (std::size_t k = 0; k < of_leaves.size(); ++k) optimizer_.arrays[k].group = of_leaves[k];
@@ -245,22 +252,34 @@ std::int64_t Bound::schedule_index() const {
                                   : now.iterations;
 }
 
+double Bound::answer(const py::object& schedule, std::int64_t index) const {
+    const py::object given = schedule(index);
+    double rate = PyFloat_AsDouble(given.ptr());
+    if (rate == -1 && PyErr_Occurred()) {
+        const bool is_too_large = PyErr_ExceptionMatches(PyExc_OverflowError) != 0;
+        if (!is_too_large && !PyErr_ExceptionMatches(PyExc_TypeError))
+            throw py::error_already_set();
+        PyErr_Clear();
+        if (!is_too_large)
+            throw py::type_error("learning_rate: expected the schedule to return a float, got " +
+                                 std::string(py::repr(given)));
+        rate = HUGE_VAL;
+    }
+    if (!(rate >= 0) || std::isinf(rate))
+        throw py::value_error(
+            "learning_rate: expected the schedule to return a finite number >= 0, got " +
+            std::string(py::repr(given)));
+    return rate;
+}
+
 void Bound::ask_schedules() {
     for (std::size_t k = 0; k < schedules_.size(); ++k) {
         if (!schedules_[k]) continue;
-        const py::object answer = schedules_[k](schedule_index());
-        const double rate = PyFloat_AsDouble(answer.ptr());
-        if (rate == -1 && PyErr_Occurred()) {
-            if (!PyErr_ExceptionMatches(PyExc_TypeError)) throw py::error_already_set();
-            PyErr_Clear();
-            throw py::type_error("learning_rate: expected the schedule to return a float, got " +
-                                 std::string(py::repr(answer)));
-        }
-        if (!(rate >= 0) || std::isinf(rate))
-            throw py::value_error(
-                "learning_rate: expected the schedule to return a finite number >= 0, got " +
-                std::string(py::repr(answer)));
-        optimizer_.groups[k].learning_rate = rate;
+        Group& group = optimizer_.groups[k];
+        group.learning_rate = answer(schedules_[k], schedule_index());
+        if (wants_next_[k])
+            group.own[static_cast<std::size_t>(next_rate_)] =
+                answer(schedules_[k], schedule_index() + 1);
     }
 }
 

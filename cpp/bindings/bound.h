@@ -16,6 +16,10 @@
 
 namespace instep::bindings {
 
+/// Stands for the learning rate of the next update among a rule's numbers, where it has a
+/// hyperparameter `next_learning_rate` and its rate is a schedule.
+inline constexpr double ask_schedule = -2;
+
 /// A parameter as it was bound: what must not have changed since, and how its memory is visited.
 class BoundParameter {
 public:
@@ -101,6 +105,7 @@ public:
 
 private:
     void ask_schedules();
+    double answer(const py::object& schedule, std::int64_t index) const;
     void gather_gradients(py::handle gradients);
     void step_in_two_parts();
     void copy_parameters();
@@ -116,6 +121,8 @@ private:
     std::vector<Stream> streams_;
     std::size_t elements_ = 0;
     bool schedules_count_calls_ = false;
+    int next_rate_ = -1;            ///< which number of the rule is the next learning rate
+    std::vector<bool> wants_next_;  ///< whether it is to be asked for, of each group
     std::atomic<bool> busy_{false};
 };
 

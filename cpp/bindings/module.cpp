@@ -119,6 +119,7 @@ PYBIND11_MODULE(_core, module) {
     add_calls(module);
     module.def("touch", &touch, py::arg("grads"), py::arg("written"), py::arg("repeats"));
     module.attr("rules") = rules();
+    module.attr("ASK_SCHEDULE") = ask_schedule;
     module.def("build_info", &build_info);
     module.def("fused_square_roots", &fused_square_roots, py::arg("x"),
                py::arg("estimates") = py::none());

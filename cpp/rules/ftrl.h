@@ -15,12 +15,13 @@ struct Ftrl {
 
     double exponent;
     T one_over_rate, l1, minus_l1, constant, shrinkage;
-    bool is_root;
+    bool is_root, rests;
 
     explicit Ftrl(const StepNumbers& now) {
         const auto& [rate_power, l1_, l2, shrink, beta] = now.hyperparameters<5>();
         exponent = -rate_power;
         is_root = rate_power == -0.5;
+        rests = now.learning_rate == 0;
         one_over_rate = 1 / now.learning_rate;
         l1 = l1_;
         minus_l1 = -l1_;
@@ -30,6 +31,7 @@ struct Ftrl {
 
     template <class V>
     INSTEP_INLINE void operator()(V& p, V g, V& accumulator, V& linear) const {
+        if (rests) return;  // the formula divides by the rate
         const V sum = accumulator + g * g;
         const V now = powered(sum), before = powered(accumulator);
         linear += g + shrinkage * p - (now - before) * one_over_rate * p;

@@ -13,17 +13,20 @@ struct Interpolation {
     double rate;  ///< of the step of z
     T from_y, from_z;
 
-    /// `late`: the step of z warms up one update later than the weight of x (Optax); `uniform`: all
-    /// updates weigh the same (Keras).
+    /// `next_rate`: where the step of z is one update later in its schedule than the weight of x
+    /// (Optax), the learning rate of the next update, else negative; `uniform`: all updates weigh
+    /// the same (Keras).
     Interpolation(const StepNumbers& now, double beta, double warmup_steps, double exponent,
-                  bool late, bool uniform) {
+                  double next_rate, bool uniform) {
         const double t = static_cast<double>(now.step);
-        const auto warm = [&](double step) {
-            return now.learning_rate * (step < warmup_steps ? step / warmup_steps : 1);
+        const auto warmed = [&](double step) {
+            return step < warmup_steps ? step / warmup_steps : 1;
         };
         double &largest = now.scalars[0], &sum = now.scalars[1];
-        rate = warm(late ? t - 1 : t);
-        if (warm(t) > largest) largest = warm(t);
+        const bool late = next_rate >= 0;
+        rate = now.learning_rate * warmed(late ? t - 1 : t);
+        const double weighing = (late ? next_rate : now.learning_rate) * warmed(t);
+        if (weighing > largest) largest = weighing;
         const double weight = uniform ? 1 : real_power(largest, exponent);
         sum = uniform ? t : sum + weight;
         const double share = sum > 0 ? weight / sum : 0;
@@ -49,7 +52,7 @@ struct ScheduleFreeAdamW {
     static constexpr auto scalars = Interpolation<T>::scalars;
     static constexpr auto hyperparameters =
         names("beta_1", "beta_2", "epsilon", "warmup_steps", "weight_lr_power", "weight_decay",
-              "late_warmup", "uniform_weights");
+              "next_learning_rate", "uniform_weights");
 
     Interpolation<T> interpolation;
     T rate, plain_rate, epsilon, decay;
@@ -80,7 +83,7 @@ struct ScheduleFreeSGD {
     static constexpr auto slots = state("z");
     static constexpr auto scalars = Interpolation<T>::scalars;
     static constexpr auto hyperparameters =
-        names("beta_1", "warmup_steps", "weight_lr_power", "weight_decay", "late_warmup");
+        names("beta_1", "warmup_steps", "weight_lr_power", "weight_decay", "next_learning_rate");
 
     Interpolation<T> interpolation;
     T rate, decay;

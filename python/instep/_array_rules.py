@@ -59,7 +59,7 @@ class Adafactor(Optimizer):
     min_dim_size_to_factor : int, optional
         Arrays whose second largest axis is shorter keep v itself; 0 by default.
     decay_rate : float, optional
-        Another name for ``-beta_2_decay``.
+        Optax's name for ``-beta_2_decay``, which then must not be given.
     decay_offset : int, optional
         Taken off t in beta; 0 by default.
     multiply_by_parameter_scale : bool, optional
@@ -76,6 +76,7 @@ class Adafactor(Optimizer):
     """
 
     _rule = "direction"
+    _clock = True
 
     learning_rate: Rate = Rate(default=0.01)
     beta_2_decay: Number = Number(default=-0.8, below=0)
@@ -89,6 +90,15 @@ class Adafactor(Optimizer):
     decay_offset: Count = Count(default=0, at_least=-(2**31))
     multiply_by_parameter_scale: Flag = Flag(default=True)
     weight_decay_rate: Number = non_negative(default=0.0)
+
+    @classmethod
+    def _check_together(cls, values: Values) -> None:
+        super()._check_together(values)
+        exponent, rate = values["beta_2_decay"], values["decay_rate"]
+        if rate is not None and exponent not in (-rate, -0.8):
+            raise ValueError(
+                f"beta_2_decay: expected it or decay_rate, got {exponent} and decay_rate={rate}"
+            )
 
     @classmethod
     def _state_shapes(cls, param: Array, path: str, numbers: Values) -> dict[str, tuple[int, ...]]:
@@ -262,6 +272,7 @@ class Muon(Optimizer):
     """
 
     _rule = "direction"
+    _clock = True
 
     learning_rate: Rate = Rate(default=0.02)
     momentum: Number = decay_rate(default=0.95)
@@ -381,8 +392,8 @@ def _adam(g: Array, state: State, numbers: Values, step: int) -> dict[str, Array
     """Turn a gradient into Adam's direction, in place; return its moments."""
     beta_1, beta_2 = numbers["adam_beta_1"], numbers["adam_beta_2"]
     c1, c2 = 1 - beta_1**step, 1 - beta_2**step
-    m = state["m"] + (1 - beta_1) * (g - state["m"])
-    v = state["v"] + (1 - beta_2) * (np.square(g) - state["v"])
+    m = beta_1 * state["m"] + (1 - beta_1) * g
+    v = beta_2 * state["v"] + (1 - beta_2) * np.square(g)
     if numbers.get("adam_nesterov", False) and numbers["nesterov"]:
         m_hat = beta_1 / (1 - beta_1 ** (step + 1)) * m + (1 - beta_1) / c1 * g
     else:

@@ -78,10 +78,10 @@ class Binding:
                 if slot is None:
                     if name in scalar_names:
                         slot = np.zeros(shape)
-                    elif shape == param.shape:
-                        slot = zeros_like(param, place, places)
-                    else:
+                    elif works_outside(optimizer):
                         slot = np.zeros(shape, param.dtype)
+                    else:
+                        slot = zeros_like(param, place, places)
                     if name in optimizer._initial_state:
                         slot[...] = _initial(optimizer._initial_state[name], numbers, param)
                 self.slots[k][name] = slot
@@ -198,25 +198,30 @@ class Binding:
             grads[index] = grad
         return self.tree.unflatten(grads)
 
-    def take_slots(self, state: Sequence[Any]) -> None:
+    def take_slots(self, state: Sequence[Any], grad: Array) -> None:
         """Keep the state of the only array in these arrays, for rules outside of the engine."""
         [slots], [param] = self.slots, self.tree.leaves
         if len(state) != len(slots):
             raise TypeError(f"state: expected the arrays {', '.join(slots)}, got {len(state)}")
-        known = [param]
+        known = [param, grad]
         for (name, like), array in zip(slots.items(), state, strict=True):
-            if not isinstance(array, np.ndarray):
+            if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
                 raise TypeError(f"{name}: expected a NumPy array, got {type(array).__name__}")
-            fits = (array.shape, array.dtype) == (like.shape, like.dtype)
-            if not fits or not array.flags.carray:
+            if array.dtype != like.dtype:
+                raise TypeError(
+                    f"{name}: expected the parameter's dtype, {like.dtype}, got {array.dtype}"
+                )
+            if array.shape != like.shape:
+                raise ValueError(f"{name}: expected shape {like.shape}, got {array.shape}")
+            if not array.flags.carray:
                 raise ValueError(
-                    f"{name}: expected a writable C-contiguous {like.dtype} array of shape "
-                    f"{like.shape}, got a {array.dtype} array of shape {array.shape}"
+                    f"{name}: expected a writable C-contiguous array, got one that is not"
                 )
             if any(np.may_share_memory(array, other) for other in known):
                 raise ValueError(f"{name}: expected memory of its own, got some that is shared")
             known.append(array)
-        self.slots = [dict(zip(slots, state, strict=True))]
+        plain = [array.view(np.ndarray) for array in state]
+        self.slots = [dict(zip(slots, plain, strict=True))]
 
     def current_slots(self) -> list[dict[str, Array]]:
         """Return the slots; before the first update some of them are the parameters."""
@@ -296,7 +301,8 @@ class Binding:
             numbers = {**self._numbers[group], "learning_rate": learning_rates[group]}
             step = (counters[0] if self._global_clock else counters[4][k]) + 1
             state = self.slots[k]
-            new = self._direct(self._directions[k], self.tree.leaves[k], state, numbers, step)
+            with np.errstate(all="ignore"):  # as in the engine
+                new = self._direct(self._directions[k], self.tree.leaves[k], state, numbers, step)
             changes += [
                 (state[name], np.asarray(now, state[name].dtype, order="C"))
                 for name, now in new.items()
@@ -320,10 +326,7 @@ class Binding:
                     group["clipnorm"],
                     group["clipvalue"],
                     group["maximize"],
-                    [
-                        float(group[name]) if inside or name != "weight_decay" else 0.0
-                        for name in own
-                    ],
+                    [_number(name, group, inside) for name in own],
                 )
                 for group in groups
             ],
@@ -353,6 +356,18 @@ def rule_of(
     return _core.rules.get(optimizer._rule, ((), (), ()))
 
 
+def _number(name: str, group: Values, decays_inside: bool) -> float:
+    """Return a number of the rule's, as the engine takes it."""
+    if name == "weight_decay" and not decays_inside:
+        return 0.0
+    if name == "next_learning_rate":
+        if not group.get("is_one_late", False):
+            return -1.0
+        rate = group["learning_rate"]
+        return _core.ASK_SCHEDULE if callable(rate) else float(rate)
+    return float(group[name])
+
+
 def _initial(start: str | float, numbers: Values, param: Array) -> Array | float:
     """Return what a slot starts as."""
     if start == PARAMETER:
@@ -373,7 +388,8 @@ def effective(values: Values, override: Mapping[str, Any]) -> Values:
 
 def _groups_of(optimizer: Optimizer, tree: _core.Tree) -> tuple[list[Values], list[int]]:
     """Return the overrides of each distinct nesting of groups, and which one each leaf is in."""
-    allowed = (*optimizer._own(), *GROUP_OPTIONS)
+    options = (*optimizer._own(), *GROUP_OPTIONS)
+    allowed = [name for name in options if name not in optimizer._joint]
     overrides: list[Values] = [{}]
     known: dict[tuple[int, ...], int] = {(): 0}
     of_leaves = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from importlib import import_module
@@ -85,7 +86,10 @@ def _run_conventions(arguments: argparse.Namespace) -> int:
     if unknown:
         known = _listed(list(CONVENTIONS))
         return _fail(f"instep conventions has no rule {_listed(unknown)}: choose from {known}")
-    print(_table.text(arguments.rules))
+    try:
+        print(_table.text(arguments.rules), flush=True)
+    except BrokenPipeError:  # read by `head`, say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

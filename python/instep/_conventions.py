@@ -449,18 +449,19 @@ CONVENTIONS: Mapping[str, Mapping[str, Convention]] = {
         ),
         "optax": _row(
             "contrib.schedule_free_adamw",
-            SCHEDULE_FREE.format("/ (sqrt(v / c2) + epsilon) ") + "; z warms up one update later",
+            SCHEDULE_FREE.format("/ (sqrt(v / c2) + epsilon) ")
+            + "; the rate of z is that of the update before",
             decay="inside",
-            late_warmup=True,
+            is_one_late=True,
         ),
     },
     "ScheduleFreeSGD": {
         "paper": _row("Defazio 2024", SCHEDULE_FREE.format(""), decay="inside"),
         "optax": _row(
             "contrib.schedule_free_sgd",
-            SCHEDULE_FREE.format("") + "; z warms up one update later",
+            SCHEDULE_FREE.format("") + "; the rate of z is that of the update before",
             decay="inside",
-            late_warmup=True,
+            is_one_late=True,
         ),
     },
     "Prodigy": {
@@ -503,7 +504,6 @@ CONVENTIONS: Mapping[str, Mapping[str, Convention]] = {
             "the paper's with lr as it is, v of the two largest axes where both are long; then "
             "momentum and weight_decay_rate",
             learning_rate=1.0,
-            decay_rate=0.8,
             relative_step=False,
             min_dim_size_to_factor=128,
             factors_largest=True,

@@ -15,6 +15,7 @@ _Numbers = tuple[
     Sequence[float],
 ]
 
+ASK_SCHEDULE: float
 rules: dict[str, tuple[tuple[tuple[str, bool], ...], tuple[str, ...], tuple[str, ...]]]
 
 class Tree:

@@ -105,7 +105,10 @@ class Number(Hyperparameter[float]):
         """Return the value as a float; see `Hyperparameter.check`."""
         if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
             raise TypeError(f"{self.name}: expected a number, got {value!r}")
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # a large int
+            number = math.inf
         bounds = self._bounds
         if not (
             math.isfinite(number)

@@ -144,6 +144,8 @@ class Optimizer(_Constructed):
     """Slots that exist where a hyperparameter is neither 0 nor False."""
     _initial_state: ClassVar[Mapping[str, str | float]] = {}
     """Slots that do not start at 0: a number, the name of a hyperparameter, or `PARAMETER`."""
+    _joint: ClassVar[tuple[str, ...]] = ()
+    """Hyperparameters that all arrays have in common, so that groups can't have others."""
     _clock: ClassVar[bool | str] = False
     """Whether the formula depends on the update's count, or the hyperparameter that makes it so."""
 
@@ -394,6 +396,11 @@ class Optimizer(_Constructed):
         TypeError, RuntimeError
             As for `step`.
         """
+        if not isinstance(grads_and_vars, Iterable):
+            raise TypeError(
+                f"grads_and_vars: expected pairs of (gradient, variable), "
+                f"got {type(grads_and_vars).__name__}"
+            )
         pairs = [
             each if type(each) is tuple and len(each) == 2 else _pair(k, each)
             for k, each in enumerate(grads_and_vars)
@@ -492,10 +499,10 @@ class Optimizer(_Constructed):
         binding.core.check_idle()
         self._values, self._binding = _state.load(self, binding, d)
 
-    def _resume(self, state: Sequence[Any], step: int) -> None:
+    def _resume(self, state: Sequence[Any], grad: Array, step: int) -> None:
         """Go on at an update of a single array with its state in these arrays themselves."""
         binding = self._bound("state")
-        binding.take_slots(state)
+        binding.take_slots(state, grad)
         binding.core.set_counters(step - 1, 0, 0, None, [step - 1], [False])
 
     def __getstate__(self) -> Values:

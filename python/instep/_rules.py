@@ -381,6 +381,13 @@ class Rprop(Optimizer):
     min_step_size: Number = non_negative(default=1e-6)
     max_step_size: Number = non_negative(default=50.0)
 
+    @classmethod
+    def _check_together(cls, values: Values) -> None:
+        super()._check_together(values)
+        least, most = values["min_step_size"], values["max_step_size"]
+        if least > most:
+            raise ValueError(f"min_step_size: expected at most max_step_size={most}, got {least}")
+
 
 class ASGD(Optimizer):
     """Averaged gradient descent.
@@ -428,7 +435,7 @@ class Ftrl(Optimizer):
     Parameters
     ----------
     learning_rate : float or schedule, optional
-        Above 0; 0.001 by default.
+        0.001 by default; with 0 nothing changes.
     learning_rate_power : float, optional
         At most 0; -0.5 by default.
     initial_accumulator_value : float, optional
@@ -456,12 +463,6 @@ class Ftrl(Optimizer):
     l2_regularization_strength: Number = non_negative(default=0.0)
     l2_shrinkage_regularization_strength: Number = non_negative(default=0.0)
     beta: Number = non_negative(default=0.0)
-
-    @classmethod
-    def _check_together(cls, values: Values) -> None:
-        super()._check_together(values)
-        if values["learning_rate"] == 0:
-            raise ValueError("learning_rate: expected a number above 0 for Ftrl, got 0.0")
 
 
 class Lion(Optimizer):
@@ -945,8 +946,8 @@ class Prodigy(Optimizer):
 
     Notes
     -----
-    Groups may differ in what they like but in `learning_rate`, `beta_3` and the options of the
-    estimate, which belongs to all of them.
+    Groups may have an `epsilon`, `weight_decay`, `l2`, clipping and `maximize` of their own; all
+    else is part of the estimate, which belongs to all arrays.
 
     References
     ----------
@@ -956,6 +957,15 @@ class Prodigy(Optimizer):
 
     _rule = "prodigy"
     _initial_state = {"p_0": PARAMETER, "d": "estim_lr0"}
+    _joint = (
+        "learning_rate",
+        "beta_1",
+        "beta_2",
+        "beta_3",
+        "estim_lr0",
+        "estim_lr_coef",
+        "safeguard_warmup",
+    )
 
     learning_rate: Rate = Rate(default=1.0)
     beta_1: Number = decay_rate(default=0.9)

@@ -96,7 +96,7 @@ def load(optimizer: Optimizer, binding: Binding, d: Any) -> tuple[Values, Bindin
         entry = _mapping(arrays[path], what)
         _expect(entry, "group", binding.of_leaves[k], what)
         steps.append(_count(entry, "step", what))
-        in_window.append(bool(_count(entry, "in_window", what)))
+        in_window.append(_flag(entry, "in_window", what))
         if in_window[k] and not window:
             raise ValueError(f"{what}['in_window']: expected False outside of a window, got True")
         here = _arrays_of(target, k)
@@ -173,11 +173,18 @@ def _expect(mapping: Mapping[str, Any], key: str, expected: object, what: str = 
 
 def _count(mapping: Mapping[str, Any], key: str, what: str) -> int:
     value = _entry(mapping, key, what)
-    if not isinstance(value, (int, np.integer)):
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{what}[{key!r}]: expected a whole number, got {value!r}")
     if not 0 <= value < 2**63:
         raise ValueError(f"{what}[{key!r}]: expected a whole number >= 0, got {value!r}")
     return int(value)
+
+
+def _flag(mapping: Mapping[str, Any], key: str, what: str) -> bool:
+    value = _entry(mapping, key, what)
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{what}[{key!r}]: expected True or False, got {value!r}")
+    return bool(value)
 
 
 def _array(mapping: Mapping[str, Any], key: str, like: Array, what: str) -> Array:

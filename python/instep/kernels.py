@@ -66,7 +66,7 @@ _ARRAY_DOCUMENTATION = """Update a parameter and its state in place by the rule 
         parameter's dtype, as the previous update left it; zeros before the first one. None for one
         that the configuration does not use.
     step : int
-        The count of this update, from 1.
+        The count of this update, from 1. Only where the rule needs it may it not be left out.
     **hyperparameters
         As in `instep.{cls}`.
 
@@ -99,16 +99,21 @@ def _kernel(rule: str, cls: type[Optimizer]) -> Kernel:
                 raise TypeError(
                     f"{slot}: expected a state array for {switch}={numbers[switch]!r}, got None"
                 )
-        resolved = {**dict.fromkeys(told, False), **paper, **cls._resolved(numbers)}
+        absent = {**dict.fromkeys(told, False), "next_learning_rate": -1.0}
+        resolved = {**absent, **paper, **cls._resolved(numbers)}
         return float(resolved["learning_rate"]), [float(resolved[name]) for name in told]
 
-    remembered = functools.lru_cache(maxsize=64, typed=True)(check)
+    @functools.lru_cache(maxsize=64)
+    def remembered(
+        values: tuple[Any, ...], types: tuple[type, ...], in_use: tuple[bool, ...]
+    ) -> tuple[float, list[float]]:
+        return check(values, in_use)
 
     def check_numbers(
         values: tuple[Any, ...], in_use: tuple[bool, ...]
     ) -> tuple[float, list[float]]:
         try:
-            return remembered(values, in_use)
+            return remembered(values, tuple(map(type, values)), in_use)
         except TypeError:  # not hashable, or not of a type that will do, which check says better
             return check(values, in_use)
 
@@ -152,15 +157,22 @@ def _array_kernel(rule: str, cls: type[Optimizer]) -> Kernel:
         known.append("weight_decay")
 
     def kernel(
-        param: Array, grad: Array, *state: Array | None, step: int = 1, **hyperparameters: Any
+        param: Array, grad: Array, *state: Array | None, step: Any = None, **hyperparameters: Any
     ) -> None:
         for name in hyperparameters:
             if name not in known:
                 raise TypeError(f"{rule}() got an unexpected keyword argument {name!r}")
-        if not isinstance(param, np.ndarray):
-            raise TypeError(f"param: expected a NumPy array, got {type(param).__name__}")
+        for name, array in (("param", param), ("grad", grad)):
+            if not isinstance(array, np.ndarray):
+                raise TypeError(f"{name}: expected a NumPy array, got {type(array).__name__}")
+        rate = hyperparameters.get("learning_rate", cls.learning_rate.default)
+        if rate is None or callable(rate):
+            raise TypeError(f"learning_rate: expected a number, got {rate!r}")
+        if step is None and cls._clock:
+            raise TypeError(f"step: {rule} needs it, the 1-based count of the update")
         optimizer = cls(param, **hyperparameters)
-        optimizer._resume([each for each in state if each is not None], _step(step))
+        given = [each for each in state if each is not None]
+        optimizer._resume(given, grad, 1 if step is None else _step(step))
         optimizer.step(grad)
 
     kernel.__name__ = kernel.__qualname__ = rule

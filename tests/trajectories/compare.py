@@ -96,9 +96,9 @@ def error(mine: Reference, theirs: Reference) -> float:
 
     Parameters of a training run live in sums: what counts is not the error of an element that
     happens to pass zero, but the error beside the largest value that it had. Where the reference is
-    not a number (TensorFlow.js, roots of negative numbers), this path need only be one.
+    not finite (TensorFlow.js, roots of negative numbers), this path need only be.
     """
-    defect = np.isnan(theirs.path) & np.isfinite(mine.path)
+    defect = ~np.isfinite(theirs.path) & np.isfinite(mine.path)
     difference = np.abs(mine.path.astype("float64") - np.where(defect, 0.0, theirs.path))
     scale = np.fmax(theirs.largest, np.finfo(theirs.path.dtype).tiny)
     relative = np.where(defect | (mine.path == theirs.path), 0.0, difference / scale)

@@ -390,12 +390,14 @@ VECTORS: Mapping[str, list[dict[str, Any]]] = {
         {"learning_rate": 0.1, "beta_1": 0.8, "beta_2": 0.9, "epsilon": 0.001},
         {"learning_rate": 0.1, "warmup_steps": 10, "weight_decay": 0.1},
         {"learning_rate": 0.1, "warmup_steps": 7, "weight_lr_power": 1.0, "maximize": True},
+        {"learning_rate": WARMUP, "weight_lr_power": 1.0},
     ],
     "ScheduleFreeSGD": [
         {},
         {"learning_rate": 0.1, "beta_1": 0.8, "weight_decay": 0.1},
         {"learning_rate": 0.1, "warmup_steps": 10, "weight_lr_power": 1.0, "maximize": True},
         {"learning_rate": COSINE, "weight_decay": 0.1},
+        {"learning_rate": TWO_LEGS, "weight_decay": 0.1},
     ],
     "Prodigy": [
         {"learning_rate": 0.1, "estim_lr0": 0.1, "estim_lr_coef": 0.1},
