@@ -10,10 +10,9 @@ The frameworks live in an environment of their own, made by
     python -m venv peers
     peers/bin/pip install numpy torch==2.13.0 keras==3.15.1 tensorflow-cpu==2.21.* \
         jax==0.10.2 optax==0.2.8
-    npm install @tensorflow/tfjs@4.22
+    npm install @tensorflow/tfjs@4.22  # and name its folder: NODE_PATH=.../node_modules
 
-(torch as PyPI's build without CUDA: add --index-url https://download.pytorch.org/whl/cpu where
-PyPI's has it.) The tests read the files and need none of this.
+The tests read the files and need none of this; where a framework is installed, they run it, too.
 """
 
 from __future__ import annotations
