@@ -201,6 +201,11 @@ def test_what_arrays_have_in_common_is_no_option_of_groups() -> None:
             instep.Prodigy([np.ones(2), instep.Group(np.ones(2), **{name: 0.5})])
 
 
+def test_an_option_of_a_group_is_named_with_the_group() -> None:
+    with pytest.raises(ValueError, match=r"group around params\[1\]: learning_rate: expected"):
+        instep.SGD([np.ones(2), instep.Group(np.ones(2), learning_rate=-1.0)])
+
+
 def test_state_that_becomes_useless_goes() -> None:
     opt = instep.SM3(np.ones((3, 2)))
     assert list(opt.state) == ["momentum", "accumulator_0", "accumulator_1", "step"]

@@ -404,11 +404,14 @@ def _groups_of(optimizer: Optimizer, tree: _core.Tree) -> tuple[list[Values], li
                             f"group around {path}: expected options among {', '.join(allowed)}; "
                             f"got {name!r}"
                         )
-                own = {
-                    name: optimizer._checked(name, value)
-                    for name, value in group.options.items()
-                    if value is not None or name in CLIPPING_OPTIONS
-                }
+                try:
+                    own = {
+                        name: optimizer._checked(name, value)
+                        for name, value in group.options.items()
+                        if value is not None or name in CLIPPING_OPTIONS
+                    }
+                except (TypeError, ValueError) as error:
+                    raise type(error)(f"group around {path}: {error}") from None
                 merged = {**effective(merged, own), **own} if merged else own
             known[key] = len(overrides)
             overrides.append(merged)
