@@ -245,6 +245,8 @@ def test_kernels_check_their_state(state: list[Any], message: str) -> None:
             instep.kernels.adafactor(param, shared, np.zeros(3), np.zeros(4), **keywords)
     with pytest.raises(TypeError, match="grad: expected a NumPy array, got NoneType"):
         instep.kernels.adafactor(param, None, np.zeros(3), np.zeros(4), step=1)
+    with pytest.raises(TypeError, match="step: muon needs it"):
+        instep.kernels.muon(np.ones(3), np.ones(3), np.zeros(3), np.zeros(3))
     assert (param == 1).all()
     assert (shared == 0).all()
 

@@ -272,7 +272,6 @@ class Muon(Optimizer):
     """
 
     _rule = "direction"
-    _clock = True
 
     learning_rate: Rate = Rate(default=0.02)
     momentum: Number = decay_rate(default=0.95)
@@ -287,6 +286,10 @@ class Muon(Optimizer):
     adam_weight_decay: Number = non_negative(default=0.0)
     adam_beta_1: Number = decay_rate(default=0.9)
     adam_beta_2: Number = decay_rate(default=0.999)
+
+    @classmethod
+    def _counts(cls, param: Array) -> bool:
+        return param.ndim != 2
 
     @classmethod
     def _state_shapes(cls, param: Array, path: str, numbers: Values) -> dict[str, tuple[int, ...]]:

@@ -274,6 +274,11 @@ class Optimizer(_Constructed):
         raise NotImplementedError
 
     @classmethod
+    def _counts(cls, param: Array) -> bool:
+        """Return whether the paper's update of such an array depends on its count."""
+        return cls._clock is True
+
+    @classmethod
     def _resolved(cls, values: Values) -> Values:
         """Return the hyperparameters with those defaults settled that depend on others."""
         return values

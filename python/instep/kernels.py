@@ -168,7 +168,7 @@ def _array_kernel(rule: str, cls: type[Optimizer]) -> Kernel:
         rate = hyperparameters.get("learning_rate", cls.learning_rate.default)
         if rate is None or callable(rate):
             raise TypeError(f"learning_rate: expected a number, got {rate!r}")
-        if step is None and cls._clock:
+        if step is None and cls._counts(param):
             raise TypeError(f"step: {rule} needs it, the 1-based count of the update")
         optimizer = cls(param, **hyperparameters)
         given = [each for each in state if each is not None]
