@@ -95,7 +95,7 @@ class Adafactor(Optimizer):
     def _check_together(cls, values: Values) -> None:
         super()._check_together(values)
         exponent, rate = values["beta_2_decay"], values["decay_rate"]
-        if rate is not None and exponent not in (-rate, -0.8):
+        if rate is not None and exponent not in (-rate, cls.beta_2_decay.default):
             raise ValueError(
                 f"beta_2_decay: expected it or decay_rate, got {exponent} and decay_rate={rate}"
             )
@@ -153,14 +153,11 @@ class Adafactor(Optimizer):
         if numbers["relative_step"] or numbers.get("always_relative", False):
             rate = min(lr, 1 / math.sqrt(step))
         if numbers["multiply_by_parameter_scale"]:
-            decayed = 1.0 if clamps else 1 - lr * numbers["weight_decay"]
-            rate *= max(numbers["epsilon_2"], abs(decayed) * _rms(param))
+            decay = 0.0 if numbers.get("rms_before_decay", False) else numbers["weight_decay"]
+            rate *= max(numbers["epsilon_2"], abs(1 - lr * decay) * _rms(param))
         g *= rate / max(1.0, _rms(g) / numbers["clip_threshold"])
         if numbers["momentum"]:
-            mu = numbers["momentum"]
-            g *= 1 - mu
-            g += mu * state["momentum"]
-            new["momentum"] = g.copy()
+            new["momentum"] = _averaged(g, state["momentum"], numbers["momentum"])
         if numbers["weight_decay_rate"]:
             g += numbers["weight_decay_rate"] * param
         return new
@@ -223,10 +220,7 @@ class SM3(Optimizer):
         accumulated += numbers["epsilon"]
         g /= np.sqrt(accumulated)
         if numbers["momentum"]:
-            mu = numbers["momentum"]
-            g *= 1 - mu
-            g += mu * state["momentum"]
-            new["momentum"] = g.copy()
+            new["momentum"] = _averaged(g, state["momentum"], numbers["momentum"])
         g *= numbers["learning_rate"]
         return new
 
@@ -317,6 +311,14 @@ class Muon(Optimizer):
         if decay:
             g += decay * param
         return new
+
+
+def _averaged(update: Array, momentum: Array, decay: float) -> Array:
+    """Turn an update into the average of updates, in place; return the momentum that it becomes."""
+    update *= 1 - decay
+    update += decay * momentum
+    new: Array = update.copy()
+    return new
 
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:

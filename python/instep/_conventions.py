@@ -497,6 +497,7 @@ CONVENTIONS: Mapping[str, Mapping[str, Convention]] = {
             "g**2 alone; rms(p) before the decay; epsilon_1 is the dtype's",
             epsilon_1=None,
             clamps=True,
+            rms_before_decay=True,
             always_relative=True,
         ),
         "optax": _row(

@@ -23,6 +23,7 @@ def dump(optimizer: Optimizer, binding: Binding) -> Values:
     """Return the state of an optimizer; see `Optimizer.state_dict`."""
     binding.core.check_idle()
     iterations, skipped_steps, window, grad_norm, steps, in_window = binding.core.counters()
+    binding.current_slots()
     if binding.averages:
         binding.current_averages()
     arrays = {}
@@ -115,7 +116,7 @@ def load(optimizer: Optimizer, binding: Binding, d: Any) -> tuple[Values, Bindin
 
 def _arrays_of(binding: Binding, k: int) -> dict[str, Array]:
     """Return all arrays of state that the k-th parameter has, by name."""
-    arrays = dict(binding.current_slots()[k])
+    arrays = dict(binding.slots[k])
     if binding.averages:
         arrays["average"] = binding.averages[k]
     if binding.accumulators:
