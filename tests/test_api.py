@@ -1105,6 +1105,15 @@ def test_number_of_threads_from_the_environment(variables: dict[str, str], expec
     assert done.stdout.split() == [str(expected)], done.stderr
 
 
+@pytest.mark.parametrize("bad", ["abc", "0", "-2", "2x", "1025", "99999999999999999999"])
+def test_a_bad_number_of_threads_fails_the_import(bad: str) -> None:
+    done = python(
+        "try:\n    import instep\nexcept ImportError as error:\n    print('refused', error)",
+        INSTEP_NUM_THREADS=bad,
+    )
+    assert done.stdout.startswith(f"refused INSTEP_NUM_THREADS={bad}: expected"), done.stderr
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no processor affinity")
 def test_default_number_of_threads_respects_affinity() -> None:
     done = python(

@@ -25,10 +25,10 @@ LEVELS: list[str] = _core.build_info()["isa_built"]
 # What the engine itself does to arrays without or before a rule is an update without slots.
 RULES = [*_core.rules, "rest", "accumulate", "direction"]
 
-# By the argument `plain`: outside of its loops an update compares `shrink` with 1 to choose one of
-# them, and the one that is not plain multiplies `scale` by it.
+# By the argument `plain`: outside of its loops an update compares a factor with 1 to choose one of
+# them.
 CHOICE, FULL, PLAIN = None, "0", "1"
-SCALAR = {CHOICE: Counter(ucomisd=1), FULL: Counter(mulsd=1), PLAIN: Counter[str]()}
+SCALAR = {CHOICE: Counter(ucomisd=1), FULL: Counter[str](), PLAIN: Counter[str]()}
 # In `square_root_from`, whose residual takes them; each starts from one estimate.
 FUSED_PER_ROOT = 7
 

@@ -220,7 +220,7 @@ RATES = st.floats(0, 1e3)
 FACTORS = st.floats(0, 10)
 FRACTIONS = st.floats(0, 1)
 POSITIVE = st.floats(1e-3, 1e6)
-STEPS = st.integers(1, 1000) | st.integers(1, 2**62)
+STEPS = st.integers(1, 1000) | st.integers(1, 2**61)
 INDICES = st.just(0) | STEPS
 BOUNDARIES = st.lists(INDICES, max_size=4).map(sorted)
 PARTS = st.sampled_from([x for x in EXAMPLES if not isinstance(x, schedules.OneCycle)])
@@ -340,7 +340,11 @@ def test_wrong_arguments_are_named(example: Any, data: st.DataObject) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("ExponentialDecay", (0.1, 0, 0.5), "decay_steps: expected a whole number >= 1, got 0"),
+        (
+            "ExponentialDecay",
+            (0.1, 0, 0.5),
+            "decay_steps: expected a whole number >= 1, and at most",
+        ),
         ("ExponentialDecay", (0.1, 9, 0.0), "decay_rate: expected a finite number > 0, got 0.0"),
         ("PiecewiseConstantDecay", ([3, 1], [1, 1, 1]), r"boundaries: .* increasing .*\[3, 1\]"),
         ("PiecewiseConstantDecay", ([3], [1]), "values: expected one more than the 1 .* got 1"),
@@ -356,8 +360,12 @@ def test_wrong_arguments_are_named(example: Any, data: st.DataObject) -> None:
         ("LinearOneCycle", (5, 1.0, 0.9), r"pct_start: .* pct_final \(0.85\), got 0.9"),
         ("LinearWarmup", (0.1, 1.5), "start_factor: .* <= 1, got 1.5"),
         ("WarmupCosineDecay", (0, 1, 5, 5), "decay_steps: expected more than the 5 .* got 5"),
-        ("WarmupStableDecay", (1, 2, 3, 0), "decay_steps: expected a whole number >= 1, got 0"),
-        ("InverseSqrtDecay", (0.1, 0), "warmup_steps: expected a whole number >= 1, got 0"),
+        (
+            "WarmupStableDecay",
+            (1, 2, 3, 0),
+            "decay_steps: expected a whole number >= 1, and at most",
+        ),
+        ("InverseSqrtDecay", (0.1, 0), "warmup_steps: expected a whole number >= 1, and at most"),
         ("ReduceLROnPlateau", (0.1, "min", 1.0), "factor: .* < 1, got 1.0"),
         ("join_schedules", ([abs], [1]), "schedules: expected one more than the 1 .* got 1"),
         ("join_schedules", ([abs, 0.1], [1]), r"schedules\[1\]: expected a schedule, got 0.1"),

@@ -8,15 +8,16 @@ namespace {
 
 using py::detail::npy_api;
 
-PyTypeObject* array_type() {
-    static PyTypeObject* const type = npy_api::get().PyArray_Type_;
-    return type;
-}
+PyTypeObject* ndarray;
+PyObject *float32, *float64;  ///< dtypes
+PyObject* float32_number;     ///< the type of its scalars
 
-py::handle masked_array_type() {
-    static const py::handle type =
-        py::object(py::module_::import("numpy.ma").attr("MaskedArray")).release();
-    return type;
+/// Whether an array of a subclass is masked.
+bool is_masked(py::handle object) {
+    // Nothing is before that module is loaded.
+    const auto module =
+        py::reinterpret_steal<py::object>(PyImport_GetModule(py::str("numpy.ma").ptr()));
+    return module && py::isinstance(object, module.attr("MaskedArray"));
 }
 
 std::string shape_of(const View& view) {
@@ -57,7 +58,7 @@ bool overlaps_itself(const View& view) {
     return false;
 }
 
-void check_array(py::handle object, const Name& name, const std::string& expected) {
+void check_is_array(py::handle object, const Name& name, const std::string& expected) {
     if (!is_array(object))
         throw py::type_error(name + ": expected " + expected + ", got " + description(object));
 }
@@ -153,7 +154,7 @@ bool Snapshot::is_current() const {
 
 bool Snapshot::matches(py::handle other, const Bounds& within) const {
     constexpr int wanted = npy_api::NPY_ARRAY_C_CONTIGUOUS_ | npy_api::NPY_ARRAY_ALIGNED_;
-    if (Py_TYPE(other.ptr()) != array_type()) return false;
+    if (Py_TYPE(other.ptr()) != ndarray) return false;
     const auto* const fields = py::detail::array_proxy(other.ptr());
     if (fields->descr != descr_ || fields->nd != ndim_ ||
         (fields->flags & flags_ & wanted) != wanted)
@@ -164,16 +165,24 @@ bool Snapshot::matches(py::handle other, const Bounds& within) const {
     return low >= within.low && low + bytes_ <= within.high;
 }
 
+void know_numpy() {
+    ndarray = npy_api::get().PyArray_Type_;
+    float32 = py::dtype::of<float>().release().ptr();
+    float64 = py::dtype::of<double>().release().ptr();
+    float32_number = py::object(py::module_::import("numpy").attr("float32")).release().ptr();
+}
+
+bool is_number(py::handle object) {
+    return PyFloat_Check(object.ptr()) || py::isinstance(object, float32_number);
+}
+
 bool is_array(py::handle object) {
-    if (Py_TYPE(object.ptr()) == array_type()) return true;
-    return PyObject_TypeCheck(object.ptr(), array_type()) &&
-           !py::isinstance(object, masked_array_type());
+    if (Py_TYPE(object.ptr()) == ndarray) return true;
+    return PyObject_TypeCheck(object.ptr(), ndarray) && !is_masked(object);
 }
 
 bool is_simple(py::handle object, bool writable) {
-    static PyObject* const float32 = py::dtype::of<float>().release().ptr();
-    static PyObject* const float64 = py::dtype::of<double>().release().ptr();
-    if (Py_TYPE(object.ptr()) != array_type()) return false;
+    if (Py_TYPE(object.ptr()) != ndarray) return false;
     const auto* const fields = py::detail::array_proxy(object.ptr());
     const int wanted = npy_api::NPY_ARRAY_C_CONTIGUOUS_ | npy_api::NPY_ARRAY_ALIGNED_ |
                        (writable ? npy_api::NPY_ARRAY_WRITEABLE_ : 0);
@@ -181,12 +190,10 @@ bool is_simple(py::handle object, bool writable) {
            (fields->flags & wanted) == wanted;
 }
 
-bool is_contiguous(py::handle object, bool writable) {
+bool is_usable(py::handle object, bool writable) {
     if (!is_array(object)) return false;
     const View view(object);
-    return view.is_floating() && view.is_native() &&
-           view.has_flag(npy_api::NPY_ARRAY_C_CONTIGUOUS_) &&
-           view.has_flag(npy_api::NPY_ARRAY_ALIGNED_) &&
+    return view.is_floating() && view.is_native() && view.has_flag(npy_api::NPY_ARRAY_ALIGNED_) &&
            (!writable || view.has_flag(npy_api::NPY_ARRAY_WRITEABLE_));
 }
 
@@ -196,14 +203,18 @@ std::string description(py::handle object) {
     return object.is_none() ? "None" : "an object of type " + type;
 }
 
+void check_array(py::handle object, const Name& name) {
+    check_is_array(object, name, "a NumPy array");
+}
+
 void check_parameter(py::handle object, const Name& name) {
-    check_array(object, name, "a NumPy array");
+    check_array(object, name);
     check_floating(object, name);
     check_writable(View(object), name);
 }
 
 void check_state(py::handle object, const View& param, const Name& name) {
-    check_array(object, name, "a NumPy array");
+    check_array(object, name);
     check_floating(object, name);
     const View view(object);
     if (view.dtype() != param.dtype())
@@ -213,7 +224,7 @@ void check_state(py::handle object, const View& param, const Name& name) {
 }
 
 void check_scalar(py::handle object, const Name& name) {
-    check_array(object, name, "a 0-d float64 array");
+    check_is_array(object, name, "a 0-d float64 array");
     check_floating(object, name);
     const View view(object);
     if (view.dtype() != Dtype::float64 || view.ndim() != 0)
@@ -222,7 +233,8 @@ void check_scalar(py::handle object, const Name& name) {
 }
 
 void check_gradient(py::handle object, const View& param, const Name& name) {
-    if (!is_array(object)) check_array(object, name, "a NumPy array of shape " + shape_of(param));
+    if (!is_array(object))
+        check_is_array(object, name, "a NumPy array of shape " + shape_of(param));
     check_floating(object, name);
     check_shape(View(object), param, name);
 }

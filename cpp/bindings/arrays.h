@@ -78,6 +78,13 @@ struct Name {
     }
 };
 
+/// Finds what is needed of NumPy, when the module is loaded: a function's own static would be found
+/// while a thread that holds Python's lock waits for one that wants it.
+void know_numpy();
+
+/// Whether the object is a Python or NumPy number that can be the gradient of a 0-d array.
+bool is_number(py::handle object);
+
 /// Whether the object is an ndarray, or of a subclass that works like one in place.
 bool is_array(py::handle object);
 
@@ -85,6 +92,8 @@ bool is_array(py::handle object);
 /// it must be.
 bool is_simple(py::handle object, bool writable);
 
+/// Raises TypeError for what is no array.
+void check_array(py::handle object, const Name& name);
 /// Raises TypeError or ValueError, in that name, for an array that cannot be updated in
 /// place.
 void check_parameter(py::handle object, const Name& name);
@@ -106,9 +115,8 @@ struct Order {
     Stream stream(const View& array, std::vector<std::ptrdiff_t>& storage) const;
 };
 
-/// Whether it is an ndarray of native float32 or float64, aligned, C-contiguous, and writable where
-/// it must be, whatever its class and dtype object.
-bool is_contiguous(py::handle object, bool writable);
+/// Whether it is an array of native float32 or float64, aligned, and writable where it must be.
+bool is_usable(py::handle object, bool writable);
 
 /// "float32 array of shape (3, 4)".
 std::string description(py::handle object);

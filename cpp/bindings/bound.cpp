@@ -4,67 +4,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <utility>
 
+#include "bindings/unlocked.h"
 #include "engine/dispatch.h"
 
 namespace instep::bindings {
-namespace {
-
-bool is_number(py::handle object) {
-    static const py::handle float32 =
-        py::object(py::module_::import("numpy").attr("float32")).release();
-    return PyFloat_Check(object.ptr()) || py::isinstance(object, float32);
-}
-
-/// Marks a step under way, for as long as it lives.
-class Busy {
-public:
-    explicit Busy(std::atomic<bool>& flag) : flag_(flag) {
-        if (flag_.exchange(true))
-            throw std::runtime_error("this optimizer is in the middle of a step");
-    }
-    ~Busy() { flag_ = false; }
-    Busy(const Busy&) = delete;
-    Busy& operator=(const Busy&) = delete;
-
-private:
-    std::atomic<bool>& flag_;
-};
-
-/// Calls a function that reads these arrays, without Python's lock where that pays.
-template <class Function>
-auto run(Function function, std::size_t elements, const std::vector<py::handle>& in_use) {
-    if (elements < elements_worth_releasing) return function();
-    std::vector<py::object> kept;  // another thread may drop its references
-    kept.reserve(in_use.size());
-    for (const py::handle each : in_use) kept.push_back(py::reinterpret_borrow<py::object>(each));
-    const py::gil_scoped_release unlocked;
-    return function();
-}
-
-/// What is to be written where once nothing can fail any more.
-struct Change {
-    py::object to, from;
-};
-
-/// Pairs of arrays alike.
-std::vector<Change> changes_from(const py::object& pairs) {
-    std::vector<Change> changes;
-    for (const py::handle pair : pairs) {
-        const auto [to, from] = pair.cast<std::pair<py::object, py::object>>();
-        if (!is_contiguous(to, true) || !is_contiguous(from, false) ||
-            View(to).dtype() != View(from).dtype() || !View(to).same_shape(View(from)))
-            throw std::runtime_error("state: expected contiguous arrays alike, got a " +
-                                     description(from) + " for a " + description(to));
-        changes.push_back({to, from});
-    }
-    return changes;
-}
-
-}  // namespace
-
 const RuleKernels& rule_named(const std::string& name) {
     const RuleKernels* const rule = find_rule(name);
     if (!rule) throw py::value_error("there is no rule named '" + name + "'");
@@ -73,10 +18,11 @@ const RuleKernels& rule_named(const std::string& name) {
 
 BoundParameter::BoundParameter(py::object param, std::string path, const py::sequence& slots,
                                const py::sequence& scalars, py::object average,
-                               py::object accumulator, const RuleKernels& rule)
+                               py::object accumulator, Others others, const RuleKernels& rule)
     : param_((check_parameter(param, Name(path)), std::move(param))),
       average_(std::move(average)),
       accumulator_(std::move(accumulator)),
+      others_(std::move(others)),
       path_(std::move(path)),
       order_(View(param_)),
       as_bound_(View(param_)) {
@@ -98,6 +44,7 @@ BoundParameter::BoundParameter(py::object param, std::string path, const py::seq
     }
     if (!average_.is_none()) check_state(average_, view, name("average"));
     if (!accumulator_.is_none()) check_state(accumulator_, view, name("accumulator"));
+    for (const auto& [its_name, other] : others_) check_array(other, name(its_name.c_str()));
 }
 
 Name BoundParameter::name(const char* role) const {
@@ -134,6 +81,7 @@ void BoundParameter::add_to(Memory& memory) const {
         memory.add(scalars_[s], name(scalar_names_[s]));
     if (!average_.is_none()) memory.add(average_, name("average"));
     if (!accumulator_.is_none()) memory.add(accumulator_, name("accumulator"));
+    for (const auto& [its_name, other] : others_) memory.add(other, name(its_name.c_str()));
 }
 
 void BoundParameter::refuse_changes() const {
@@ -162,12 +110,14 @@ Stream BoundParameter::checked_gradient(py::handle object, const Memory& memory)
 }
 
 Bound::Bound(const std::string& rule, const Tree& tree, const py::list& slots,
-             const py::list& scalars, const py::list& averages, const py::list& accumulators)
-    : tree_(tree), optimizer_(rule_named(rule), {}) {
+             const py::list& scalars, const py::list& averages, const py::list& accumulators,
+             const py::list& others, const py::object& copies, const py::object& counters)
+    : tree_(tree), optimizer_(rule_named(rule), {}), copies_(copies) {
     parameters_.reserve(tree_.leaves.size());
     for (std::size_t k = 0; k < tree_.leaves.size(); ++k) {
         parameters_.emplace_back(tree_.leaves[k], tree_.paths[k], slots[k], scalars[k], averages[k],
-                                 accumulators[k], optimizer_.rule());
+                                 accumulators[k], others[k].cast<BoundParameter::Others>(),
+                                 optimizer_.rule());
         parameters_[k].add_to(memory_);
         optimizer_.arrays.push_back(parameters_[k].array());
         optimizer_.clocks.emplace_back();
@@ -178,82 +128,80 @@ Bound::Bound(const std::string& rule, const Tree& tree, const py::list& slots,
     const RuleKernels& known = optimizer_.rule();
     for (int k = 0; k < known.hyperparameter_count; ++k)
         if (std::string(known.hyperparameters[k]) == "next_learning_rate") next_rate_ = k;
+    if (!counters.is_none()) set_counters(counters_from(counters));
 }
 
-void Bound::check_idle() const {
-    if (busy_) throw std::runtime_error("this optimizer is in the middle of a step");
-}
-
-void Bound::set_groups(const py::list& groups, const std::vector<std::size_t>& of_leaves) {
-    std::vector<py::object> schedules;
-    std::vector<Group> converted;
+Configuration Bound::configuration(const py::tuple& told) const {
+    Configuration result;
+    const auto [groups, of_leaves, options, directions] =
+        told.cast<std::tuple<py::list, std::vector<std::size_t>, py::tuple, py::object>>();
     for (const py::handle each : groups) {
         const auto [rate, l2, weight_decay, clipnorm, clipvalue, maximize, own] =
             each.cast<std::tuple<py::object, double, double, std::optional<double>,
                                  std::optional<double>, bool, std::vector<double>>>();
         Group group;
         const bool is_schedule = PyCallable_Check(rate.ptr()) != 0;
-        schedules.push_back(is_schedule ? rate : py::object());
+        result.schedules.push_back(is_schedule ? rate : py::object());
         if (!is_schedule) group.learning_rate = rate.cast<double>();
         group.l2 = l2;
         group.weight_decay = weight_decay;
         group.clipnorm = clipnorm.value_or(no_clipping);
         group.clipvalue = clipvalue.value_or(no_clipping);
         group.maximize = maximize;
+        if (own.size() > group.own.size()) throw py::value_error("groups: too many numbers");
         std::copy(own.begin(), own.end(), group.own.begin());
-        converted.push_back(group);
+        result.wants_next.push_back(
+            next_rate_ >= 0 && group.own[static_cast<std::size_t>(next_rate_)] == ask_schedule);
+        result.groups.push_back(group);
     }
-    check_idle();
-    wants_next_.assign(converted.size(), false);
-    if (next_rate_ >= 0)
-        for (std::size_t k = 0; k < converted.size(); ++k)
-            wants_next_[k] = converted[k].own[static_cast<std::size_t>(next_rate_)] == ask_schedule;
-    schedules_ = std::move(schedules);
-    optimizer_.groups = std::move(converted);
-    for (std::size_t k = 0; k < of_leaves.size(); ++k) optimizer_.arrays[k].group = of_leaves[k];
+    result.of_leaves = of_leaves;
+    if (of_leaves.size() != parameters_.size() ||
+        std::any_of(of_leaves.begin(), of_leaves.end(),
+                    [&](std::size_t group) { return group >= result.groups.size(); }))
+        throw py::value_error("of_leaves: expected a group for each parameter");
+    const auto [loss_scale_factor, global_clipnorm, skip_nonfinite, accumulation_steps,
+                ema_momentum, ema_overwrite_frequency, global_clock, by_call] =
+        options.cast<std::tuple<double, std::optional<double>, bool, std::int64_t, double,
+                                std::int64_t, bool, bool>>();
+    result.options = {loss_scale_factor,  global_clipnorm, skip_nonfinite,
+                      accumulation_steps, ema_momentum,    ema_overwrite_frequency,
+                      global_clock,       by_call};
+    result.schedules_count_calls = by_call;
+    result.directions = directions;
+    return result;
+}
+
+void Bound::configure(Configuration& told) noexcept {
+    std::swap(told_, told);
+    std::swap(optimizer_.groups, told_.groups);
+    optimizer_.options = told_.options;
+    for (std::size_t k = 0; k < told_.of_leaves.size(); ++k)
+        optimizer_.arrays[k].group = told_.of_leaves[k];
     optimizer_.changed();
 }
 
 int Bound::traverse(visitproc visit, void* arg) const {
-    for (const py::object& schedule : schedules_) Py_VISIT(schedule.ptr());
-    Py_VISIT(directions_.ptr());
-    return 0;
+    for (const py::object& schedule : told_.schedules) Py_VISIT(schedule.ptr());
+    Py_VISIT(told_.directions.ptr());
+    for (const BoundParameter& parameter : parameters_) Py_VISIT(parameter.object().ptr());
+    if (const int stop = copies_.traverse(visit, arg)) return stop;
+    return tree_.traverse(visit, arg);
 }
 
 void Bound::clear() {
-    schedules_.clear();
-    directions_ = py::object();
+    Configuration nothing;
+    std::swap(told_, nothing);
 }
 
-void Bound::set_copies(const py::list& pairs) {
-    check_idle();
-    copies_ = pairs;
+py::object Bound::schedule_index() const {
+    const py::int_ updates(iterations());
+    if (!told_.schedules_count_calls) return updates;
+    return updates * py::int_(told_.options.accumulation_steps) +
+           py::int_(look_at(optimizer_.window));
 }
 
-void Bound::set_directions(py::object function) {
-    check_idle();
-    directions_ = std::move(function);
-}
-
-void Bound::set_options(double loss_scale_factor, std::optional<double> global_clipnorm,
-                        bool skip_nonfinite, std::int64_t accumulation_steps, double ema_momentum,
-                        std::int64_t ema_overwrite_frequency, bool global_clock, bool by_call) {
-    check_idle();
-    optimizer_.options = {loss_scale_factor,  global_clipnorm, skip_nonfinite,
-                          accumulation_steps, ema_momentum,    ema_overwrite_frequency,
-                          global_clock,       by_call};
-    schedules_count_calls_ = by_call;
-    optimizer_.changed();
-}
-
-std::int64_t Bound::schedule_index() const {
-    const Optimizer& now = optimizer_;
-    return schedules_count_calls_ ? now.iterations * now.options.accumulation_steps + now.window
-                                  : now.iterations;
-}
-
-double Bound::answer(const py::object& schedule, std::int64_t index) const {
-    const py::object given = schedule(index);
+double Bound::answer(const py::object& schedule, const py::object& index) const {
+    const py::object given = call(schedule, index);
     double rate = PyFloat_AsDouble(given.ptr());
     if (rate == -1 && PyErr_Occurred()) {
         const bool is_too_large = PyErr_ExceptionMatches(PyExc_OverflowError) != 0;
@@ -273,14 +221,30 @@ double Bound::answer(const py::object& schedule, std::int64_t index) const {
 }
 
 void Bound::ask_schedules() {
-    for (std::size_t k = 0; k < schedules_.size(); ++k) {
-        if (!schedules_[k]) continue;
+    if (!optimizer_.updates()) return;
+    for (std::size_t k = 0; k < told_.schedules.size(); ++k) {
+        if (!told_.schedules[k]) continue;
         Group& group = optimizer_.groups[k];
-        group.learning_rate = answer(schedules_[k], schedule_index());
-        if (wants_next_[k])
+        group.learning_rate = answer(told_.schedules[k], schedule_index());
+        if (told_.wants_next[k])
             group.own[static_cast<std::size_t>(next_rate_)] =
-                answer(schedules_[k], schedule_index() + 1);
+                answer(told_.schedules[k], schedule_index() + py::int_(1));
     }
+}
+
+void Bound::check_unchanged() const {
+    tree_.check_unchanged();
+    for (const BoundParameter& parameter : parameters_) parameter.check_unchanged();
+}
+
+bool Bound::is_apart(const py::object& array) const {
+    try {
+        static const std::string name = "array";
+        memory_.check_apart(array, View(array).bounds(), Name(name));
+    } catch (const py::value_error&) {
+        return false;
+    }
+    return true;
 }
 
 void Bound::gather_gradients(py::handle gradients) {
@@ -293,64 +257,109 @@ void Bound::gather_gradients(py::handle gradients) {
 }
 
 void Bound::step(py::handle gradients) {
-    const Busy busy(busy_);
-    if (optimizer_.updates()) ask_schedules();
+    const struct Found {
+        std::vector<py::object>& gradients;
+        ~Found() { gradients.clear(); }
+    } found{found_};
     gather_gradients(gradients);
-    if (optimizer_.iterations == 0) copy_parameters();
+    refresh();
     optimizer_.prepare(streams_);
     if (optimizer_.has_two_parts()) return step_in_two_parts();
-    run([this] { optimizer_.run(); }, elements_, found_);
+    work(elements_, [this] { optimizer_.run(); });
 }
 
-/// What a slot copies may have changed since it was bound: weights that were loaded, say.
-void Bound::copy_parameters() {
-    for (const py::handle pair : copies_) {
-        const auto [slot, param] = pair.cast<std::pair<py::object, py::object>>();
-        slot[py::ellipsis()] = param;
-    }
+void Bound::refresh() {
+    if (iterations() == 0) work(copies_.size(), [this] { copies_.write(); });
 }
 
 void Bound::step_in_two_parts() {
-    if (!run([this] { return optimizer_.hand_out(); }, elements_, found_)) return;
+    if (!work(elements_, [this] { return optimizer_.hand_out(); })) return;
     std::vector<double> rates;
     for (const Group& group : optimizer_.groups) rates.push_back(group.learning_rate);
-    const std::vector<Change> changes = changes_from(directions_(optimizer_.stepping(), rates));
+    if (!told_.directions) throw std::runtime_error("step: this optimizer is being given up");
+    const Changes changes(call(told_.directions, optimizer_.stepping(), rates));
     optimizer_.prepare_to_take();
-    run([this] { optimizer_.run(); }, elements_, {});
-    for (const Change& change : changes) {
-        const View to(change.to);
-        std::memcpy(to.data(), View(change.from).data(), to.size() * itemsize(to.dtype()));
-    }
+    work(elements_, [&] {
+        optimizer_.run();
+        changes.write();
+    });
 }
 
-py::tuple Bound::counters() const {
-    py::list steps, in_window;
+Counters Bound::counters() const {
+    Counters result{iterations(), skipped_steps(), look_at(optimizer_.window), grad_norm(), {}, {}};
     for (const Clock& clock : optimizer_.clocks) {
-        steps.append(clock.steps);
-        in_window.append(clock.in_window);
+        result.steps.push_back(look_at(clock.steps));
+        result.in_window.push_back(look_at(clock.in_window));
     }
-    return py::make_tuple(optimizer_.iterations, optimizer_.skipped_steps, optimizer_.window,
-                          optimizer_.grad_norm, steps, in_window);
+    return result;
 }
 
-void Bound::set_counters(std::int64_t iterations, std::int64_t skipped_steps, std::int64_t window,
-                         std::optional<double> grad_norm, const std::vector<std::int64_t>& steps,
-                         const std::vector<bool>& in_window) {
-    check_idle();
-    optimizer_.iterations = iterations;
-    optimizer_.skipped_steps = skipped_steps;
-    optimizer_.window = window;
-    optimizer_.grad_norm = grad_norm;
+Counters Bound::counters_from(const py::object& told) const {
+    Counters result{};
+    std::tie(result.iterations, result.skipped_steps, result.window, result.grad_norm, result.steps,
+             result.in_window) =
+        told.cast<std::tuple<std::int64_t, std::int64_t, std::int64_t, std::optional<double>,
+                             std::vector<std::int64_t>, std::vector<bool>>>();
+    if (result.steps.size() != parameters_.size() || result.in_window.size() != parameters_.size())
+        throw py::value_error("counters: expected those of " + std::to_string(parameters_.size()) +
+                              " parameters");
+    return result;
+}
+
+void Bound::set_counters(const Counters& counters) noexcept {
+    optimizer_.iterations = counters.iterations;
+    optimizer_.skipped_steps = counters.skipped_steps;
+    optimizer_.window = counters.window;
+    optimizer_.grad_norm = counters.grad_norm.value_or(-1);
     for (std::size_t k = 0; k < optimizer_.clocks.size(); ++k)
-        optimizer_.clocks[k] = {steps[k], in_window[k]};
+        optimizer_.clocks[k] = {counters.steps[k], counters.in_window[k]};
     optimizer_.changed();
+}
+
+std::optional<double> Bound::grad_norm() const {
+    const double norm = look_at(optimizer_.grad_norm);
+    return norm < 0 ? std::nullopt : std::optional(norm);
+}
+
+Changes::Changes(const py::object& pairs) {
+    for (const py::handle pair : pairs) {
+        auto [to, from] = pair.cast<std::pair<py::object, py::object>>();
+        if (!is_usable(to, true) || !is_usable(from, false) ||
+            View(to).dtype() != View(from).dtype() || !View(to).same_shape(View(from)))
+            throw std::runtime_error("expected arrays alike, got a " + description(from) +
+                                     " for a " + description(to));
+        Change& change =
+            changes_.emplace_back(Change{to, from, Order(View(to)), View(to).size(), {}, {}, {}});
+        change.target = change.order.stream(View(to), change.strides[0]);
+        change.source = change.order.stream(View(from), change.strides[1]);
+        elements_ += change.size;
+    }
+}
+
+int Changes::traverse(visitproc visit, void* arg) const {
+    for (const Change& change : changes_) {
+        Py_VISIT(change.to.ptr());
+        Py_VISIT(change.from.ptr());
+    }
+    return 0;
+}
+
+void Changes::write() const noexcept {
+    for (const Change& change : changes_) {
+        alignas(double) char buffer[tile_elements * sizeof(double)];
+        for (std::size_t done = 0; done < change.size; done += tile_elements) {
+            const std::size_t count = std::min(tile_elements, change.size - done);
+            gather(change.order.shape, change.source, done, count, change.source.dtype, buffer);
+            scatter(change.order.shape, change.target, done, count, buffer);
+        }
+    }
 }
 
 void update_arrays(const RuleKernels& rule, const py::object& param, const py::object& grad,
                    const py::tuple& slots, const py::tuple& scalars, std::int64_t step,
                    double learning_rate, const std::array<double, max_hyperparameters>& own) {
     if (grad.is_none()) throw py::type_error("grad: expected a NumPy array, got None");
-    BoundParameter parameter(param, "param", slots, scalars, py::none(), py::none(), rule);
+    BoundParameter parameter(param, "param", slots, scalars, py::none(), py::none(), {}, rule);
     Memory memory;
     parameter.add_to(memory);
     memory.check_disjoint();
@@ -361,7 +370,7 @@ void update_arrays(const RuleKernels& rule, const py::object& param, const py::o
     group.learning_rate = learning_rate;
     group.own = own;
     optimizer.prepare(gradients);
-    run([&] { optimizer.run(); }, optimizer.arrays[0].layout.size, {param, grad});
+    work(optimizer.arrays[0].layout.size, [&] { optimizer.run(); });
 }
 
 }  // namespace instep::bindings

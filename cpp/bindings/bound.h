@@ -4,9 +4,10 @@
 #include <pybind11/pybind11.h>
 
 #include <array>
-#include <atomic>
+#include <list>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bindings/arrays.h"
@@ -23,12 +24,15 @@ inline constexpr double ask_schedule = -2;
 /// A parameter as it was bound: what must not have changed since, and how its memory is visited.
 class BoundParameter {
 public:
+    using Others = std::vector<std::pair<std::string, py::object>>;
+
     /// `slots` and `scalars` in the rule's order, slots None where unused; average and accumulator
-    /// may be None.
+    /// may be None; `others` are named.
     BoundParameter(py::object param, std::string path, const py::sequence& slots,
                    const py::sequence& scalars, py::object average, py::object accumulator,
-                   const RuleKernels& rule);
+                   Others others, const RuleKernels& rule);
 
+    py::handle object() const { return param_; }
     /// For the engine; points into this object, wherever it moves.
     Array array();
     /// Adds all of its arrays.
@@ -55,6 +59,7 @@ private:
     py::object param_, average_, accumulator_;
     std::vector<py::object> slots_, scalars_;
     std::vector<const char*> slot_names_, scalar_names_;
+    Others others_;
     std::string path_;
     Order order_;
     Snapshot as_bound_;
@@ -64,73 +69,114 @@ private:
     double number_ = 0;  ///< the gradient of a 0-d array, given as a number
 };
 
+/// What hyperparameters come to in a bound optimizer.
+struct Configuration {
+    std::vector<Group> groups;
+    std::vector<std::size_t> of_leaves;  ///< the group of each parameter
+    Options options;
+    std::vector<py::object> schedules;  ///< of each group; null where its rate is a number
+    std::vector<bool> wants_next;       ///< whether the rule of that group needs the rate after it
+    bool schedules_count_calls = false;
+    py::object directions;
+};
+
+/// What an optimizer has counted; in Python a tuple of these, in this order.
+struct Counters {
+    std::int64_t iterations, skipped_steps, window;
+    std::optional<double> grad_norm;
+    std::vector<std::int64_t> steps;  ///< of each parameter
+    std::vector<bool> in_window;      ///< of each parameter
+};
+
+/// What is to be written where once nothing can fail any more: arrays alike.
+class Changes {
+public:
+    /// Pairs of an array to write and one to read. Raises RuntimeError where they are not alike.
+    explicit Changes(const py::object& pairs);
+    std::size_t size() const { return elements_; }
+    void write() const noexcept;
+    int traverse(visitproc visit, void* arg) const;
+
+private:
+    struct Change {
+        py::object to, from;
+        Order order;
+        std::size_t size;
+        Stream target, source;
+        std::vector<std::ptrdiff_t> strides[2];
+    };
+    std::list<Change> changes_;  ///< where streams may point into
+    std::size_t elements_ = 0;
+};
+
 class Bound {
 public:
+    /// `others` are, for each parameter, pairs of name and array: state that the engine does not
+    /// know, but whose memory is the parameter's as well. `copies` are pairs of an array and the
+    /// parameter that it is a copy of before the first update; `counters` those to go on with, or
+    /// None.
     Bound(const std::string& rule, const Tree& tree, const py::list& slots, const py::list& scalars,
-          const py::list& averages, const py::list& accumulators);
+          const py::list& averages, const py::list& accumulators, const py::list& others,
+          const py::object& copies, const py::object& counters);
 
-    /// One tuple per group: learning rate or schedule, l2, weight_decay, clipnorm, clipvalue,
-    /// maximize, the rule's own numbers; then the group of each leaf.
-    void set_groups(const py::list& groups, const std::vector<std::size_t>& of_leaves);
-    /// `by_call`: within an accumulation window, too, schedules count and averages move.
-    void set_options(double loss_scale_factor, std::optional<double> global_clipnorm,
-                     bool skip_nonfinite, std::int64_t accumulation_steps, double ema_momentum,
-                     std::int64_t ema_overwrite_frequency, bool global_clock, bool by_call);
+    /// From (groups, of_leaves, options, directions), of which groups are tuples of learning rate
+    /// or schedule, l2, weight_decay, clipnorm, clipvalue, maximize, the rule's own numbers;
+    /// options are loss_scale_factor, global_clipnorm, skip_nonfinite, accumulation_steps,
+    /// ema_momentum, ema_overwrite_frequency, global_clock, and whether within an accumulation
+    /// window, too, schedules count and averages move.
+    ///
+    /// Rules that see whole arrays have a function directions(indices of arrays, learning rates of
+    /// groups), others None: it finds gradients in the arrays' only slots, leaves there the steps
+    /// to take, and returns pairs of arrays: state, and what it becomes.
+    Configuration configuration(const py::tuple& told) const;
+    /// Takes it over, and leaves in it what held before.
+    void configure(Configuration& told) noexcept;
 
-    /// Pairs of a slot and the parameter that it is a copy of before the first update.
-    void set_copies(const py::list& pairs);
+    /// Before the first update makes the copies anew: weights may have been loaded meanwhile.
+    void refresh();
 
-    /// For rules that see whole arrays: function(indices of arrays, learning rates of groups) finds
-    /// gradients in the arrays' only slots, leaves there the steps to take, and returns pairs of
-    /// arrays: state, and what it becomes.
-    void set_directions(py::object function);
-
+    /// Finds the learning rates of the next update; call it before `step`.
+    void ask_schedules();
     void step(py::handle gradients);
 
-    /// (iterations, skipped_steps, window, grad_norm, steps of each leaf, in_window of each leaf).
-    py::tuple counters() const;
-    void set_counters(std::int64_t iterations, std::int64_t skipped_steps, std::int64_t window,
-                      std::optional<double> grad_norm, const std::vector<std::int64_t>& steps,
-                      const std::vector<bool>& in_window);
-    /// Raises RuntimeError while a step runs.
-    void check_idle() const;
-
-    const Optimizer& optimizer() const { return optimizer_; }
+    Counters counters() const;
+    /// Raises where the object does not hold counters of as many parameters.
+    Counters counters_from(const py::object& told) const;
+    void set_counters(const Counters& counters) noexcept;
+    std::int64_t iterations() const { return look_at(optimizer_.iterations); }
+    std::int64_t skipped_steps() const { return look_at(optimizer_.skipped_steps); }
+    std::optional<double> grad_norm() const;
     /// What schedules are asked for: the index of the update, or of the call.
-    std::int64_t schedule_index() const;
+    py::object schedule_index() const;
 
-    /// For Python's garbage collector: a schedule may refer to what refers to this.
+    /// Raises ValueError where a container or an array is not what was bound any more.
+    void check_unchanged() const;
+    /// Whether an array shares no memory with parameters and state.
+    bool is_apart(const py::object& array) const;
+
+    /// For Python's garbage collector: schedules and the like may refer to what refers to this.
     int traverse(visitproc visit, void* arg) const;
     void clear();
 
 private:
-    void ask_schedules();
-    double answer(const py::object& schedule, std::int64_t index) const;
+    double answer(const py::object& schedule, const py::object& index) const;
     void gather_gradients(py::handle gradients);
     void step_in_two_parts();
-    void copy_parameters();
 
     Tree tree_;
     std::vector<BoundParameter> parameters_;
     Memory memory_;
     Optimizer optimizer_;
-    std::vector<py::object> schedules_;  ///< of each group; null where its rate is a number
-    py::list copies_;
-    py::object directions_;
-    std::vector<py::handle> found_;  ///< gradients of the step under way
+    Configuration told_;
+    Changes copies_;
+    std::vector<py::object> found_;  ///< gradients of the step under way
     std::vector<Stream> streams_;
     std::size_t elements_ = 0;
-    bool schedules_count_calls_ = false;
-    int next_rate_ = -1;            ///< which number of the rule is the next learning rate
-    std::vector<bool> wants_next_;  ///< whether it is to be asked for, of each group
-    std::atomic<bool> busy_{false};
+    int next_rate_ = -1;  ///< which number of the rule is the next learning rate
 };
 
 /// Raises ValueError where there is none.
 const RuleKernels& rule_named(const std::string& name);
-
-/// Steps over more elements than this take longer than handing over Python's lock.
-inline constexpr std::size_t elements_worth_releasing = 8192;
 
 /// One update of bare arrays of any layout; raises for what cannot be updated.
 void update_arrays(const RuleKernels& rule, const py::object& param, const py::object& grad,

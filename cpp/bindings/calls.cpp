@@ -1,14 +1,20 @@
 #include "bindings/calls.h"
 
+#include <pybind11/critical_section.h>
+#include <pybind11/stl.h>
 #include <structmember.h>
 
 #include <cstddef>
+#include <memory>
 #include <new>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bindings/bound.h"
+#include "bindings/busy.h"
 #include "bindings/kernel.h"
+#include "bindings/unlocked.h"
 
 namespace instep::bindings {
 namespace {
@@ -45,34 +51,137 @@ PyObject* make_type(PyType_Spec& spec) {
 
 struct Stepper {
     PyObject_HEAD;
+    PyObject* values;
     PyObject* binding;
     PyObject* core;  ///< of the binding
     Bound* bound;    ///< the same
+    Busy busy;
 };
 
-PyObject* get_binding(PyObject* self, void*) {
-    PyObject* const binding = as<Stepper>(self).binding;
-    return py::handle(binding ? binding : Py_None).inc_ref().ptr();
+PyObject* new_stepper(PyTypeObject* type, PyObject*, PyObject*) {
+    PyObject* const self = type->tp_alloc(type, 0);
+    if (self) new (&as<Stepper>(self).busy) Busy();
+    return self;
 }
 
-int set_binding(PyObject* self, PyObject* value, void*) {
-    const auto set = [&] {
-        py::object binding, core;
-        Bound* bound = nullptr;
-        if (value && value != Py_None) {
-            binding = py::reinterpret_borrow<py::object>(value);
-            core = binding.attr("core");
-            bound = core.cast<Bound*>();
-        }
-        Stepper& stepper = as<Stepper>(self);
-        const py::object old_binding = py::reinterpret_steal<py::object>(stepper.binding);
-        const py::object old_core = py::reinterpret_steal<py::object>(stepper.core);
-        stepper.binding = binding.release().ptr();
-        stepper.core = core.release().ptr();
-        stepper.bound = bound;
-        return Py_None;
+/// One of its objects, or None.
+template <PyObject* Stepper::* member>
+PyObject* get(PyObject* self, void*) {
+    const py::scoped_critical_section alone{py::handle(self)};
+    PyObject* const object = as<Stepper>(self).*member;
+    return py::handle(object ? object : Py_None).inc_ref().ptr();
+}
+
+/// A binding, not yet that of a stepper.
+struct Offer {
+    py::object binding, core;
+    Bound* bound = nullptr;
+    Configuration told;
+
+    explicit Offer(py::handle object) : binding(py::reinterpret_borrow<py::object>(object)) {
+        if (binding.is_none()) return;
+        core = binding.attr("core");
+        bound = core.cast<Bound*>();
+        told = bound->configuration(binding.attr("configuration").cast<py::tuple>());
+    }
+};
+
+/// Swaps hyperparameters and binding for the stepper's. What it had is in the arguments then, to be
+/// given up when it can do no harm: that may run anything.
+void swap(PyObject* self, py::object& values, Offer& offer) {
+    const py::scoped_critical_section alone{py::handle(self)};
+    Stepper& stepper = as<Stepper>(self);
+    const auto swap = [](PyObject*& here, py::object& there) {
+        PyObject* const before = here;
+        here = there.release().ptr();
+        there = py::reinterpret_steal<py::object>(before);
     };
-    return guarded(set) ? 0 : -1;
+    swap(stepper.values, values);
+    swap(stepper.binding, offer.binding);
+    swap(stepper.core, offer.core);
+    stepper.bound = offer.bound;
+}
+
+PyObject* install(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
+    return guarded([&] {
+        if (count != 2 && count != 4)
+            throw py::type_error("_install: expected values, binding, copies, counters");
+        auto values = py::reinterpret_borrow<py::object>(arguments[0]);
+        Offer offer(arguments[1]);
+        const Changes copies(count == 4 ? py::reinterpret_borrow<py::object>(arguments[2])
+                                        : py::object(py::tuple()));
+        Counters counters{};
+        const bool counts = count == 4 && arguments[3] != Py_None;
+        if (counts)
+            counters = offer.bound->counters_from(py::reinterpret_borrow<py::object>(arguments[3]));
+        work(copies.size(), [&] { copies.write(); });
+        if (counts) offer.bound->set_counters(counters);
+        if (offer.bound) offer.bound->configure(offer.told);
+        swap(self, values, offer);
+        return py::none().release().ptr();
+    });
+}
+
+/// A step by the thread at work.
+void carry_out(Busy& busy, Bound& bound, py::handle gradients) {
+    busy.set_asks(true);
+    bound.ask_schedules();
+    busy.set_asks(false);
+    bound.step(gradients);
+}
+
+PyObject* bind_and_step(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
+    return guarded([&] {
+        if (count != 2) throw py::type_error("_bind_and_step: expected binding, grads");
+        Stepper& stepper = as<Stepper>(self);
+        const AtWork at_work(stepper.busy);
+        if (stepper.bound) throw std::runtime_error("another thread has bound this optimizer");
+        Offer offer(arguments[0]);
+        auto values = py::reinterpret_borrow<py::object>(stepper.values);
+        offer.bound->configure(offer.told);
+        carry_out(stepper.busy, *offer.bound, arguments[1]);
+        swap(self, values, offer);
+        return py::none().release().ptr();
+    });
+}
+
+/// Keeps others out of an optimizer while a `with` block runs.
+class Hold {
+public:
+    explicit Hold(py::object stepper) : stepper_(std::move(stepper)) {}
+    Hold(const Hold&) = delete;
+    Hold& operator=(const Hold&) = delete;
+    /// An exception that comes between a block and its end must not leave it held.
+    ~Hold() { leave(); }
+
+    void enter() {
+        as<Stepper>(stepper_.ptr()).busy.begin();
+        is_held_ = true;
+    }
+    void leave() noexcept {
+        if (std::exchange(is_held_, false)) as<Stepper>(stepper_.ptr()).busy.end();
+    }
+
+private:
+    py::object stepper_;
+    bool is_held_ = false;
+};
+
+PyObject* hold(PyObject* self, PyObject*) {
+    return guarded([&] {
+        auto stepper = py::reinterpret_borrow<py::object>(self);
+        return py::cast(std::make_unique<Hold>(std::move(stepper))).release().ptr();
+    });
+}
+
+PyObject* refresh(PyObject* self, PyObject*) {
+    return guarded([&] {
+        Stepper& stepper = as<Stepper>(self);
+        if (stepper.busy.is_mine()) return py::none().release().ptr();
+        const AtWork at_work(stepper.busy);
+        if (stepper.bound) stepper.bound->refresh();
+        return py::none().release().ptr();
+    });
 }
 
 PyObject* step(PyObject* self, PyObject* const* arguments, Py_ssize_t count, PyObject* names) {
@@ -84,19 +193,19 @@ PyObject* step(PyObject* self, PyObject* const* arguments, Py_ssize_t count, PyO
         if (named && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "grads") != 0)
             throw py::type_error("step: expected the argument grads, got " +
                                  std::string(py::str(PyTuple_GET_ITEM(names, 0))));
-        const Stepper& stepper = as<Stepper>(self);
+        Stepper& stepper = as<Stepper>(self);
+        const AtWork at_work(stepper.busy);
         if (!stepper.bound)
             throw std::runtime_error(
                 "step: this optimizer has no parameters yet; call build(params)");
-        // A schedule may bind the optimizer anew.
-        const auto core = py::reinterpret_borrow<py::object>(stepper.core);
-        stepper.bound->step(arguments[0]);
+        carry_out(stepper.busy, *stepper.bound, arguments[0]);
         return py::none().release().ptr();
     });
 }
 
 int traverse_stepper(PyObject* self, visitproc visit, void* arg) {
     Py_VISIT(Py_TYPE(self));
+    Py_VISIT(as<Stepper>(self).values);
     Py_VISIT(as<Stepper>(self).binding);
     Py_VISIT(as<Stepper>(self).core);
     return 0;
@@ -104,6 +213,7 @@ int traverse_stepper(PyObject* self, visitproc visit, void* arg) {
 
 int clear_stepper(PyObject* self) {
     as<Stepper>(self).bound = nullptr;
+    Py_CLEAR(as<Stepper>(self).values);
     Py_CLEAR(as<Stepper>(self).binding);
     Py_CLEAR(as<Stepper>(self).core);
     return 0;
@@ -143,11 +253,25 @@ PyObject* stepper_type() {
     static PyMethodDef methods[] = {
         {"step", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(step)),
          METH_FASTCALL | METH_KEYWORDS, step_documentation},
+        {"_install", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(install)),
+         METH_FASTCALL,
+         "_install(values, binding, copies=(), counters=None): the only way to change what an\n"
+         "optimizer is: all of it at once, arrays (pairs of to and from) and counters of the\n"
+         "binding included. What can fail comes first, and no Python code runs in between."},
+        {"_bind_and_step",
+         reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(bind_and_step)), METH_FASTCALL,
+         "_bind_and_step(binding, grads): a step that binds the optimizer if it succeeds."},
+        {"_refresh", refresh, METH_NOARGS,
+         "_refresh(): before the first update, makes copies of parameters anew; not in a step."},
+        {"_hold", hold, METH_NOARGS,
+         "_hold(): for a with block that changes the optimizer, or must see it unchanged."},
         {nullptr, nullptr, 0, nullptr}};
     static PyGetSetDef attributes[] = {
-        {"_binding", get_binding, set_binding, "What the optimizer is bound to, or None.", nullptr},
+        {"_values", get<&Stepper::values>, nullptr, "The hyperparameters in force.", nullptr},
+        {"_binding", get<&Stepper::binding>, nullptr, "What it is bound to, or None.", nullptr},
         {nullptr, nullptr, nullptr, nullptr, nullptr}};
-    static PyType_Slot slots[] = {{Py_tp_methods, methods},
+    static PyType_Slot slots[] = {{Py_tp_new, reinterpret_cast<void*>(new_stepper)},
+                                  {Py_tp_methods, methods},
                                   {Py_tp_getset, attributes},
                                   {Py_tp_traverse, reinterpret_cast<void*>(traverse_stepper)},
                                   {Py_tp_clear, reinterpret_cast<void*>(clear_stepper)},
@@ -229,6 +353,9 @@ PyObject* kernel_type() {
 }  // namespace
 
 void add_calls(py::module_& module) {
+    py::class_<Hold>(module, "Hold")
+        .def("__enter__", &Hold::enter)
+        .def("__exit__", [](Hold& hold, const py::args&) { hold.leave(); });
     module.attr("Stepper") = py::reinterpret_steal<py::object>(stepper_type());
     module.attr("Kernel") = py::reinterpret_steal<py::object>(kernel_type());
 }

@@ -9,8 +9,10 @@ namespace py = pybind11;
 
 /// Adds to the module:
 ///
-/// `Stepper`, the base of optimizers. Its attribute `_binding` is None or an object whose `core` is
-/// the Bound that `step` steps.
+/// `Stepper`, the base of optimizers, whom one thread at a time may step or change. Its attribute
+/// `_binding` is None or an object whose `core` is the Bound that `step` steps, and whose
+/// `configuration` is what that is told of the hyperparameters, `_values`. Both change together, by
+/// `_install`.
 ///
 /// `Kernel(rule, numbers, check, check_step)`: a rule on bare arrays, called with positional
 /// arguments only: param, grad, the state arrays (or None), scalars, step, and so many numbers.

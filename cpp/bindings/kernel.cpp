@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "bindings/bound.h"
+#include "bindings/unlocked.h"
 #include "engine/step.h"
 
 namespace instep::bindings {
@@ -44,7 +45,6 @@ bool make_block(PyObject* param, PyObject* grad, PyObject* const* slots, std::si
     };
     block = {};
     block.count = first.size();
-    block.shrink = 1;
     if (!add(param_stream, param, true) || !add(grad_stream, grad, false)) return false;
     for (std::size_t s = 0; s < slot_count; ++s)
         if (slots[s] != Py_None && !add(first_slot + static_cast<int>(s), slots[s], true))
@@ -65,9 +65,12 @@ Kernel::Kernel(const std::string& rule, std::size_t numbers, py::object check,
 
 Kernel::Numbers Kernel::check_numbers(PyObject* const* numbers, unsigned in_use) {
     const auto same = [](PyObject* now, const py::object& then) { return now == then.ptr(); };
-    if (in_use == checked_in_use_ && !checked_.empty() &&
-        std::equal(numbers, numbers + numbers_, checked_.begin(), same))
-        return meaning_;
+    {
+        const Locked locked(cache_);
+        if (in_use == checked_in_use_ && !checked_.empty() &&
+            std::equal(numbers, numbers + numbers_, checked_.begin(), same))
+            return meaning_;
+    }
     py::tuple used(slots_);
     for (std::size_t s = 0; s < slots_; ++s) used[s] = py::bool_(in_use >> s & 1);
     const auto [rate, own] =
@@ -76,18 +79,21 @@ Kernel::Numbers Kernel::check_numbers(PyObject* const* numbers, unsigned in_use)
     if (std::all_of(numbers, numbers + numbers_, is_constant))
         for (std::size_t k = 0; k < numbers_; ++k)
             kept.push_back(py::reinterpret_borrow<py::object>(numbers[k]));
-    checked_ = std::move(kept);
+    Numbers meaning;
+    meaning.learning_rate = rate;
+    std::copy(own.begin(), own.end(), meaning.own.begin());
+    const Locked locked(cache_);
+    checked_.swap(kept);
     checked_in_use_ = in_use;
-    meaning_.learning_rate = rate;
-    std::copy(own.begin(), own.end(), meaning_.own.begin());
-    return meaning_;
+    meaning_ = meaning;
+    return meaning;
 }
 
 std::int64_t Kernel::checked_step(PyObject* step, PyObject* const* numbers) const {
     if (PyLong_CheckExact(step)) {
         int overflows;
         const long long count = PyLong_AsLongLongAndOverflow(step, &overflows);
-        if (!overflows && count >= 1) return count;
+        if (!overflows && 1 <= count && count <= most_steps) return count;
     }
     return check_step_(py::handle(step), tuple_of(numbers, numbers_)).cast<std::int64_t>();
 }
@@ -117,9 +123,7 @@ void Kernel::run(PyObject* const* arguments, std::size_t count) {
                              py::reinterpret_borrow<py::object>(grad), tuple_of(slots, slots_),
                              tuple_of(scalars, scalars_), step, now.learning_rate, now.own);
     prepare(plan, dtype, now.learning_rate, step, now.own.data());
-    if (block.count < elements_worth_releasing) return update_array(plan, block, dtype);
-    const py::gil_scoped_release unlocked;
-    update_array(plan, block, dtype);
+    work(block.count, [&] { update_array(plan, block, dtype); });
 }
 
 int Kernel::traverse(visitproc visit, void* arg) const {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "bindings/lock.h"
 #include "engine/kernels.h"
 
 namespace instep::bindings {
@@ -40,6 +41,7 @@ private:
     py::object check_, check_step_;
 
     // What was checked last: the objects, and what they mean.
+    Lock cache_;
     std::vector<py::object> checked_;
     unsigned checked_in_use_ = 0;
     Numbers meaning_;

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "bindings/arrays.h"
+#include "bindings/unlocked.h"
 #include "engine/limit.h"
 
 namespace instep::bindings {
@@ -40,7 +41,8 @@ void touch(const py::list& grads, const py::list& written, std::int64_t repeats)
     for (std::size_t k = 0; k < grads.size(); ++k)
         all.push_back(
             touched(grads[k], written[k].cast<py::list>(), "written[" + std::to_string(k) + "]"));
-    const py::gil_scoped_release unlocked;
+    const Unlocked unlocked;
+    const InFlight in_flight;
     touch_all(all, repeats);
 }
 

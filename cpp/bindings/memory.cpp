@@ -1,5 +1,7 @@
 #include "bindings/memory.h"
 
+#include "bindings/unlocked.h"
+
 #include <algorithm>
 #include <iterator>
 
@@ -10,9 +12,8 @@ namespace {
 bool share_bytes(py::handle a, py::handle b) {
     constexpr int max_work = 1000000;
     try {
-        return py::module_::import("numpy")
-            .attr("shares_memory")(a, b, py::arg("max_work") = max_work)
-            .cast<bool>();
+        const py::object shares_memory = py::module_::import("numpy").attr("shares_memory");
+        return call(shares_memory, a, b, max_work).cast<bool>();
     } catch (py::error_already_set& error) {
         if (!error.matches(PyExc_RuntimeError)) throw;
         return true;

@@ -4,13 +4,17 @@
 #include <pybind11/stl.h>
 
 #include <optional>
+#include <sstream>
+#include <string>
 
+#include "bindings/arrays.h"
 #include "bindings/bound.h"
 #include "bindings/calls.h"
 #include "bindings/limit.h"
 #include "bindings/tree.h"
 #include "engine/dispatch.h"
 #include "engine/float_mode.h"
+#include "engine/processors.h"
 #include "engine/threads.h"
 
 namespace instep::bindings {
@@ -33,19 +37,22 @@ py::dict rules() {
     return result;
 }
 
-/// Lets Python's garbage collector look into bound optimizers.
+/// Lets Python's garbage collector look into objects of this type.
+template <class Object>
 void collect_garbage(PyHeapTypeObject* heap_type) {
     PyTypeObject* const type = &heap_type->ht_type;
     type->tp_flags |= Py_TPFLAGS_HAVE_GC;
     type->tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
         Py_VISIT(Py_TYPE(self));
         if (!py::detail::is_holder_constructed(self)) return 0;
-        return py::cast<const Bound&>(py::handle(self)).traverse(visit, arg);
+        return py::cast<const Object&>(py::handle(self)).traverse(visit, arg);
     };
-    type->tp_clear = [](PyObject* self) {
-        if (py::detail::is_holder_constructed(self)) py::cast<Bound&>(py::handle(self)).clear();
-        return 0;
-    };
+    if constexpr (requires(Object& object) { object.clear(); })
+        type->tp_clear = [](PyObject* self) {
+            if (py::detail::is_holder_constructed(self))
+                py::cast<Object&>(py::handle(self)).clear();
+            return 0;
+        };
 }
 
 py::dict build_info() {
@@ -75,13 +82,15 @@ py::object fused_square_roots(const Floats& x, const std::optional<Floats>& esti
 
 }  // namespace
 
-PYBIND11_MODULE(_core, module) {
+PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     try {
         level();
+        check_environment();
+        know_numpy();
     } catch (const std::runtime_error& error) {
         throw py::import_error(error.what());
     }
-    py::class_<Tree>(module, "Tree")
+    py::class_<Tree>(module, "Tree", py::custom_type_setup(collect_garbage<Tree>))
         .def(py::init<const py::object&, const py::object&>(), py::arg("params"),
              py::arg("group_type"))
         .def_readonly("leaves", &Tree::leaves)
@@ -93,38 +102,43 @@ PYBIND11_MODULE(_core, module) {
         .def("unflatten",
              static_cast<py::object (Tree::*)(const py::list&) const>(&Tree::unflatten),
              py::arg("values"));
-    py::class_<Bound>(module, "Bound", py::custom_type_setup(collect_garbage))
+    py::class_<Bound>(module, "Bound", py::custom_type_setup(collect_garbage<Bound>))
         .def(py::init<const std::string&, const Tree&, const py::list&, const py::list&,
-                      const py::list&, const py::list&>(),
+                      const py::list&, const py::list&, const py::list&, const py::object&,
+                      const py::object&>(),
              py::arg("rule"), py::arg("tree"), py::arg("slots"), py::arg("scalars"),
-             py::arg("averages"), py::arg("accumulators"))
-        .def("set_groups", &Bound::set_groups, py::arg("groups"), py::arg("of_leaves"))
-        .def("set_options", &Bound::set_options, py::arg("loss_scale_factor"),
-             py::arg("global_clipnorm"), py::arg("skip_nonfinite"), py::arg("accumulation_steps"),
-             py::arg("ema_momentum"), py::arg("ema_overwrite_frequency"), py::arg("global_clock"),
-             py::arg("by_call"))
-        .def("set_copies", &Bound::set_copies, py::arg("pairs"))
-        .def("set_directions", &Bound::set_directions, py::arg("function"))
-        .def("check_idle", &Bound::check_idle)
-        .def("counters", &Bound::counters)
-        .def("set_counters", &Bound::set_counters, py::arg("iterations"), py::arg("skipped_steps"),
-             py::arg("window"), py::arg("grad_norm"), py::arg("steps"), py::arg("in_window"))
+             py::arg("averages"), py::arg("accumulators"), py::arg("others"), py::arg("copies"),
+             py::arg("counters"))
+        .def("refresh", &Bound::refresh)
+        .def("check_unchanged", &Bound::check_unchanged)
+        .def("is_apart", &Bound::is_apart, py::arg("array"))
+        .def("counters",
+             [](const Bound& bound) {
+                 const Counters now = bound.counters();
+                 return py::make_tuple(now.iterations, now.skipped_steps, now.window, now.grad_norm,
+                                       now.steps, now.in_window);
+             })
         .def_property_readonly("schedule_index", &Bound::schedule_index)
-        .def_property_readonly("iterations",
-                               [](const Bound& bound) { return bound.optimizer().iterations; })
-        .def_property_readonly("skipped_steps",
-                               [](const Bound& bound) { return bound.optimizer().skipped_steps; })
-        .def_property_readonly("grad_norm",
-                               [](const Bound& bound) { return bound.optimizer().grad_norm; });
+        .def_property_readonly("iterations", &Bound::iterations)
+        .def_property_readonly("skipped_steps", &Bound::skipped_steps)
+        .def_property_readonly("grad_norm", &Bound::grad_norm);
     add_calls(module);
     module.def("touch", &touch, py::arg("grads"), py::arg("written"), py::arg("repeats"));
     module.attr("rules") = rules();
     module.attr("ASK_SCHEDULE") = ask_schedule;
+    module.attr("MOST_STEPS") = most_steps;
     module.def("build_info", &build_info);
     module.def("fused_square_roots", &fused_square_roots, py::arg("x"),
                py::arg("estimates") = py::none());
     module.def("num_threads", &num_threads);
     module.def("set_num_threads", &set_num_threads, py::arg("count"));
+    module.def(
+        "processor_quota",
+        [](const std::string& cgroup, const std::string& mountinfo, const std::string& root) {
+            std::istringstream groups(cgroup), mounts(mountinfo);
+            return quota(groups, mounts, root);
+        },
+        py::arg("cgroup"), py::arg("mountinfo"), py::arg("root"));
 }
 
 }  // namespace instep::bindings

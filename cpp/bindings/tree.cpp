@@ -1,7 +1,8 @@
 #include "bindings/tree.h"
 
-#include <algorithm>
+#include <pybind11/critical_section.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "bindings/arrays.h"
@@ -24,21 +25,37 @@ py::object sorted_keys(const py::object& dict, const std::string& path) {
     }
 }
 
-/// The items of a list or tuple, borrowed.
+std::size_t length(py::handle container) {
+    return static_cast<std::size_t>(PyDict_Check(container.ptr()) ? PyDict_GET_SIZE(container.ptr())
+                                                                  : Py_SIZE(container.ptr()));
+}
+
+/// The items of a list or tuple, borrowed: for as long as nobody else can change it.
 PyObject** items(py::handle sequence) {
     return PySequence_Fast_ITEMS(sequence.ptr());
 }
 
-/// The value under a key of a dict, borrowed; null where there is none.
-py::handle value(py::handle dict, py::handle key) {
-    PyObject* const found = PyDict_GetItemWithError(dict.ptr(), key.ptr());
-    if (!found && PyErr_Occurred()) throw py::error_already_set();
-    return found;
+/// One of them. Other code may have run since its length was looked at: methods of keys, threads.
+py::object item(py::handle sequence, std::size_t k) {
+    const py::scoped_critical_section alone(sequence);
+    if (k >= length(sequence))
+        throw py::value_error(
+            "expected a structure that stays as it is, got a sequence that "
+            "became shorter");
+    return py::reinterpret_borrow<py::object>(items(sequence)[k]);
 }
 
-std::size_t length(py::handle container) {
-    return static_cast<std::size_t>(PyDict_Check(container.ptr()) ? PyDict_GET_SIZE(container.ptr())
-                                                                  : Py_SIZE(container.ptr()));
+/// The value under a key of a dict; null where there is none.
+py::object value(py::handle dict, py::handle key) {
+#if PY_VERSION_HEX >= 0x030d0000
+    PyObject* found = nullptr;
+    if (PyDict_GetItemRef(dict.ptr(), key.ptr(), &found) < 0) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(found);
+#else
+    PyObject* const found = PyDict_GetItemWithError(dict.ptr(), key.ptr());
+    if (!found && PyErr_Occurred()) throw py::error_already_set();
+    return py::reinterpret_borrow<py::object>(found);
+#endif
 }
 
 }  // namespace
@@ -50,9 +67,9 @@ Tree::Node Tree::build(const py::object& object, const std::string& path, const 
                        const py::object& group_type, int depth) {
     if (depth > deepest) throw py::value_error(path + ": nested too deeply");
     Node node{Kind::leaf, object, path, leaves.size(), false, {}, {}};
-    const auto add = [&](py::handle child, const std::string& child_path, const py::tuple& inside) {
-        node.children.push_back(build(py::reinterpret_borrow<py::object>(child), child_path, inside,
-                                      group_type, depth + 1));
+    const auto add = [&](const py::object& child, const std::string& child_path,
+                         const py::tuple& inside) {
+        node.children.push_back(build(child, child_path, inside, group_type, depth + 1));
     };
     if (py::isinstance(object, group_type)) {
         node.kind = Kind::group;
@@ -61,12 +78,14 @@ Tree::Node Tree::build(const py::object& object, const std::string& path, const 
         node.kind = Kind::dict;
         for (const py::handle key : sorted_keys(object, path)) {
             node.keys.push_back(py::reinterpret_borrow<py::object>(key));
-            add(value(object, key), path + "[" + quoted(key) + "]", around);
+            const py::object child = value(object, key);
+            if (!child) throw py::value_error(path + ": expected a dict that stays as it is");
+            add(child, path + "[" + quoted(key) + "]", around);
         }
     } else if (PyList_Check(object.ptr()) || PyTuple_Check(object.ptr())) {
         node.kind = PyList_Check(object.ptr()) ? Kind::list : Kind::tuple;
         for (std::size_t k = 0; k < length(object); ++k)
-            add(items(object)[k], path + "[" + std::to_string(k) + "]", around);
+            add(item(object, k), path + "[" + std::to_string(k) + "]", around);
         node.is_flat = std::all_of(node.children.begin(), node.children.end(),
                                    [](const Node& child) { return child.kind == Kind::leaf; });
     } else {
@@ -133,20 +152,14 @@ void Tree::check_unchanged(const Node& node) const {
         throw py::value_error(node.path + ": expected the " + std::to_string(node.children.size()) +
                               " items that were bound, got " + std::to_string(length(node.object)) +
                               "; bind again with build");
-    const auto same = [](PyObject* now, const py::object& bound) { return now == bound.ptr(); };
-    if (node.is_flat &&
-        std::equal(items(node.object), items(node.object) + node.children.size(),
-                   leaves.begin() + static_cast<std::ptrdiff_t>(node.first_leaf), same))
-        return;
+    if (node.is_flat && holds_its_leaves(node)) return;
     for (std::size_t k = 0; k < node.children.size(); ++k) {
         const Node& child = node.children[k];
-        py::object member;  // of a group
-        py::handle now;
+        py::object now;
         if (node.kind == Kind::group)
-            now = member = node.object.attr("params");
+            now = node.object.attr("params");
         else
-            now = node.kind == Kind::dict ? value(node.object, node.keys[k])
-                                          : py::handle(items(node.object)[k]);
+            now = node.kind == Kind::dict ? value(node.object, node.keys[k]) : item(node.object, k);
         if (now.ptr() != child.object.ptr())
             throw py::value_error(
                 child.path + ": expected the object that was bound, got " +
@@ -156,33 +169,42 @@ void Tree::check_unchanged(const Node& node) const {
     }
 }
 
-void Tree::match(py::handle gradients, std::vector<py::handle>& found) const {
-    found.clear();
-    match(root_, gradients, found);
+bool Tree::holds_its_leaves(const Node& node) const {
+    const py::scoped_critical_section alone(node.object);
+    const auto same = [](PyObject* now, const py::object& bound) { return now == bound.ptr(); };
+    return length(node.object) == node.children.size() &&
+           std::equal(items(node.object), items(node.object) + node.children.size(),
+                      leaves.begin() + static_cast<std::ptrdiff_t>(node.first_leaf), same);
 }
 
-void Tree::match(const Node& node, py::handle gradients, std::vector<py::handle>& found) {
+void Tree::match(py::handle gradients, std::vector<py::object>& found) const {
+    found.clear();
+    match(root_, py::reinterpret_borrow<py::object>(gradients), found);
+}
+
+void Tree::match(const Node& node, py::object gradients, std::vector<py::object>& found) {
     const auto refuse = [&](const std::string& expected) {
         throw py::type_error("gradients for " + node.path + ": expected " + expected + ", got " +
                              description(gradients));
     };
     switch (node.kind) {
         case Kind::leaf:
-            found.push_back(gradients);
+            found.push_back(std::move(gradients));
             return;
         case Kind::group:
-            return match(node.children[0], gradients, found);
+            return match(node.children[0], std::move(gradients), found);
         case Kind::dict: {
             if (!PyDict_Check(gradients.ptr())) refuse("a dict");
             for (std::size_t k = 0; k < node.keys.size(); ++k) {
-                const py::handle under_key = value(gradients, node.keys[k]);
+                const py::object under_key = value(gradients, node.keys[k]);
                 if (!under_key)
                     throw py::value_error("gradient for " + node.children[k].path +
                                           ": expected an array or None, got no such key");
                 match(node.children[k], under_key, found);
             }
             if (length(gradients) != node.keys.size())
-                for (const auto& [key, ignored] : py::reinterpret_borrow<py::dict>(gradients))
+                for (const py::handle key :
+                     py::reinterpret_steal<py::list>(PyDict_Keys(gradients.ptr())))
                     if (!value(node.object, key))
                         throw py::value_error("gradients for " + node.path + ": got the key " +
                                               quoted(key) + ", which the parameters don't have");
@@ -196,13 +218,23 @@ void Tree::match(const Node& node, py::handle gradients, std::vector<py::handle>
                 throw py::value_error("gradients for " + node.path + ": expected " +
                                       std::to_string(node.children.size()) + " items, got " +
                                       std::to_string(length(gradients)));
-            if (node.is_flat) {
-                found.insert(found.end(), items(gradients), items(gradients) + length(gradients));
-                return;
-            }
             for (std::size_t k = 0; k < node.children.size(); ++k)
-                match(node.children[k], items(gradients)[k], found);
+                match(node.children[k], item(gradients, k), found);
     }
+}
+
+int Tree::traverse(visitproc visit, void* arg) const {
+    for (const py::object& leaf : leaves) Py_VISIT(leaf.ptr());
+    for (const py::tuple& around : groups) Py_VISIT(around.ptr());
+    return traverse(root_, visit, arg);
+}
+
+int Tree::traverse(const Node& node, visitproc visit, void* arg) {
+    Py_VISIT(node.object.ptr());
+    for (const py::object& key : node.keys) Py_VISIT(key.ptr());
+    for (const Node& child : node.children)
+        if (const int stop = traverse(child, visit, arg)) return stop;
+    return 0;
 }
 
 }  // namespace instep::bindings

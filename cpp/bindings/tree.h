@@ -28,9 +28,11 @@ public:
     py::object unflatten(const py::list& values) const;
     /// Raises ValueError where a container holds something else than when the tree was made.
     void check_unchanged() const;
-    /// The leaves of a structure like this one, where list and tuple count as the same; borrowed.
-    /// Raises TypeError or ValueError where it differs.
-    void match(py::handle gradients, std::vector<py::handle>& leaves) const;
+    /// The leaves of a structure like this one, where list and tuple count as the same. Raises
+    /// TypeError or ValueError where it differs.
+    void match(py::handle gradients, std::vector<py::object>& leaves) const;
+    /// For Python's garbage collector: containers, groups and arrays may refer to what refers here.
+    int traverse(visitproc visit, void* arg) const;
 
 private:
     enum class Kind { leaf, list, tuple, dict, group };
@@ -49,7 +51,10 @@ private:
     static bool same_structure(const Node& a, const Node& b);
     py::object unflatten(const Node& node, const py::list& values, std::size_t& next) const;
     void check_unchanged(const Node& node) const;
-    static void match(const Node& node, py::handle gradients, std::vector<py::handle>& found);
+    /// Whether a flat list or tuple holds what was bound.
+    bool holds_its_leaves(const Node& node) const;
+    static int traverse(const Node& node, visitproc visit, void* arg);
+    static void match(const Node& node, py::object gradients, std::vector<py::object>& found);
 
     Node root_;
 };

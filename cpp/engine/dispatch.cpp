@@ -3,7 +3,7 @@
 #include <cstdlib>
 #include <stdexcept>
 
-#if defined(INSTEP_X86_LEVELS)
+#if defined(__x86_64__)
 #include <cpuid.h>
 #endif
 
@@ -16,7 +16,7 @@ struct Candidate {
     bool supported;
 };
 
-#if defined(INSTEP_X86_LEVELS)
+#if defined(__x86_64__)
 /// LZCNT, MOVBE and F16C, which belong to x86-64-v3 and which not every compiler can be asked for.
 bool has_v3_rest() {
     unsigned a, b, c, d;
@@ -26,17 +26,25 @@ bool has_v3_rest() {
 #endif
 
 std::vector<Candidate> candidates() {
-    std::vector<Candidate> all{{"baseline", baseline::level, true}};
-#if defined(INSTEP_X86_LEVELS)
+    std::vector<Candidate> all;
+#if defined(INSTEP_HAS_BASELINE)
+    all.push_back({"baseline", baseline::level, true});
+#endif
+#if defined(__x86_64__)
     __builtin_cpu_init();
-    const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
-                    has_v3_rest();
-    const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                    __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-                    __builtin_cpu_supports("avx512vl");
+    [[maybe_unused]] const bool v3 =
+        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") && has_v3_rest();
+    [[maybe_unused]] const bool v4 =
+        v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl");
+#if defined(INSTEP_HAS_AVX2)
     all.push_back({"avx2", avx2::level, v3});
+#endif
+#if defined(INSTEP_HAS_AVX512)
     all.push_back({"avx512", avx512::level, v4});
+#endif
 #endif
     return all;
 }

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "rules/factors.h"
+
 namespace instep {
 
 enum class Dtype : std::uint8_t { float32, float64 };
@@ -44,14 +46,14 @@ struct Block {
     void* data[stream_count];  ///< null where there is no such stream
     bool converts;             ///< whether the gradient is in the other dtype
     std::size_t count;
-    double shrink;  ///< the gradient times this: clipping by norm
+    Factors factors{};  ///< on the gradient: `Around::scale`, and clipping by norm
 };
 
 /// What happens to the gradient and the parameter around the rule, in this order. What is left at
 /// its default costs nothing.
 struct Around {
-    double unscale = 1;  ///< the gradient times this, before `accumulated` is added
-    double scale = 1;    ///< then times this and `Block::shrink`: mean, sign of maximize
+    Factors unscale{};  ///< the gradient times these, before `accumulated` is added
+    double scale = 1;   ///< then times this, by way of `Block::factors`: mean, sign of maximize
     double clipvalue = no_clipping;  ///< each element into [-clipvalue, clipvalue]
     double l2 = 0;                   ///< coupled decay
     double decay = 0;                ///< decoupled decay, times the learning rate
@@ -123,7 +125,7 @@ struct Level {
     /// is there: the part of the engine in rules that see whole arrays.
     RuleKernels direction;
     /// Adds the squares of (unscale * grad + accumulated) to `sum_lanes` sums.
-    void (*sum_of_squares[dtype_count])(const Block&, double unscale, double* sums);
+    void (*sum_of_squares[dtype_count])(const Block&, const Factors& unscale, double* sums);
     /// By the dtypes from and to.
     Copy copy[dtype_count][dtype_count];
     Transpose transpose[dtype_count][dtype_count];
@@ -138,13 +140,11 @@ struct Level {
 namespace baseline {
 const Level& level();
 }
-#if defined(INSTEP_X86_LEVELS)
 namespace avx2 {
 const Level& level();
 }
 namespace avx512 {
 const Level& level();
 }
-#endif
 
 }  // namespace instep

@@ -149,7 +149,8 @@ void Optimizer::set_numbers(Plan& plan) const {
     } else if (plan.has_gradient) {
         const double unscale = 1 / options.loss_scale_factor;
         const double mean = 1 / static_cast<double>(options.accumulation_steps);
-        if (plan.is_given && clock.in_window) around.unscale = unscale;
+        if (plan.is_given && clock.in_window)
+            around.unscale = factors(unscale, array.layout.dtype == Dtype::float32);
         around.scale = (clock.in_window ? 1 : unscale) * mean * (group.maximize ? -1 : 1);
         around.clipvalue = group.clipvalue;
         around.l2 = group.l2;
@@ -181,33 +182,27 @@ void Optimizer::keep_scalars() noexcept {
 
 bool Optimizer::hand_out() noexcept {
     step_.run();
-    skipped_steps += step_.skipped;
+    if (step_.skipped) change(skipped_steps, skipped_steps + 1);
     if (step_.wants_norm) norm_handed_out_ = step_.grad_norm;
     return !step_.skipped;
 }
 
 void Optimizer::run() noexcept {
     step_.run();
-    if (step_.skipped) {
-        ++skipped_steps;
-        return;
-    }
+    if (step_.skipped) return change(skipped_steps, skipped_steps + 1);
     if (!updates()) {
-        for (const std::size_t k : stepping_) clocks[k].in_window = true;
-        ++window;
-        return;
+        for (const std::size_t k : stepping_) change(clocks[k].in_window, true);
+        return change(window, window + 1);
     }
     if (rule_.scalar_count) keep_scalars();
     for (const std::size_t k : stepping_) {
-        ++clocks[k].steps;
-        clocks[k].in_window = false;
+        change(clocks[k].steps, clocks[k].steps + 1);
+        change(clocks[k].in_window, false);
     }
-    window = 0;
-    ++iterations;
-    if (options.global_clipnorm)
-        grad_norm = takes_ ? norm_handed_out_ : step_.grad_norm;
-    else
-        grad_norm.reset();
+    change(window, std::int64_t{0});
+    change(iterations, iterations + 1);
+    const double norm = takes_ ? norm_handed_out_ : step_.grad_norm;
+    change(grad_norm, options.global_clipnorm ? norm : -1);
 }
 
 }  // namespace instep

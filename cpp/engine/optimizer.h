@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -39,11 +40,24 @@ struct Array {
     std::array<double*, max_scalars> scalars{};  ///< numbers that the rule keeps for the array
 };
 
+/// Counters begin at no more than this; they never overflow.
+inline constexpr std::int64_t most_steps = std::int64_t{1} << 62;
+
 /// What an array has been through.
 struct Clock {
     std::int64_t steps = 0;  ///< updates of this array
     bool in_window = false;  ///< its accumulator holds gradients
 };
+
+/// Counters change while a step runs, and other threads may look at them.
+template <class T>
+T look_at(const T& counter) {
+    return std::atomic_ref<T>(const_cast<T&>(counter)).load(std::memory_order_relaxed);
+}
+template <class T>
+void change(T& counter, T value) {
+    std::atomic_ref<T>(counter).store(value, std::memory_order_relaxed);
+}
 
 class Optimizer {
 public:
@@ -55,8 +69,8 @@ public:
     Options options;
 
     std::int64_t iterations = 0, skipped_steps = 0;
-    std::int64_t window = 0;          ///< calls so far that await the update
-    std::optional<double> grad_norm;  ///< of the last update
+    std::int64_t window = 0;  ///< calls so far that await the update
+    double grad_norm = -1;    ///< of the last update; negative where it was not wanted
 
     const RuleKernels& rule() const { return rule_; }
     /// Whether the next call updates, or only accumulates.

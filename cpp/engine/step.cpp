@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "engine/dispatch.h"
 #include "engine/float_mode.h"
@@ -73,12 +74,12 @@ void for_each_tile(const Work& work, std::size_t start, std::size_t count, unsig
 struct Gradients {
     Work work;
     unsigned streams;
-    double unscale;
+    Factors unscale;
 
     Gradients(const Work& part, const Plan& plan, Step::Sum what)
         : work(part),
           streams(what == Step::Sum::raw ? bit(grad_stream) : gradient_streams),
-          unscale(what == Step::Sum::raw ? 1 : plan.around.unscale) {
+          unscale(what == Step::Sum::raw ? Factors() : plan.around.unscale) {
         if (what != Step::Sum::raw || !work.grad.dense) return;
         work.buffered &= ~bit(grad_stream);
         work.block.converts = work.grad.dtype != work.dtype;
@@ -106,7 +107,8 @@ double squares(const Gradients& gradients, std::size_t start, std::size_t count)
     return sum_of_lanes(lanes);
 }
 
-/// The 2-norm of numbers whose squares may overflow: two passes over `for_each`.
+/// The 2-norm of numbers whose squares may overflow: two passes over `for_each`. Of finite numbers
+/// it is finite, at most the largest number that there is.
 template <class ForEach>
 double scaled_norm(ForEach for_each) {
     double largest = 0, sum = 0;
@@ -115,7 +117,7 @@ double scaled_norm(ForEach for_each) {
     });
     if (largest == 0 || !std::isfinite(largest)) return largest;
     for_each([&](double x) { sum += (x / largest) * (x / largest); });
-    return largest * std::sqrt(sum);
+    return std::min(largest * std::sqrt(sum), std::numeric_limits<double>::max());
 }
 
 /// The 2-norm of gradients whose sum of squares is not finite, though they may be.
@@ -126,15 +128,23 @@ double careful_norm(const Gradients& gradients) {
         const double x = static_cast<const double*>(data)[k];
         return dtype == its ? x : static_cast<double>(static_cast<float>(x));  // as it is read
     };
+    const double unscale = gradients.unscale.first * gradients.unscale.second;
     return scaled_norm([&](auto visit) {
         gradients.for_each_block(0, gradients.work.layout->size, [&](const Block& block) {
             const void* const accumulated = block.data[accumulated_stream];
             for (std::size_t k = 0; k < block.count; ++k)
-                visit(gradients.unscale *
+                visit(unscale *
                           at(block.data[grad_stream], block.converts ? other(dtype) : dtype, k) +
                       (accumulated ? at(accumulated, dtype, k) : 0));
         });
     });
+}
+
+/// The factors of a gradient with its plan's scale that is clipped from one norm to another.
+Factors clipped(const Work& work, const Plan& plan, double from, double to) {
+    const double wanted = to / from, more = wanted >= 0x1p-1000 ? 1 : 0x1p-1000;
+    return factors(plan.around.scale * (more == 1 ? wanted : to / (from * more)),
+                   work.dtype == Dtype::float32, more);
 }
 
 }  // namespace
@@ -218,6 +228,8 @@ void Step::reserve() {
     skipped = false;
     grad_norm = 0;
     for (const Plan& plan : plans) norms_wanted_ |= plan.clipnorm != no_clipping;
+    for (Work& work : works)
+        work.block.factors = factors(plans[work.plan].around.scale, work.dtype == Dtype::float32);
     if (!skip_nonfinite && !norms_wanted_ && !measures_) return;
     first_blocks_.assign(1, 0);
     for (const Work& work : works)
@@ -325,7 +337,8 @@ void Step::clip() noexcept {
     for (std::size_t k = 0; k < works.size(); ++k) {
         const Plan& plan = plans[works[k].plan];
         norms_[k] *= std::abs(plan.around.scale);
-        works[k].block.shrink = norms_[k] > plan.clipnorm ? plan.clipnorm / norms_[k] : 1;
+        if (norms_[k] > plan.clipnorm)
+            works[k].block.factors = clipped(works[k], plan, norms_[k], plan.clipnorm);
     }
     if (!wants_norm) return;
     grad_norm = scaled_norm([&](auto visit) {
@@ -333,8 +346,9 @@ void Step::clip() noexcept {
     });
     if (grad_norm <= global_clipnorm) return;
     // As in Keras a norm that is not finite spoils every array, not only the one that it is from.
-    const double factor = std::isfinite(grad_norm) ? global_clipnorm / grad_norm : std::nan("");
-    for (Work& work : works) work.block.shrink = factor;
+    const double norm = std::isfinite(grad_norm) ? grad_norm : std::nan("");
+    for (Work& work : works)
+        work.block.factors = clipped(work, plans[work.plan], norm, global_clipnorm);
 }
 
 /// Adds up what rules need to know of whole arrays before they update them.

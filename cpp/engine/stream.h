@@ -53,7 +53,7 @@ struct Layout {
     static bool needs_buffer(const Stream& stream) { return stream.data && !stream.contiguous(); }
 
     // The same as kernels see it.
-    Block block{{}, false, 0, 1};
+    Block block{};
     unsigned present = 0;   ///< the streams that there are
     std::size_t count = 0;  ///< their number
     unsigned buffered = 0;  ///< those that kernels can't read as they are

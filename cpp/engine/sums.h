@@ -8,11 +8,11 @@ namespace instep::INSTEP_LEVEL {
 /// Adds the squares of the unscaled, accumulated gradient to `sum_lanes` sums, by element index
 /// modulo their number. Squares of float32 are exact in the double sums and cannot overflow there.
 template <class T>
-static void sum_of_squares(const Block& block, double unscale, double* sums) {
+static void sum_of_squares(const Block& block, const Factors& unscale, double* sums) {
     using P = Pack<T, sum_lanes * sizeof(T) / vector_bytes>;
     const Gradient<T> grad(block);
     const Stream<T> accumulated(block, accumulated_stream);
-    const T factor = static_cast<T>(unscale);
+    const Factor<T> factor(unscale);
     double lanes[sum_lanes];
     __builtin_memcpy(lanes, sums, sizeof lanes);
     const auto add = [&](std::size_t i, auto way) INSTEP_INLINE_LAMBDA {
@@ -43,12 +43,12 @@ INSTEP_INLINE void measure_block(const Block& block, const Prepared<Rule, T>& pr
                                  double* sums, Slots... slot) {
     using P = Pack<T, sum_lanes * sizeof(T) / vector_bytes>;
     const Surroundings<T>& around = prepared.around;
-    const T shrink = static_cast<T>(around.scale * block.shrink);
+    const Factor<T> factor(block.factors);
     const Stream<T> param(block, param_stream), accumulated(block, accumulated_stream);
     const Gradient<T> grad(block);
     const auto measure = [&](std::size_t i, auto way) INSTEP_INLINE_LAMBDA {
         P p = param.template load<P>(way, i), g = grad.template load<P>(way, i);
-        process(g, p, i, way, around, shrink, accumulated);
+        process(g, p, i, way, around, factor, accumulated);
         if (around.decays) p -= around.decay * p;
         const auto add = [&](int which, P a, P b) INSTEP_INLINE_LAMBDA {
             T x[sum_lanes], y[sum_lanes];

@@ -3,17 +3,15 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
-#include <thread>
+#include <stdexcept>
 
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
-#if defined(__unix__) || defined(__APPLE__)
-#include <pthread.h>
-#endif
-#if defined(__linux__)
-#include <sched.h>
-#endif
+
+#include "engine/fork.h"
+#include "engine/processors.h"
+#include "engine/tsan.h"
 
 namespace instep {
 namespace {
@@ -21,21 +19,23 @@ namespace {
 /// Below this much memory traffic per thread, starting it costs more than it saves.
 constexpr std::size_t bytes_per_thread = 768 * 1024;
 
-std::atomic<bool> forked{false};
-
-/// A positive number at the start of an environment variable, else 0. OMP_NUM_THREADS may be a
-/// list, whose first entry is the outermost level.
-int number_in(const char* variable) {
-    const char* const text = std::getenv(variable);
-    return text ? static_cast<int>(std::clamp(std::strtol(text, nullptr, 10), 0L, 1024L)) : 0;
+/// The number at the start of a text, 0 where there is none.
+int leading_number(const char* text) {
+    return static_cast<int>(std::clamp(std::strtol(text, nullptr, 10), 0L, long{most_threads}));
 }
 
-int available_processors() {
-#if defined(__linux__)
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
-#endif
-    return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+/// What a variable of the environment is set to; null where it is missing or empty.
+const char* setting_of(const char* variable) {
+    const char* const text = std::getenv(variable);
+    return text && *text ? text : nullptr;
+}
+
+/// The number of threads that the environment asks for; 0 where it does not. OMP_NUM_THREADS may be
+/// a list, whose first entry is the outermost level.
+int threads_in_environment() {
+    if (const char* const own = setting_of("INSTEP_NUM_THREADS")) return leading_number(own);
+    if (const char* const shared = setting_of("OMP_NUM_THREADS")) return leading_number(shared);
+    return 0;
 }
 
 #if defined(_OPENMP)
@@ -49,19 +49,11 @@ int runtime_limit() {
 #endif
 
 struct Setting {
-    std::atomic<int> count;
+    std::atomic<int> count;  ///< 0: as many as there are processors
     /// OpenMP's own limit when the count was set. One that is lower later (threadpoolctl) holds.
     std::atomic<int> runtime_limit_then;
 
-    Setting() {
-        int initial = number_in("INSTEP_NUM_THREADS");
-        if (!initial) initial = number_in("OMP_NUM_THREADS");
-        if (!initial) initial = available_processors();
-        set(initial);
-#if defined(__unix__) || defined(__APPLE__)
-        pthread_atfork(nullptr, nullptr, [] { forked = true; });
-#endif
-    }
+    Setting() { set(threads_in_environment()); }
     void set(int threads) {
         count = threads;
         runtime_limit_then = runtime_limit();
@@ -73,19 +65,27 @@ Setting& setting() {
     return instance;
 }
 
-/// Made when the module is loaded: its fork handler must be there before anyone forks.
-Setting& setting_at_load = setting();
-
 }  // namespace
 
 int num_threads() {
 #if defined(_OPENMP)
     const int limit = runtime_limit();
-    const int count = setting().count;
+    int count = setting().count;
+    if (!count) count = available_processors();
     return limit < setting().runtime_limit_then ? std::min(count, limit) : count;
 #else
     return 1;
 #endif
+}
+
+void check_environment() {
+    const char* const text = setting_of("INSTEP_NUM_THREADS");
+    if (!text) return;
+    const int count = leading_number(text);
+    if (count < 1 || std::to_string(count) != text)
+        throw std::runtime_error("INSTEP_NUM_THREADS=" + std::string(text) +
+                                 ": expected a number of threads from 1 to " +
+                                 std::to_string(most_threads));
 }
 
 void set_num_threads(int count) {
@@ -93,19 +93,27 @@ void set_num_threads(int count) {
 }
 
 int threads_for(std::size_t bytes) {
-    if (bytes < 2 * bytes_per_thread || forked) return 1;
+    if (bytes < 2 * bytes_per_thread || fork_count() > 0) return 1;
     return static_cast<int>(
         std::min<std::size_t>(bytes / bytes_per_thread, static_cast<std::size_t>(num_threads())));
 }
 
 #if defined(_OPENMP)
-void parallel(int threads, void (*body)(void*, int, int), void* context) {
+INSTEP_UNSEEN void parallel(int threads, void (*body)(void*, int, int), void* context) {
+    tsan::release(context);
 #pragma omp parallel num_threads(threads)
-    body(context, omp_get_thread_num(), omp_get_num_threads());
+    {
+        tsan::enter(context);
+        body(context, omp_get_thread_num(), omp_get_num_threads());
+        tsan::release(context);
+    }
+    tsan::acquire(context);
 }
 
 void barrier() {
+    tsan::arrive();
 #pragma omp barrier
+    tsan::leave();
 }
 
 std::string threading_layer() {

@@ -9,7 +9,10 @@ namespace instep {
 /// The most threads that a step uses: `set_num_threads`, else INSTEP_NUM_THREADS, else
 /// OMP_NUM_THREADS, else the processors that this process may run on.
 int num_threads();
+inline constexpr int most_threads = 1024;
 void set_num_threads(int count);
+/// Throws std::runtime_error where INSTEP_NUM_THREADS is no number of threads.
+void check_environment();
 
 /// Threads worth starting for a step over this many bytes; 1 in a forked child, whose OpenMP
 /// runtime would hang.

@@ -126,15 +126,14 @@ private:
 /// `Around` in the kernel's dtype.
 template <class T>
 struct Surroundings {
-    double scale;
-    T unscale, clipvalue, l2, decay;
+    Factor<T> unscale;
+    T clipvalue, l2, decay;
     Average<T> ema_momentum;
     bool clips, adds_l2, decays, first_average, overwrite;
     bool plain;  ///< nothing but, maybe, decoupled decay
 
     explicit Surroundings(const Around& around)
-        : scale(around.scale),
-          unscale(static_cast<T>(around.unscale)),
+        : unscale(around.unscale),
           clipvalue(static_cast<T>(around.clipvalue)),
           l2(static_cast<T>(around.l2)),
           decay(static_cast<T>(around.decay)),
@@ -144,7 +143,7 @@ struct Surroundings {
           decays(decay != 0),
           first_average(around.first_average),
           overwrite(around.overwrite),
-          plain(scale == 1 && unscale == 1 && !clips && !adds_l2) {}
+          plain(around.unscale.first == 1 && !clips && !adds_l2) {}
 };
 
 /// What `Coefficients` hold.
@@ -158,10 +157,10 @@ struct Prepared {
 /// What happens to the gradient before the rule sees it.
 template <class P, class T, class Way>
 INSTEP_INLINE void process(P& g, P p, std::size_t i, Way way, const Surroundings<T>& around,
-                           T shrink, const Stream<T>& accumulated) {
+                           const Factor<T>& factor, const Stream<T>& accumulated) {
     g = around.unscale * g;
     if (accumulated.data) g += accumulated.template load<P>(way, i);
-    g = shrink * g;
+    g = factor * g;
     if (around.clips) {
         g = select(around.clipvalue < g, P(around.clipvalue), g);
         g = select(g < -around.clipvalue, P(-around.clipvalue), g);
@@ -172,12 +171,13 @@ INSTEP_INLINE void process(P& g, P p, std::size_t i, Way way, const Surroundings
 /// Loads, updates and stores a pack of elements, from i on.
 template <class P, class T, class Rule, class Way, class... Slots>
 INSTEP_INLINE void update_at(std::size_t i, Way way, const Rule& rule,
-                             const Surroundings<T>& around, T shrink, const Stream<T>& param,
-                             const Gradient<T>& grad, const Stream<T>& average,
-                             const Stream<T>& accumulated, const Slots&... slot) {
+                             const Surroundings<T>& around, const Factor<T>& factor,
+                             const Stream<T>& param, const Gradient<T>& grad,
+                             const Stream<T>& average, const Stream<T>& accumulated,
+                             const Slots&... slot) {
     P p = param.template load<P>(way, i), g = grad.template load<P>(way, i);
     [&](auto... s) INSTEP_INLINE_LAMBDA {
-        if constexpr (!P::plain) process(g, p, i, way, around, shrink, accumulated);
+        if constexpr (!P::plain) process(g, p, i, way, around, factor, accumulated);
         if (around.decays) p -= around.decay * p;
         rule(p, g, s...);
         if constexpr (!P::plain) {
@@ -201,12 +201,12 @@ INSTEP_INLINE void update_block(const Block& block, const Block& next,
     using Narrow = Pack<T, 1, plain>;
     const Rule rule = prepared.rule;
     const Surroundings<T> around = prepared.around;
-    const T shrink = plain ? T(1) : static_cast<T>(around.scale * block.shrink);
+    const Factor<T> factor(plain ? Factors() : block.factors);
     Stream<T> param(block, param_stream);
     Gradient<T> grad(block);
     const Stream<T> average(block, average_stream), accumulated(block, accumulated_stream);
     const auto update = [&]<class P>(std::size_t i, auto way, P) INSTEP_INLINE_LAMBDA {
-        update_at<P>(i, way, rule, around, shrink, param, grad, average, accumulated, slot...);
+        update_at<P>(i, way, rule, around, factor, param, grad, average, accumulated, slot...);
     };
 
     // What is fetched lies further on in this block, and towards its end in the next one.
@@ -244,7 +244,7 @@ template <template <class> class Rule, class T, unsigned slots>
 static void update(const Block& block, const Block& next, const Coefficients& coefficients) {
     const auto& prepared = reinterpret_cast<const Prepared<Rule<T>, T>&>(coefficients);
     constexpr auto indices = std::make_index_sequence<Rule<T>::slots.count>();
-    const bool plain = prepared.plain && block.shrink == 1 && !block.data[average_stream] &&
+    const bool plain = prepared.plain && block.factors.first == 1 && !block.data[average_stream] &&
                        !block.data[accumulated_stream];
     if (plain)
         update_slots<Rule, T, slots, true>(block, next, prepared, indices);

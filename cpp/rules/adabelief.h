@@ -16,9 +16,9 @@ struct AdaBelief {
 
     explicit AdaBelief(const StepNumbers& now) {
         const auto& [b1, b2, epsilon_, root, nesterov] = now.hyperparameters<5>();
-        const double c1 = 1 - power(b1, now.step), c2 = 1 - power(b2, now.step);
+        const double c1 = complement_of_power(b1, now.step), c2 = complement_of_power(b2, now.step);
         const double rate = now.learning_rate * sqrt(c2);
-        from_m = nesterov ? rate * b1 / (1 - power(b1, now.step + 1)) : rate / c1;
+        from_m = nesterov ? rate * b1 / complement_of_power(b1, now.step + 1) : rate / c1;
         from_g = nesterov ? rate * (1 - b1) / c1 : 0;
         epsilon = epsilon_ * sqrt(c2);
         epsilon_root = root;

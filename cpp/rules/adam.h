@@ -20,7 +20,7 @@ struct Adam {
 
     explicit Adam(const StepNumbers& now) {
         const auto& [b1, b2, epsilon_, root, is_hat, of_corrected] = now.hyperparameters<6>();
-        const double c1 = 1 - power(b1, now.step), c2 = 1 - power(b2, now.step);
+        const double c1 = complement_of_power(b1, now.step), c2 = complement_of_power(b2, now.step);
         rate = now.learning_rate * sqrt(c2) / c1;
         epsilon = is_hat ? epsilon_ : epsilon_ * sqrt(c2);
         epsilon_root = root * c2;

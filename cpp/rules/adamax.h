@@ -18,7 +18,7 @@ struct Adamax {
     explicit Adamax(const StepNumbers& now) {
         const auto& [b1, b2, epsilon_, decay, in_maximum] = now.hyperparameters<5>();
         rate = now.learning_rate / (1 + static_cast<double>(now.step - 1) * decay) /
-               (1 - power(b1, now.step));
+               complement_of_power(b1, now.step);
         epsilon = in_maximum ? 0 : epsilon_;
         epsilon_inside = in_maximum ? epsilon_ : 0;
         beta_1 = now.average<T>(b1);

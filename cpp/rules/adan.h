@@ -18,8 +18,8 @@ struct Adan {
 
     explicit Adan(const StepNumbers& now) {
         const auto& [b1, b2, b3, epsilon_, root, complement] = now.hyperparameters<6>();
-        const double c1 = 1 - power(b1, now.step), c2 = 1 - power(b2, now.step);
-        const double c3 = 1 - power(b3, now.step), rate = now.learning_rate * sqrt(c3);
+        const double c1 = complement_of_power(b1, now.step), c2 = complement_of_power(b2, now.step);
+        const double c3 = complement_of_power(b3, now.step), rate = now.learning_rate * sqrt(c3);
         const double part = complement ? 1 - b2 : b2;
         ahead = part;
         from_m = rate / c1;

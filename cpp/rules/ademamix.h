@@ -17,7 +17,7 @@ struct AdEMAMix {
 
     explicit AdEMAMix(const StepNumbers& now) {
         const auto& [b1, b2, b3, alpha, epsilon_, root] = now.hyperparameters<6>();
-        const double c1 = 1 - power(b1, now.step), c2 = 1 - power(b2, now.step);
+        const double c1 = complement_of_power(b1, now.step), c2 = complement_of_power(b2, now.step);
         const double rate = now.learning_rate * sqrt(c2);
         from_fast = rate / c1;
         from_slow = rate * alpha;

@@ -12,7 +12,8 @@ struct Fromage {
     static constexpr int sums = 2;
 
     double learning_rate, min_norm;
-    T shrinkage, rate;
+    T shrinkage;
+    Factor<T> rate;
 
     explicit Fromage(const StepNumbers& now) {
         const auto& [least] = now.hyperparameters<1>();

@@ -18,7 +18,7 @@ struct Lamb {
 
     explicit Lamb(const StepNumbers& now) {
         const auto& [b1, b2, epsilon_, root, weight_decay] = now.hyperparameters<5>();
-        const double c1 = 1 - power(b1, now.step), c2 = 1 - power(b2, now.step);
+        const double c1 = complement_of_power(b1, now.step), c2 = complement_of_power(b2, now.step);
         learning_rate = now.learning_rate;
         rate = 0;
         scale = sqrt(c2) / c1;

@@ -13,7 +13,8 @@ struct Lars {
     static constexpr int sums = 2;
 
     double learning_rate, trust, epsilon, weight_decay;
-    T rate, decay;
+    Factor<T> rate;
+    T decay;
     Decay<T> mu;
     bool nesterov;
 

@@ -11,6 +11,8 @@
 
 #include <cstdint>
 
+#include "rules/factors.h"
+
 #if defined(__GNUC__)
 #define INSTEP_INLINE inline __attribute__((always_inline))
 #define INSTEP_INLINE_LAMBDA __attribute__((always_inline))
@@ -57,12 +59,14 @@ inline constexpr bool used = true;
 template <>
 inline constexpr bool used<Unused> = false;
 
-/// x**n by repeated multiplication: the same bits on every processor, unlike a library's pow.
-inline double power(double x, std::int64_t n) {
-    double result = 1;
-    for (; n > 0; n >>= 1, x *= x) {
-        const double factor[] = {1, x};  // instead of a branch that is hard to predict
-        result *= factor[n & 1];
+/// 1 - x**n by repeated multiplication: the same bits on every processor, unlike a library's pow,
+/// and without the digits that a difference of two numbers near 1 would lose.
+inline double complement_of_power(double x, std::int64_t n) {
+    double result = 0;
+    // While c = 1 - x**(2**k): 1 - (1 - result) * (1 - c) is result + c * (1 - result).
+    for (double c = 1 - x; n > 0; n >>= 1, c *= 2 - c) {
+        const double factor[] = {0, 1 - result};  // instead of a branch that is hard to predict
+        result += c * factor[n & 1];
     }
     return result;
 }
@@ -151,6 +155,22 @@ private:
             return mean;
         else
             return keep * mean;
+    }
+};
+
+/// A factor on gradients, as two where T does not hold it.
+template <class T>
+struct Factor {
+    T first = 1, second = 1;
+
+    Factor() = default;
+    Factor(const Factors& both)
+        : first(static_cast<T>(both.first)), second(static_cast<T>(both.second)) {}
+    Factor(double x) : Factor(factors(x, sizeof(T) == 4)) {}
+
+    template <class V>
+    friend INSTEP_INLINE V operator*(const Factor& factor, V x) {
+        return factor.second * (factor.first * x);
     }
 };
 

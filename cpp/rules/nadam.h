@@ -23,7 +23,7 @@ struct Nadam {
         const double u = momentum(now.step), u_next = momentum(now.step + 1);
         double& u_product = now.scalars[0];
         u_product *= u;
-        const double c2 = 1 - power(b2, now.step), rate = now.learning_rate * sqrt(c2);
+        const double c2 = complement_of_power(b2, now.step), rate = now.learning_rate * sqrt(c2);
         from_m = rate * u_next / (1 - u_product * u_next);
         from_g = rate * (1 - u) / (1 - u_product);
         epsilon = epsilon_ * sqrt(c2);

@@ -14,7 +14,8 @@ struct NovoGrad {
     static constexpr int sums = 1;
 
     double beta_2, epsilon, epsilon_root;
-    T learning_rate, scale, decay;
+    Factor<T> scale;
+    T learning_rate, decay;
     Decay<T> beta_1;
     bool first;
 

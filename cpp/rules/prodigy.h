@@ -27,7 +27,8 @@ struct Prodigy {
                      epsilon_of_new] = now.hyperparameters<10>();
         const double now_d = now.scalars[0];
         const double correction =
-            corrects ? sqrt(1 - power(b2, now.step)) / (1 - power(b1, now.step)) : 1;
+            corrects ? sqrt(complement_of_power(b2, now.step)) / complement_of_power(b1, now.step)
+                     : 1;
         const double step = now_d * now.learning_rate * correction;
         beta_3_ = b3;
         epsilon_ = epsilon__;

@@ -21,14 +21,14 @@ struct RAdam {
         const auto& [b1, b2, epsilon_, root, threshold, look_ahead, is_hat, at_threshold] =
             now.hyperparameters<8>();
         const double t = static_cast<double>(now.step);
-        const double c1 = 1 - power(b1, now.step), c2 = 1 - power(b2, now.step);
+        const double c1 = complement_of_power(b1, now.step), c2 = complement_of_power(b2, now.step);
         const double longest = 2 / (1 - b2) - 1;
         const double length = longest - 2 * t * (1 - c2) / c2;
         rectifies = length > threshold || (at_threshold && length == threshold);
         const double rectification =
             sqrt((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length));
         const double rate = now.learning_rate * (rectifies ? rectification * sqrt(c2) : 1);
-        from_m = look_ahead ? rate * b1 / (1 - power(b1, now.step + 1)) : rate / c1;
+        from_m = look_ahead ? rate * b1 / complement_of_power(b1, now.step + 1) : rate / c1;
         from_g = look_ahead ? rate * (1 - b1) / c1 : 0;
         epsilon = is_hat ? epsilon_ : epsilon_ * sqrt(c2);
         epsilon_root = root * c2;

@@ -30,7 +30,7 @@ struct RMSprop {
         mu = momentum;
         epsilon_inside = in_root ? epsilon : 0;
         epsilon_outside = in_root ? 0 : epsilon;
-        correction = corrects ? 1 / (1 - power(rho_, now.step)) : 1;
+        correction = corrects ? 1 / complement_of_power(rho_, now.step) : 1;
         twice = 2 * epsilon;
         lowest = subtracts ? -epsilon : 0;
         nesterov = look_ahead != 0;

@@ -60,7 +60,7 @@ struct ScheduleFreeAdamW {
 
     explicit ScheduleFreeAdamW(const StepNumbers& now)
         : interpolation(now, now.own[0], now.own[3], now.own[4], now.own[6], now.own[7]) {
-        const double b2 = now.own[1], c2 = 1 - power(b2, now.step);
+        const double b2 = now.own[1], c2 = complement_of_power(b2, now.step);
         rate = interpolation.rate * sqrt(c2);
         plain_rate = interpolation.rate;
         epsilon = now.own[2] * sqrt(c2);

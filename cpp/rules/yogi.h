@@ -16,8 +16,8 @@ struct Yogi {
 
     explicit Yogi(const StepNumbers& now) {
         const auto& [b1, b2, epsilon_, root, corrects] = now.hyperparameters<5>();
-        const double c1 = corrects ? 1 - power(b1, now.step) : 1;
-        const double c2 = corrects ? 1 - power(b2, now.step) : 1;
+        const double c1 = corrects ? complement_of_power(b1, now.step) : 1;
+        const double c2 = corrects ? complement_of_power(b2, now.step) : 1;
         rate = now.learning_rate * sqrt(c2) / c1;
         epsilon = epsilon_ * sqrt(c2);
         epsilon_root = root * c2;

@@ -345,11 +345,15 @@ def _mean_square(x: Array, axis: int) -> Array:
     return np.asarray(sums / x.shape[axis])
 
 
+def _square(x: Array) -> float:
+    """Return the sum of squares, in float64."""
+    flat = x.ravel(order="K")
+    return float(np.einsum("i,i->", flat, flat, dtype=np.float64, casting="same_kind"))
+
+
 def _rms(x: Array) -> float:
     """Return the root of the mean square, in float64; 0 of nothing."""
-    flat = x.ravel(order="K")
-    square = np.einsum("i,i->", flat, flat, dtype=np.float64, casting="same_kind")
-    return math.sqrt(float(square) / max(x.size, 1))
+    return math.sqrt(_square(x) / max(x.size, 1))
 
 
 def _orthogonal_momentum(g: Array, state: State, numbers: Values, step: int) -> dict[str, Array]:
@@ -363,7 +367,7 @@ def _orthogonal_momentum(g: Array, state: State, numbers: Values, step: int) -> 
     else:
         x = gain * g + mu * b if numbers["nesterov"] else b
     epsilon: Any = numbers.get("ns_epsilon", numbers["epsilon"])
-    norm = float(np.linalg.norm(x))
+    norm = math.sqrt(_square(x))
     norm = max(norm, epsilon) if numbers.get("bounds_norm", False) else norm + epsilon
     x = x / (norm or 1.0)
     rows, columns = x.shape

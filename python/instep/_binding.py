@@ -12,7 +12,7 @@ import numpy as np
 from instep import _core
 from instep._conventions import COUNTS_CALLS, GLOBAL_CLOCK
 from instep._group import Group
-from instep._memory import zeros_like
+from instep._memory import zeros, zeros_like
 
 if TYPE_CHECKING:
     from instep._memory import Array
@@ -61,25 +61,28 @@ class Binding:
         before: Binding | None = None,
     ) -> None:
         self.params, self.tree, self.of_leaves = params, tree, of_leaves
-        self.overrides = overrides
         self._direct = optimizer._direct
-        self._uses = self._needs(optimizer, tree, values, overrides, of_leaves)
-        slots_in_use, averages, accumulators = self._uses
+        self._uses = self._needs(optimizer, values, overrides)
+        slots_of_groups, averages, accumulators = self._uses[:3]
         slot_names, _, scalar_names = rule_of(optimizer)
         self.slots: list[dict[str, Array]] = [{} for _ in tree.leaves]
         self.averages: list[Array] = []
         self.accumulators: list[Array] = []
-        for k, param in enumerate(tree.leaves):
-            in_use = slots_in_use[k]
-            places = len(in_use) + averages + accumulators
+        for k, (param, path) in enumerate(zip(tree.leaves, tree.paths, strict=True)):
             numbers = optimizer._numbers(effective(values, overrides[of_leaves[k]]))
+            in_use = {
+                **dict.fromkeys(slots_of_groups[of_leaves[k]], param.shape),
+                **dict.fromkeys(scalar_names, ()),
+                **optimizer._state_shapes(param, path, numbers),
+            }
+            places = len(in_use) + averages + accumulators
             for place, (name, shape) in enumerate(in_use.items(), 1):
                 slot = before.slots[k].get(name) if before else None
                 if slot is None:
                     if name in scalar_names:
-                        slot = np.zeros(shape)
+                        slot = zeros(shape, np.float64)
                     elif works_outside(optimizer):
-                        slot = np.zeros(shape, param.dtype)
+                        slot = zeros(shape, param.dtype)
                     else:
                         slot = zeros_like(param, place, places)
                     if name in optimizer._initial_state:
@@ -104,33 +107,41 @@ class Binding:
         if works_outside(optimizer):
             self._directions = [np.zeros(p.shape, p.dtype) for p in tree.leaves]
             engine_slots = [[direction] for direction in self._directions]
-        self.core = _core.Bound(
+        known = {*scalar_names, *(name for name, _ in slot_names)}
+        others = [[each for each in s.items() if each[0] not in known] for s in self.slots]
+        initial = optimizer._initial_state
+        copies = [
+            (slots[name], param)
+            for slots, param in zip(self.slots, tree.leaves, strict=True)
+            for name, start in initial.items()
+            if start == PARAMETER
+        ]
+        copies += zip(self.averages, tree.leaves, strict=averages)
+        self.core: _core.Bound = _core.Bound(
             optimizer._rule,
             tree,
             engine_slots,
             [[slots[name] for name in scalar_names] for slots in self.slots],
             [*self.averages] or nothing,
             [*self.accumulators] or nothing,
+            others,
+            copies,
+            before.core.counters() if before else None,
         )
-        copies = [name for name, start in optimizer._initial_state.items() if start == PARAMETER]
-        self._copies = [
-            (slots[name], param)
-            for slots, param in zip(self.slots, tree.leaves, strict=True)
-            for name in copies
-        ]
-        self.core.set_copies(self._copies)
-        if self._directions:
-            self.core.set_directions(self._find_directions)
-        if before:
-            self.core.set_counters(*before.core.counters())
-        self._configure(optimizer, values)
+        self._configure(optimizer, values, overrides)
 
     @classmethod
-    def new(cls, optimizer: Optimizer, params: Any) -> Binding:
-        """Bind for the first time."""
+    def new(
+        cls,
+        optimizer: Optimizer,
+        params: Any,
+        values: Values,
+        groups: tuple[list[Values], list[int]] | None = None,
+    ) -> Binding:
+        """Return the first binding of an optimizer, in the structure's groups or in these."""
         tree = _core.Tree(params, Group)
-        overrides, of_leaves = _groups_of(optimizer, tree)
-        return cls(optimizer, params, tree, optimizer._values, overrides, of_leaves)
+        overrides, of_leaves = groups or _groups_of(optimizer, tree)
+        return cls(optimizer, params, tree, values, overrides, of_leaves)
 
     def moved(self, optimizer: Optimizer, params: Any) -> Binding:
         """Return a binding of other arrays of the same structure, with this state."""
@@ -154,18 +165,16 @@ class Binding:
     def configured(
         self, optimizer: Optimizer, values: Values, overrides: list[Values] | None = None
     ) -> Binding:
-        """Return a binding of the same arrays under other hyperparameters.
-
-        It is this one where they need the same state arrays.
-        """
+        """Return a binding of the same arrays and state under other hyperparameters."""
         overrides = self.overrides if overrides is None else overrides
-        if self._needs(optimizer, self.tree, values, overrides, self.of_leaves) != self._uses:
+        if self._needs(optimizer, values, overrides) != self._uses:
             return Binding(
                 optimizer, self.params, self.tree, values, overrides, self.of_leaves, self
             )
-        self.overrides = overrides
-        self._configure(optimizer, values)
-        return self
+        other = object.__new__(Binding)
+        other.__dict__.update(self.__dict__)
+        other._configure(optimizer, values, overrides)
+        return other
 
     def aligned(self, pairs: Sequence[tuple[Any, Any]]) -> Any:
         """Return the gradients of (gradient, variable) pairs in the structure of the parameters."""
@@ -223,20 +232,6 @@ class Binding:
         plain = [array.view(np.ndarray) for array in state]
         self.slots = [dict(zip(slots, plain, strict=True))]
 
-    def current_slots(self) -> list[dict[str, Array]]:
-        """Return the slots; before the first update some of them are the parameters."""
-        if self.core.iterations == 0:
-            for slot, param in self._copies:
-                slot[...] = param
-        return self.slots
-
-    def current_averages(self) -> list[Array]:
-        """Return the averages, which before the first update are the parameters."""
-        if self.core.iterations == 0:
-            for average, param in zip(self.averages, self.tree.leaves, strict=True):
-                average[...] = param
-        return self.averages
-
     @functools.cached_property
     def _leaves(self) -> list[Array]:
         return self.tree.leaves
@@ -261,32 +256,29 @@ class Binding:
 
     @staticmethod
     def _needs(
-        optimizer: Optimizer,
-        tree: _core.Tree,
-        values: Values,
-        overrides: Sequence[Values],
-        of_leaves: Sequence[int],
-    ) -> tuple[list[dict[str, tuple[int, ...]]], bool, bool]:
-        """Return the shapes of each array's slots, and whether there are averages, accumulators."""
-        slots, _, scalars = rule_of(optimizer)
+        optimizer: Optimizer, values: Values, overrides: Sequence[Values]
+    ) -> tuple[list[list[str]], bool, bool, list[Values]]:
+        """Return what decides on state arrays.
+
+        The slots in use in each group, whether there are averages and accumulators; for rules
+        outside of the engine, all of their groups' numbers.
+        """
+        slots, _, _ = rule_of(optimizer)
         groups = [effective(values, override) for override in overrides]
         for group in groups:
             optimizer._check_values(group)
-        numbers = [optimizer._numbers(group) for group in groups]
         switches = optimizer._optional_slots
         in_use = [
             [name for name, optional in slots if not optional or group[switches[name]]]
             for group in groups
         ]
-        shapes = [
-            {
-                **dict.fromkeys(in_use[k], param.shape),
-                **dict.fromkeys(scalars, ()),
-                **optimizer._state_shapes(param, path, numbers[k]),
-            }
-            for path, param, k in zip(tree.paths, tree.leaves, of_leaves, strict=True)
-        ]
-        return shapes, values["use_ema"], values["gradient_accumulation_steps"] > 1
+        numbers = [optimizer._numbers(group) for group in groups]
+        return (
+            in_use,
+            values["use_ema"],
+            values["gradient_accumulation_steps"] > 1,
+            numbers if works_outside(optimizer) else [],
+        )
 
     def _find_directions(
         self, stepping: Sequence[int], learning_rates: Sequence[float]
@@ -309,15 +301,14 @@ class Binding:
             ]
         return changes
 
-    def _configure(self, optimizer: Optimizer, values: Values) -> None:
-        """Hand the hyperparameters to the engine."""
+    def _configure(self, optimizer: Optimizer, values: Values, overrides: list[Values]) -> None:
+        """Put together what the engine is told of the hyperparameters."""
+        self.overrides = overrides
         own = rule_of(optimizer)[1]
         inside = optimizer._cell.decay == "inside"
-        groups = [
-            optimizer._numbers(effective(values, override), own) for override in self.overrides
-        ]
+        groups = [optimizer._numbers(effective(values, each), own) for each in overrides]
         self._numbers, self._global_clock = groups, optimizer._convention in GLOBAL_CLOCK
-        self.core.set_groups(
+        self.configuration = (
             [
                 (
                     group["learning_rate"],
@@ -331,16 +322,17 @@ class Binding:
                 for group in groups
             ],
             self.of_leaves,
-        )
-        self.core.set_options(
-            values["loss_scale_factor"],
-            values["global_clipnorm"],
-            values["skip_nonfinite"],
-            values["gradient_accumulation_steps"],
-            values["ema_momentum"],
-            values["ema_overwrite_frequency"] or 0,
-            self._global_clock,
-            optimizer._convention in COUNTS_CALLS,
+            (
+                values["loss_scale_factor"],
+                values["global_clipnorm"],
+                values["skip_nonfinite"],
+                values["gradient_accumulation_steps"],
+                values["ema_momentum"],
+                values["ema_overwrite_frequency"] or 0,
+                self._global_clock,
+                optimizer._convention in COUNTS_CALLS,
+            ),
+            self._find_directions if self._directions else None,
         )
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _Array = NDArray[np.floating[Any]]
-_Numbers = tuple[
+_Group = tuple[
     float | Callable[[int], float],
     float,
     float,
@@ -14,8 +14,13 @@ _Numbers = tuple[
     bool,
     Sequence[float],
 ]
+_Options = tuple[float, float | None, bool, int, float, int, bool, bool]
+_Directions = Callable[[Sequence[int], Sequence[float]], list[tuple[_Array, _Array]]]
+Configuration = tuple[list[_Group], list[int], _Options, _Directions | None]
+Counters = tuple[int, int, int, float | None, list[int], list[bool]]
 
 ASK_SCHEDULE: float
+MOST_STEPS: int
 rules: dict[str, tuple[tuple[tuple[str, bool], ...], tuple[str, ...], tuple[str, ...]]]
 
 class Tree:
@@ -38,34 +43,14 @@ class Bound:
         scalars: list[list[_Array]],
         averages: list[_Array | None],
         accumulators: list[_Array | None],
+        others: list[list[tuple[str, _Array]]],
+        copies: list[tuple[_Array, _Array]],
+        counters: Counters | None,
     ) -> None: ...
-    def set_groups(self, groups: list[_Numbers], of_leaves: list[int]) -> None: ...
-    def set_options(
-        self,
-        loss_scale_factor: float,
-        global_clipnorm: float | None,
-        skip_nonfinite: bool,
-        accumulation_steps: int,
-        ema_momentum: float,
-        ema_overwrite_frequency: int,
-        global_clock: bool,
-        by_call: bool,
-    ) -> None: ...
-    def set_copies(self, pairs: list[tuple[_Array, _Array]]) -> None: ...
-    def set_directions(
-        self, function: Callable[[Sequence[int], Sequence[float]], list[tuple[_Array, _Array]]]
-    ) -> None: ...
-    def check_idle(self) -> None: ...
-    def counters(self) -> tuple[int, int, int, float | None, list[int], list[bool]]: ...
-    def set_counters(
-        self,
-        iterations: int,
-        skipped_steps: int,
-        window: int,
-        grad_norm: float | None,
-        steps: list[int],
-        in_window: list[bool],
-    ) -> None: ...
+    def refresh(self) -> None: ...
+    def check_unchanged(self) -> None: ...
+    def is_apart(self, array: _Array) -> bool: ...
+    def counters(self) -> Counters: ...
     @property
     def schedule_index(self) -> int: ...
     @property
@@ -75,8 +60,26 @@ class Bound:
     @property
     def grad_norm(self) -> float | None: ...
 
+class Hold:
+    def __enter__(self) -> None: ...
+    def __exit__(self, *args: object) -> None: ...
+
 class Stepper:
-    _binding: Any
+    @property
+    def _values(self) -> dict[str, Any]: ...
+    @property
+    def _binding(self) -> Any: ...
+    def _install(
+        self,
+        values: dict[str, Any],
+        binding: Any,
+        copies: Sequence[tuple[_Array, _Array]] = ...,
+        counters: Counters | None = ...,
+        /,
+    ) -> None: ...
+    def _bind_and_step(self, binding: Any, grads: Any, /) -> None: ...
+    def _refresh(self) -> None: ...
+    def _hold(self) -> Hold: ...
     def step(self, grads: Any) -> None: ...
 
 class Kernel:
@@ -97,3 +100,4 @@ def fused_square_roots(
 ) -> NDArray[np.float32] | None: ...
 def num_threads() -> int: ...
 def set_num_threads(count: int) -> None: ...
+def processor_quota(cgroup: str, mountinfo: str, root: str) -> int | None: ...

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import numpy as np
 
+from instep._core import MOST_STEPS
+
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform as dataclass_transform
 
@@ -178,9 +180,10 @@ class Count(Hyperparameter[int]):
         if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
             raise TypeError(f"{self.name}: expected a whole number, got {value!r}")
         count = int(value)
-        if not self._at_least <= count < 2**63:
+        if not self._at_least <= count <= MOST_STEPS:
             raise ValueError(
-                f"{self.name}: expected a whole number >= {self._at_least}, got {value!r}"
+                f"{self.name}: expected a whole number >= {self._at_least}, and at most 2**62, "
+                f"got {value!r}"
             )
         return count
 

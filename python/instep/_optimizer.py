@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import numbers
+import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -60,8 +62,6 @@ def argument(*, default: Any, kw_only: bool = True) -> Any:
 )
 class _Constructed(_core.Stepper):
     """Gives each rule a constructor that takes its hyperparameters by name."""
-
-    _values: Values
 
 
 class _Signature:
@@ -160,7 +160,7 @@ class Optimizer(_Constructed):
     clipnorm: Limit = Limit(default=None)
     global_clipnorm: Limit = Limit(default=None)
     maximize: Flag = Flag(default=False)
-    loss_scale_factor: Number = positive(default=1.0)
+    loss_scale_factor: Number = Number(default=1.0, at_least=sys.float_info.min)
     skip_nonfinite: Flag = Flag(default=False)
     use_ema: Flag = Flag(default=False)
     ema_momentum: Number = Number(default=0.99, at_least=0, at_most=1)
@@ -192,11 +192,9 @@ class Optimizer(_Constructed):
                         f"{type(self).__name__}: expected hyperparameters among "
                         f"{', '.join(names)}; got {name!r}"
                     )
-            self._values = {name: self._checked(name, given.get(name)) for name in names}
-            self._check_values(self._values)
-            self._binding: Binding | None = None
-            if params is not None:
-                self._binding = Binding.new(self, params)
+            values = {name: self._checked(name, given.get(name)) for name in names}
+            self._check_values(values)
+            self._install(values, None if params is None else Binding.new(self, params, values))
 
     # Hyperparameters ----------------------------------------------------------------------------
 
@@ -300,18 +298,19 @@ class Optimizer(_Constructed):
             super().__setattr__(name, value)
 
     def _assign(self, name: str, value: Any) -> None:
-        values = {**self._values, name: self._checked(name, value)}
-        self._check_values(values)
-        binding = self._binding
-        if binding is not None:
-            binding.core.check_idle()
-            changed = values[name] != self._values[name]
-            if name == "gradient_accumulation_steps" and changed and binding.core.counters()[2]:
-                raise ValueError(
-                    "gradient_accumulation_steps: expected no change in the middle of a window"
-                )
-            binding = binding.configured(self, values)
-        self._values, self._binding = values, binding
+        checked = self._checked(name, value)
+        with self._hold():
+            values = {**self._values, name: checked}
+            self._check_values(values)
+            binding = self._binding
+            if binding is not None:
+                changed = checked != self._values[name]
+                if name == "gradient_accumulation_steps" and changed and binding.core.counters()[2]:
+                    raise ValueError(
+                        "gradient_accumulation_steps: expected no change in the middle of a window"
+                    )
+                binding = binding.configured(self, values)
+            self._install(values, binding)
 
     if not TYPE_CHECKING:  # to type checkers these are arguments of the constructor
 
@@ -379,11 +378,12 @@ class Optimizer(_Constructed):
             If an array cannot be updated in place, or on a bound optimizer differs from the one
             whose state it would take over. Nothing has changed then.
         """
-        if self._binding is None:
-            self._binding = Binding.new(self, params)
-        else:
-            self._binding.core.check_idle()
-            self._binding = self._binding.moved(self, params)
+        with self._hold():
+            values, binding = self._values, self._binding
+            if binding is None:
+                self._install(values, Binding.new(self, params, values))
+            else:
+                self._install(values, binding.moved(self, params))
 
     def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Any]]) -> None:
         """Update variables with their gradients; binds the optimizer at the first call.
@@ -419,22 +419,15 @@ class Optimizer(_Constructed):
                 raise TypeError(
                     f"params[{position}]: expected a NumPy array, got {type(variable).__name__}"
                 )
-        self.build([variable for _, variable in pairs])
-        try:
-            self.step([grad for grad, _ in pairs])
-        finally:
-            if not self._has_stepped():
-                self._binding = None
-
-    def _has_stepped(self) -> bool:
-        """Return whether any call has left a trace."""
-        return self._binding is not None and any(self._binding.core.counters()[:3])
+        binding = Binding.new(self, [variable for _, variable in pairs], self._values)
+        self._bind_and_step(binding, [grad for grad, _ in pairs])
+        return None
 
     def _bound(self, what: str) -> Binding:
         """Return the binding that something needs."""
-        if self._binding is None:
+        binding: Binding | None = self._binding
+        if binding is None:
             raise RuntimeError(f"{what}: this optimizer has no parameters yet; call build(params)")
-        binding: Binding = self._binding
         return binding
 
     # State --------------------------------------------------------------------------------------
@@ -463,8 +456,11 @@ class Optimizer(_Constructed):
 
         Under "step" stands the number of the array's own updates, where the convention counts them.
         """
+        self._refresh()
         binding = self._bound("state")
-        leaves: list[Values] = [dict(slots) for slots in binding.current_slots()]
+        leaves: list[Values] = [
+            {name: slot.view() for name, slot in slots.items()} for slots in binding.slots
+        ]
         if self._convention not in GLOBAL_CLOCK:
             for leaf, step in zip(leaves, binding.core.counters()[4], strict=True):
                 leaf["step"] = step
@@ -476,17 +472,19 @@ class Optimizer(_Constructed):
 
         Before the first update they equal the parameters.
         """
+        self._refresh()
         binding = self._bound("averages")
         if not self.use_ema:
             return None
-        return binding.tree.unflatten(binding.current_averages())
+        return binding.tree.unflatten([each.view() for each in binding.averages])
 
     def state_dict(self) -> Values:
         """Return everything that training needs to go on, as plain dicts, numbers and copies.
 
         Not part of it: the parameters, and schedules.
         """
-        return _state.dump(self, self._bound("state_dict"))
+        with self._hold():
+            return _state.dump(self, self._bound("state_dict"))
 
     def load_state_dict(self, d: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned; schedules stay as they are.
@@ -500,29 +498,93 @@ class Optimizer(_Constructed):
             optimizer has a schedule or the other way round, or lacks anything. Nothing has changed
             then.
         """
-        binding = self._bound("load_state_dict")
-        binding.core.check_idle()
-        self._values, self._binding = _state.load(self, binding, d)
+        self._bound("load_state_dict")
+        self._take_over(d, params=False)
+
+    def save(self, path: str | os.PathLike[str], params: bool = True) -> None:
+        """Write everything that training needs to go on to a file.
+
+        A crash at any moment leaves the file that was there before, or the whole new one: it is
+        written beside it, brought to the disk and renamed. `numpy.load` reads its arrays.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            The file, which is replaced if it exists.
+        params : bool, optional
+            Whether the parameters are part of it.
+
+        Raises
+        ------
+        RuntimeError
+            If the optimizer is unbound, or in the middle of a step.
+        ValueError
+            If a container or an array is not what was bound any more.
+        OSError
+            If the file cannot be written.
+        """
+        from instep import _checkpoint
+
+        with self._hold():
+            _checkpoint.write(path, self._tree("save", params=params))
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Take over what `save` wrote; parameters, if they are part of it, in place.
+
+        Raises
+        ------
+        RuntimeError
+            If the optimizer is unbound, or in the middle of a step.
+        TypeError, ValueError
+            If the file is no checkpoint, or damaged in any way, or of another optimizer; see
+            `load_state_dict`. Nothing has changed then.
+        OSError
+            If the file cannot be read.
+        """
+        from instep import _checkpoint
+
+        self._bound("load")
+        self._take_over(_checkpoint.read(path), params=True)
+
+    def _tree(self, what: str, *, params: bool) -> Values:
+        """Return what `state_dict` does, not copied, and the parameters; for a `_hold`."""
+        binding = self._bound(what)
+        binding.core.check_unchanged()
+        return _state.dump(self, binding, copy=False, params=params)
+
+    def _take_over(self, state: Any, *, params: bool) -> None:
+        """Load a state, and the parameters if they are part of it and wanted."""
+        with self._hold():
+            binding = self._bound("load")
+            if params:
+                binding.core.check_unchanged()
+            self._install(*_state.load(self, binding, state, params=params))
 
     def _resume(self, state: Sequence[Any], grad: Array, step: int) -> None:
         """Go on at an update of a single array with its state in these arrays themselves."""
         binding = self._bound("state")
         binding.take_slots(state, grad)
-        binding.core.set_counters(step - 1, 0, 0, None, [step - 1], [False])
+        self._install(self._values, binding, (), (step - 1, 0, 0, None, [step - 1], [False]))
 
     def __getstate__(self) -> Values:
-        state: Values = {"convention": self._convention, "values": self._values}
-        if self._binding is not None:
-            state["params"] = self._binding.params
-            state["state"] = self.state_dict()
-        return state
+        with self._hold():
+            state: Values = {"convention": self._convention, "values": self._values}
+            binding = self._binding
+            if binding is not None:
+                binding.core.check_unchanged()
+                state["params"] = binding.params
+                # Arrays that were built later may be in groups that their structure does not show.
+                state["groups"] = binding.overrides, binding.of_leaves
+                state["state"] = _state.dump(self, binding)
+            return state
 
     def __setstate__(self, state: Values) -> None:
-        self._convention, self._values = state["convention"], state["values"]
-        self._binding = None
-        if "params" in state:
-            self._binding = Binding.new(self, state["params"])
-            self.load_state_dict(state["state"])
+        self._convention, values = state["convention"], state["values"]
+        if "params" not in state:
+            return self._install(values, None)
+        self._install(values, Binding.new(self, state["params"], values, state["groups"]))
+        self.load_state_dict(state["state"])
+        return None
 
     def __repr__(self) -> str:
         shown = {

@@ -985,6 +985,7 @@ class Prodigy(Optimizer):
 
 def _eval_params(optimizer: Optimizer, beta_1: float) -> Any:
     """Return x of ``y = beta_1 * x + (1 - beta_1) * z``."""
+    optimizer._refresh()
     binding = optimizer._bound("eval_params")
     if beta_1 == 0:
         raise ValueError("eval_params: expected beta_1 above 0, got 0.0")

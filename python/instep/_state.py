@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from instep import _core
 from instep._binding import Binding, Values
 from instep._hyperparameters import Choice, Frequency, OptionalNumber
 
@@ -14,25 +16,35 @@ if TYPE_CHECKING:
     from instep._memory import Array
     from instep._optimizer import Optimizer
 
+Copies = list[tuple["Array", "Array"]]
+"""Pairs of an array to write and one to read."""
+
 FORMAT = 1
 SCHEDULE = "schedule"
 """Stands for a schedule, which is code and not part of the state."""
 
 
-def dump(optimizer: Optimizer, binding: Binding) -> Values:
-    """Return the state of an optimizer; see `Optimizer.state_dict`."""
-    binding.core.check_idle()
+def dump(
+    optimizer: Optimizer, binding: Binding, *, copy: bool = True, params: bool = False
+) -> Values:
+    """Return the state of an optimizer; see `Optimizer.state_dict`.
+
+    Without `copy` arrays are those of the optimizer themselves; with `params` the parameters are
+    part of it.
+    """
     iterations, skipped_steps, window, grad_norm, steps, in_window = binding.core.counters()
-    binding.current_slots()
-    if binding.averages:
-        binding.current_averages()
+    binding.core.refresh()
     arrays = {}
-    for k, path in enumerate(binding.tree.paths):
+    paths = binding.tree.paths
+    for k, path in enumerate(paths):
         arrays[path] = {
             "group": binding.of_leaves[k],
             "step": steps[k],
             "in_window": in_window[k],
-            **{name: array.copy() for name, array in _arrays_of(binding, k).items()},
+            **{
+                name: array.copy() if copy else array
+                for name, array in _arrays_of(binding, k).items()
+            },
         }
     return {
         "format": FORMAT,
@@ -45,13 +57,16 @@ def dump(optimizer: Optimizer, binding: Binding) -> Values:
         "window": window,
         **({} if grad_norm is None else {"grad_norm": grad_norm}),
         "arrays": arrays,
+        **({"parameters": dict(zip(paths, binding.tree.leaves, strict=True))} if params else {}),
     }
 
 
-def load(optimizer: Optimizer, binding: Binding, d: Any) -> tuple[Values, Binding]:
-    """Put a state into a binding's arrays, or into those of a new one that has other slots.
+def load(
+    optimizer: Optimizer, binding: Binding, d: Any, *, params: bool = False
+) -> tuple[Values, Binding, Copies, _core.Counters]:
+    """Check a state; return what `Stepper._install` needs to take it over.
 
-    Returns the hyperparameters and the binding to go on with. On an error nothing has changed.
+    With `params`, parameters that are part of it are taken over, too. Nothing has changed yet.
     """
     state = _mapping(d, "state")
     _expect(state, "format", FORMAT)
@@ -79,20 +94,17 @@ def load(optimizer: Optimizer, binding: Binding, d: Any) -> tuple[Values, Bindin
     if window and window >= values["gradient_accumulation_steps"]:
         raise ValueError(f"state['window']: expected less than a whole window, got {window}")
 
-    grad_norm = state.get("grad_norm")
-    if grad_norm is not None and not isinstance(grad_norm, (float, int)):
-        raise TypeError(f"state['grad_norm']: expected a number, got {grad_norm!r}")
+    grad_norm = None if state.get("grad_norm") is None else _norm(state["grad_norm"])
 
     target = Binding(
         optimizer, binding.params, binding.tree, values, overrides, binding.of_leaves, binding
     )
     arrays = _mapping(_entry(state, "arrays", "state"), "state['arrays']")
-    if sorted(arrays) != sorted(binding.tree.paths):
-        raise ValueError(
-            f"state['arrays']: expected {sorted(binding.tree.paths)}, got {sorted(arrays)}"
-        )
-    steps, in_window, copies = [], [], []
-    for k, path in enumerate(binding.tree.paths):
+    paths = binding.tree.paths
+    _expect_paths(arrays, paths, "state['arrays']")
+    steps, in_window = [], []
+    copies: Copies = []
+    for k, path in enumerate(paths):
         what = f"state['arrays'][{path!r}]"
         entry = _mapping(arrays[path], what)
         _expect(entry, "group", binding.of_leaves[k], what)
@@ -103,15 +115,26 @@ def load(optimizer: Optimizer, binding: Binding, d: Any) -> tuple[Values, Bindin
         here = _arrays_of(target, k)
         unknown = set(entry) - {"group", "step", "in_window", *here}
         if unknown:
-            raise ValueError(f"{what}: expected no {sorted(unknown)}")
+            raise ValueError(f"{what}: expected no {sorted(unknown, key=str)}")
         copies += [(array, _array(entry, name, array, what)) for name, array in here.items()]
 
-    for to, source in copies:
-        to[...] = source
-    target.core.set_counters(
-        counters["iterations"], counters["skipped_steps"], window, grad_norm, steps, in_window
+    if params and "parameters" in state:
+        what = "state['parameters']"
+        saved = _mapping(state["parameters"], what)
+        _expect_paths(saved, paths, what)
+        copies += [
+            (leaf, _array(saved, path, leaf, what))
+            for path, leaf in zip(paths, binding.tree.leaves, strict=True)
+        ]
+    # The dict may hold arrays that are to be written themselves.
+    copies = [(to, each if target.core.is_apart(each) else each.copy()) for to, each in copies]
+    iterations, skipped_steps = counters["iterations"], counters["skipped_steps"]
+    return (
+        values,
+        target,
+        copies,
+        (iterations, skipped_steps, window, grad_norm, steps, in_window),
     )
-    return values, target
 
 
 def _arrays_of(binding: Binding, k: int) -> dict[str, Array]:
@@ -125,24 +148,28 @@ def _arrays_of(binding: Binding, k: int) -> dict[str, Array]:
 
 
 def _plain(values: Mapping[str, Any]) -> Values:
-    """Return hyperparameters without what is None; schedules by their placeholder."""
-    return {
-        name: SCHEDULE if callable(value) else value
-        for name, value in values.items()
-        if value is not None
-    }
+    """Return what is not None: schedules by their placeholder, tuples as arrays."""
+    plain: Values = {}
+    for name, value in values.items():
+        if value is not None:
+            plain[name] = SCHEDULE if callable(value) else value
+        if isinstance(value, tuple):
+            plain[name] = np.array(value)
+    return plain
 
 
 def _restored(optimizer: Optimizer, saved: Any, here: Values, what: str) -> Values:
     """Return saved hyperparameters checked, with this optimizer's schedules."""
     known = optimizer._hyperparameters()
     given = _mapping(saved, what)
-    unknown = sorted(given.keys() - here.keys())
+    unknown = sorted(given.keys() - here.keys(), key=str)
     if unknown:
         raise ValueError(f"{what}: expected no {unknown}")
     result: Values = {}
     for name, value in here.items():
         restored = given.get(name)
+        if isinstance(value, tuple) and isinstance(restored, np.ndarray):
+            restored = tuple(restored.tolist())
         if callable(value) != (isinstance(restored, str) and restored == SCHEDULE):
             expected = "a schedule" if callable(value) else "a number"
             raise ValueError(
@@ -168,17 +195,34 @@ def _entry(mapping: Mapping[str, Any], key: str, what: str) -> Any:
 
 def _expect(mapping: Mapping[str, Any], key: str, expected: object, what: str = "state") -> None:
     given = _entry(mapping, key, what)
-    if given != expected:
+    if isinstance(given, np.ndarray) or given != expected:
         raise ValueError(f"{what}[{key!r}]: expected {expected!r}, got {given!r}")
+
+
+def _expect_paths(given: Mapping[str, Any], paths: list[str], what: str) -> None:
+    if given.keys() != set(paths):
+        raise ValueError(f"{what}: expected {sorted(paths)}, got {sorted(given, key=str)}")
 
 
 def _count(mapping: Mapping[str, Any], key: str, what: str) -> int:
     value = _entry(mapping, key, what)
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{what}[{key!r}]: expected a whole number, got {value!r}")
-    if not 0 <= value < 2**63:
-        raise ValueError(f"{what}[{key!r}]: expected a whole number >= 0, got {value!r}")
+    if not 0 <= value <= _core.MOST_STEPS:
+        raise ValueError(f"{what}[{key!r}]: expected a whole number from 0 to 2**62, got {value!r}")
     return int(value)
+
+
+def _norm(value: Any) -> float:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"state['grad_norm']: expected a number, got {value!r}")
+    try:
+        norm = float(value)
+    except OverflowError:  # a large int
+        norm = -1.0
+    if norm < 0:  # not finite is what gradients may have been
+        raise ValueError(f"state['grad_norm']: expected a number >= 0, got {value!r}")
+    return norm
 
 
 def _flag(mapping: Mapping[str, Any], key: str, what: str) -> bool:
@@ -190,7 +234,7 @@ def _flag(mapping: Mapping[str, Any], key: str, what: str) -> bool:
 
 def _array(mapping: Mapping[str, Any], key: str, like: Array, what: str) -> Array:
     value = _entry(mapping, key, what)
-    if not isinstance(value, np.ndarray):
+    if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{what}[{key!r}]: expected an array, got {type(value).__name__}")
     if value.shape != like.shape or value.dtype != like.dtype:
         raise ValueError(

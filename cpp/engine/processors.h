@@ -1,0 +1,18 @@
+// How many processors this process may use.
+#pragma once
+
+#include <istream>
+#include <optional>
+#include <string>
+
+namespace instep {
+
+/// The processors that this process may run on, or fewer where control groups limit its time.
+int available_processors();
+
+/// The processors' worth of time that control groups of either version grant a process, rounded up,
+/// from what is in /proc/self/cgroup and /proc/self/mountinfo; nothing where there is no limit. The
+/// groups' own files are below `root`.
+std::optional<int> quota(std::istream& cgroup, std::istream& mountinfo, const std::string& root);
+
+}  // namespace instep

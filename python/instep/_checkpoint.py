@@ -1,0 +1,346 @@
+"""Checkpoints: nested dicts of numbers and arrays in a file that is read whole or not at all.
+
+A checkpoint is a stored .npz file, which ``np.load`` reads, too. Its arrays are named after their
+places. Another one, "manifest", holds JSON: the dict with exact numbers and, where an array was, a
+list of its name, dtype and shape. The file ends with 64 hexadecimal digits, the archive's comment:
+the SHA-256 of all before them, which every altered, missing or added byte makes wrong. A shell
+prints what it should be with ``head -c -64 FILE | sha256sum``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import math
+import os
+import re
+import secrets
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from struct import pack
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from instep._config import __version__
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+    Tree = dict[str, Any]
+
+FORMAT = "instep checkpoint"
+VERSION = 1
+MANIFEST = "manifest"
+_SEAL = 64
+"""The length of the hash at the end."""
+_MAX = 0xFFFFFFFF
+"""Stands for a size that is in a field of zip64."""
+_VERSION_TO_DATE = (45, 0x0808, 0, 0, 0x21)
+"""What zip must know: zip64; sizes behind the data, names in UTF-8; stored; 1980-01-01, 0:00."""
+_BLOCK = 1 << 20
+_LONGEST_NAME = 1000
+
+
+def write(path: Path, tree: Tree) -> None:
+    """Write a checkpoint, or leave the file as it was.
+
+    Parameters
+    ----------
+    path : str, bytes or path-like
+        The file. One that exists is replaced in a single step when all is on the disk, and keeps
+        its permissions; a symbolic link goes on pointing to it.
+    tree : dict
+        Nested dicts with str as keys and dict, ndarray, bool, int, float, str or None as values.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    TypeError
+        If the tree holds anything else, objects in arrays included, or `path` is no path.
+    """
+    manifest, arrays = describe(tree)
+
+    def fill(file: BinaryIO) -> None:
+        archive = _Archive(file)
+        archive.add(MANIFEST, np.frombuffer(manifest.encode(), np.uint8))
+        for name, array in arrays.items():
+            archive.add(name, array)
+        archive.finish()
+
+    replace(path, fill)
+
+
+def read(path: Path) -> Tree:
+    """Read what `write` wrote.
+
+    Parameters
+    ----------
+    path : str, bytes or path-like
+        The file.
+
+    Returns
+    -------
+    dict
+        The tree, with arrays of its own in native byte order.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it is not a checkpoint to the last bit, or one of a newer instep.
+    ImportError
+        If it holds arrays of a dtype from ml_dtypes, which is not installed.
+    """
+    name = os.fsdecode(path)
+    with open(name, "rb") as file:
+        if not _is_sealed(file):
+            raise ValueError(
+                f"{name}: expected a whole checkpoint, which ends with its own SHA-256; this file "
+                "was altered or cut off, or never was a checkpoint"
+            )
+        file.seek(0)
+        with naming(name), zipfile.ZipFile(file) as archive:
+            manifest = _read_member(archive, MANIFEST).tobytes()
+            return rebuild(manifest, lambda member: _read_member(archive, member))
+
+
+def describe(tree: Tree) -> tuple[str, dict[str, NDArray[Any]]]:
+    """Return what a tree is, as JSON, and its arrays by the names that they have there."""
+    arrays: dict[str, NDArray[Any]] = {}
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "instep": __version__,
+        "tree": _encode(tree, (), arrays),
+    }
+    return json.dumps(manifest, allow_nan=False), arrays
+
+
+def rebuild(manifest: str | bytes, get: Callable[[str], NDArray[Any]]) -> Tree:
+    """Return the tree that `describe` was given, with the arrays that a function gets by name."""
+    known = json.loads(manifest)
+    if known["format"] != FORMAT:
+        raise ValueError(f"expected the format {FORMAT!r}, got {known['format']!r}")
+    if known["version"] != VERSION:
+        raise ValueError(
+            f"expected version {VERSION} of the format, got {known['version']!r} from instep "
+            f"{known['instep']}, which is newer than this one, {__version__}"
+        )
+    tree: Tree = _decode(known["tree"], get)
+    return tree
+
+
+def replace(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+    """Put a new file, which a function fills, in the place of another one when it is whole.
+
+    No context manager: its generator would outlive an interrupt between its lines and the caller's.
+    """
+    target = os.path.realpath(os.fsdecode(path))
+    folder = os.path.dirname(target)
+    os.stat(folder)  # else the error for a missing one would name the temporary file
+    mode = _mode(target)
+    temporary = os.path.join(folder, f".instep-{secrets.token_hex(8)}")
+
+    def create(name: str, flags: int) -> int:
+        return os.open(name, flags, 0o666 if mode is None else mode)
+
+    try:
+        with open(temporary, "xb", opener=create) as file:
+            if mode is not None:
+                os.chmod(temporary, mode)  # with the bits that the umask took away
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    _sync_folder(folder)
+
+
+@contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Make ValueErrors that name the file of errors about what is in it."""
+    try:
+        yield
+    except (ImportError, MemoryError, OSError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{path}: not a checkpoint that instep can read: {error}") from error
+
+
+class _Archive:
+    """A stored .npz archive of any size, written in one pass, and sealed with its hash.
+
+    Unlike zipfile's, it leaves no error or interrupt behind another one when writing fails, and
+    its bytes do not depend on the version of Python. All its sizes are in the fields of zip64.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._sha256 = hashlib.sha256()
+        self._crc32 = self._size = 0
+        self._directory: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self._sha256.update(data)
+        self._crc32 = zlib.crc32(data, self._crc32)
+        self._size += len(data)
+        self._file.write(data)
+
+    def add(self, name: str, array: NDArray[Any]) -> None:
+        member = f"{name}.npy".encode()
+        header = self._size
+        self.write(
+            pack("<4s5H3I2H", b"PK\3\4", *_VERSION_TO_DATE, 0, _MAX, _MAX, len(member), 20)
+            + member
+            + pack("<2H2Q", 1, 16, 0, 0)  # sizes come behind the data
+        )
+        begin, self._crc32 = self._size, 0
+        np.lib.format.write_array(self, array, allow_pickle=False)
+        crc32, size = self._crc32, self._size - begin
+        self.write(pack("<4sI2Q", b"PK\7\10", crc32, size, size))
+        self._directory.append(
+            pack("<4sH5H3I", b"PK\1\2", 45, *_VERSION_TO_DATE, crc32, _MAX, _MAX)
+            + pack("<5H2I", len(member), 28, 0, 0, 0, 0, _MAX)
+            + member
+            + pack("<2H3Q", 1, 24, size, size, header)
+        )
+
+    def finish(self) -> None:
+        directory, count, start = b"".join(self._directory), len(self._directory), self._size
+        self.write(
+            directory
+            + pack("<4sQ2H2I", b"PK\6\6", 44, 45, 45, 0, 0)
+            + pack("<4Q", count, count, len(directory), start)
+            + pack("<4sIQI", b"PK\6\7", 0, start + len(directory), 1)
+            + pack("<4s4H2IH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, _MAX, _MAX, _SEAL)
+        )
+        self._file.write(self._sha256.hexdigest().encode())
+
+
+def _mode(path: str) -> int | None:
+    """Return the permissions of a file, None if there is none."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(mode):  # a device, say, which must not become a file
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return stat.S_IMODE(mode)
+
+
+def _sync_folder(folder: str) -> None:
+    """Let a renaming survive a power failure, where the platform can."""
+    with contextlib.suppress(OSError):  # the new file is in its place and whole in any case
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _is_sealed(file: BinaryIO) -> bool:
+    """Return whether a file ends with the hash of what it holds."""
+    remaining = file.seek(0, os.SEEK_END) - _SEAL
+    file.seek(0)
+    sha256 = hashlib.sha256()
+    while remaining > 0 and (block := file.read(min(remaining, _BLOCK))):
+        sha256.update(block)
+        remaining -= len(block)
+    return file.read() == sha256.hexdigest().encode()
+
+
+def _read_member(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    with archive.open(f"{name}.npy") as data:
+        array: NDArray[Any] = np.lib.format.read_array(data, allow_pickle=False)
+    return array
+
+
+def _encode(value: Any, place: tuple[str, ...], arrays: dict[str, NDArray[Any]]) -> Any:
+    """Return a value as JSON, where a list is what JSON has no place for; collect its arrays."""
+    where = "tree" + "".join(f"[{key!r}]" for key in place)
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"{where}: expected str as keys, got {key!r}")
+        return {key: _encode(each, (*place, key), arrays) for key, each in value.items()}
+    if isinstance(value, np.ndarray):
+        stored, dtype = _plain(value, where)
+        name = _name(place, arrays)
+        arrays[name] = stored
+        return ["array", name, dtype, list(value.shape)]
+    if isinstance(value, float) and not math.isfinite(value):
+        return ["float", repr(float(value))]
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+        return ["int", hex(value)]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(
+        f"{where}: expected a dict, an ndarray, a number, a str or None, got {type(value).__name__}"
+    )
+
+
+def _decode(node: Any, get: Callable[[str], NDArray[Any]]) -> Any:
+    """Return what `_encode` was given."""
+    if isinstance(node, dict):
+        return {key: _decode(each, get) for key, each in node.items()}
+    if not isinstance(node, list):
+        return node
+    kind, text, *rest = node
+    if kind == "array":
+        dtype, shape = rest
+        array = get(text)
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
+        if array.dtype.name != dtype:
+            array = array.view(_dtype_of_ml_dtypes(dtype))
+        if array.shape != tuple(shape):
+            raise ValueError(f"{text}: expected the shape {tuple(shape)}, got {array.shape}")
+        return array
+    if kind not in ("float", "int"):
+        raise ValueError(f"expected an array, a float or an int, got {kind!r}")
+    return float(text) if kind == "float" else int(text, 16)
+
+
+def _plain(array: NDArray[Any], where: str) -> tuple[NDArray[Any], str]:
+    """Return an array as NumPy alone can read it, and the name of its dtype."""
+    dtype = array.dtype
+    if dtype.type.__module__.partition(".")[0] == "ml_dtypes":
+        return array.view(f"u{dtype.itemsize}"), dtype.name
+    if not dtype.hasobject:
+        header = np.lib.format.dtype_to_descr(dtype)
+        if (restored := np.lib.format.descr_to_dtype(header)) == dtype:
+            return array, restored.name
+    raise TypeError(f"{where}: expected numbers or text of NumPy, got an array of {dtype}")
+
+
+def _dtype_of_ml_dtypes(name: str) -> np.dtype[Any]:
+    try:
+        ml_dtypes = import_module("ml_dtypes")
+    except ImportError as error:
+        raise ImportError(
+            f"an array of {name} cannot be read without ml_dtypes: pip install ml_dtypes"
+        ) from error
+    dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+    return dtype
+
+
+def _name(place: tuple[str, ...], taken: dict[str, NDArray[Any]]) -> str:
+    """Return a readable name that is valid in every archive and not taken yet."""
+    path = "".join(c if c.isprintable() and c != "\\" else "_" for c in "/".join(place))
+    name = re.sub(r"\.npy$", ".npy_", path[:_LONGEST_NAME])  # else it would be another one's file
+    while name == MANIFEST or name in taken:
+        name += "_"
+    return name
