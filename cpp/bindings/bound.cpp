@@ -269,7 +269,10 @@ void Bound::step(py::handle gradients) {
 }
 
 void Bound::refresh() {
-    if (iterations() == 0) work(copies_.size(), [this] { copies_.write(); });
+    if (iterations() > 0) return;
+    for (const BoundParameter& parameter : parameters_)
+        if (!parameter.is_unchanged()) return;  // the next step tells
+    work(copies_.size(), [this] { copies_.write(); });
 }
 
 void Bound::step_in_two_parts() {

@@ -39,8 +39,9 @@ public:
     void add_to(Memory& memory) const;
     /// Raises ValueError where the array was resized, moved or made read-only.
     void check_unchanged() const {
-        if (!as_bound_.is_current()) refuse_changes();
+        if (!is_unchanged()) refuse_changes();
     }
+    bool is_unchanged() const { return as_bound_.is_current(); }
     /// A gradient as a stream, or an empty one for None; raises where it can't be read. The stream
     /// holds until the next call.
     Stream gradient(py::handle object, const Memory& memory) {
@@ -133,6 +134,7 @@ public:
     void configure(Configuration& told) noexcept;
 
     /// Before the first update makes the copies anew: weights may have been loaded meanwhile.
+    /// Raises ValueError where a parameter is not what was bound any more.
     void refresh();
 
     /// Finds the learning rates of the next update; call it before `step`.

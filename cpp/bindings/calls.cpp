@@ -14,7 +14,7 @@
 #include "bindings/bound.h"
 #include "bindings/busy.h"
 #include "bindings/kernel.h"
-#include "bindings/unlocked.h"
+#include "engine/fork.h"
 
 namespace instep::bindings {
 namespace {
@@ -88,9 +88,7 @@ struct Offer {
 
 /// Swaps hyperparameters and binding for the stepper's. What it had is in the arguments then, to be
 /// given up when it can do no harm: that may run anything.
-void swap(PyObject* self, py::object& values, Offer& offer) {
-    const py::scoped_critical_section alone{py::handle(self)};
-    Stepper& stepper = as<Stepper>(self);
+void swap(Stepper& stepper, py::object& values, Offer& offer) noexcept {
     const auto swap = [](PyObject*& here, py::object& there) {
         PyObject* const before = here;
         here = there.release().ptr();
@@ -99,7 +97,7 @@ void swap(PyObject* self, py::object& values, Offer& offer) {
     swap(stepper.values, values);
     swap(stepper.binding, offer.binding);
     swap(stepper.core, offer.core);
-    stepper.bound = offer.bound;
+    std::swap(stepper.bound, offer.bound);
 }
 
 PyObject* install(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
@@ -114,10 +112,16 @@ PyObject* install(PyObject* self, PyObject* const* arguments, Py_ssize_t count) 
         const bool counts = count == 4 && arguments[3] != Py_None;
         if (counts)
             counters = offer.bound->counters_from(py::reinterpret_borrow<py::object>(arguments[3]));
-        work(copies.size(), [&] { copies.write(); });
-        if (counts) offer.bound->set_counters(counters);
-        if (offer.bound) offer.bound->configure(offer.told);
-        swap(self, values, offer);
+        {
+            // From here on nothing fails, and nobody sees half of it: neither another thread, as
+            // Python's lock is kept, nor a child, as forks wait.
+            const py::scoped_critical_section alone{py::handle(self)};
+            const InFlight in_flight;
+            copies.write();
+            if (counts) offer.bound->set_counters(counters);
+            if (offer.bound) offer.bound->configure(offer.told);
+            swap(as<Stepper>(self), values, offer);
+        }
         return py::none().release().ptr();
     });
 }
@@ -139,8 +143,17 @@ PyObject* bind_and_step(PyObject* self, PyObject* const* arguments, Py_ssize_t c
         Offer offer(arguments[0]);
         auto values = py::reinterpret_borrow<py::object>(stepper.values);
         offer.bound->configure(offer.told);
-        carry_out(stepper.busy, *offer.bound, arguments[1]);
-        swap(self, values, offer);
+        const auto exchange = [&] {
+            const py::scoped_critical_section alone{py::handle(self)};
+            swap(stepper, values, offer);
+        };
+        exchange();  // before the step: a fork right after it must find it bound
+        try {
+            carry_out(stepper.busy, *stepper.bound, arguments[1]);
+        } catch (...) {
+            exchange();
+            throw;
+        }
         return py::none().release().ptr();
     });
 }
@@ -243,7 +256,8 @@ grads : ndarray or nesting of list, tuple and dict
 Raises
 ------
 RuntimeError
-    If the optimizer is unbound, or in the middle of a step.
+    If the optimizer is unbound, or this very thread is in the middle of a step; others wait for
+    one another, though not for longer than a second for a schedule.
 TypeError, ValueError
     If anything is wrong with a gradient, a parameter or the answer of a schedule. The
     message names the parameter by its path. Nothing has changed then.
