@@ -9,15 +9,17 @@ namespace {
 using py::detail::npy_api;
 
 PyTypeObject* ndarray;
-PyObject *float32, *float64;  ///< dtypes
-PyObject* float32_number;     ///< the type of its scalars
+PyObject *float32, *float64;   ///< dtypes
+PyTypeObject* float32_number;  ///< of scalars
 
 /// Whether an array of a subclass is masked.
 bool is_masked(py::handle object) {
     // Nothing is before that module is loaded.
     const auto module =
         py::reinterpret_steal<py::object>(PyImport_GetModule(py::str("numpy.ma").ptr()));
-    return module && py::isinstance(object, module.attr("MaskedArray"));
+    if (!module) return false;
+    const py::object type = module.attr("MaskedArray");  // not isinstance, which asks the object
+    return PyObject_TypeCheck(object.ptr(), reinterpret_cast<PyTypeObject*>(type.ptr())) != 0;
 }
 
 std::string shape_of(const View& view) {
@@ -169,11 +171,12 @@ void know_numpy() {
     ndarray = npy_api::get().PyArray_Type_;
     float32 = py::dtype::of<float>().release().ptr();
     float64 = py::dtype::of<double>().release().ptr();
-    float32_number = py::object(py::module_::import("numpy").attr("float32")).release().ptr();
+    float32_number = reinterpret_cast<PyTypeObject*>(
+        py::object(py::module_::import("numpy").attr("float32")).release().ptr());
 }
 
 bool is_number(py::handle object) {
-    return PyFloat_Check(object.ptr()) || py::isinstance(object, float32_number);
+    return PyFloat_Check(object.ptr()) || PyObject_TypeCheck(object.ptr(), float32_number);
 }
 
 bool is_array(py::handle object) {

@@ -109,6 +109,15 @@ Stream BoundParameter::checked_gradient(py::handle object, const Memory& memory)
     return order_.stream(view, gradient_strides_);
 }
 
+void BoundParameter::check_still(py::handle object, const Stream& stream) const {
+    check_unchanged();
+    if (!stream.data || stream.data == reinterpret_cast<const char*>(&number_)) return;
+    const View view(object);
+    if (view.data() != stream.data || !view.same_shape(View(param_)))
+        throw py::value_error(name("gradient").str() +
+                              ": expected an array that stays as it is during the step");
+}
+
 Bound::Bound(const std::string& rule, const Tree& tree, const py::list& slots,
              const py::list& scalars, const py::list& averages, const py::list& accumulators,
              const py::list& others, const py::object& copies, const py::object& counters)
@@ -250,10 +259,14 @@ bool Bound::is_apart(const py::object& array) const {
 void Bound::gather_gradients(py::handle gradients) {
     tree_.check_unchanged();
     tree_.match(gradients, found_);
+    bool looked_closer = false;
     for (std::size_t k = 0; k < parameters_.size(); ++k) {
         parameters_[k].check_unchanged();
-        streams_[k] = parameters_[k].gradient(found_[k], memory_);
+        streams_[k] = parameters_[k].gradient(found_[k], memory_, looked_closer);
     }
+    if (!looked_closer) return;
+    for (std::size_t k = 0; k < parameters_.size(); ++k)
+        parameters_[k].check_still(found_[k], streams_[k]);
 }
 
 void Bound::step(py::handle gradients) {
@@ -281,6 +294,7 @@ void Bound::step_in_two_parts() {
     for (const Group& group : optimizer_.groups) rates.push_back(group.learning_rate);
     if (!told_.directions) throw std::runtime_error("step: this optimizer is being given up");
     const Changes changes(call(told_.directions, optimizer_.stepping(), rates));
+    check_unchanged();  // other threads, and handlers of signals, may have run
     optimizer_.prepare_to_take();
     work(elements_, [&] {
         optimizer_.run();
@@ -366,7 +380,9 @@ void update_arrays(const RuleKernels& rule, const py::object& param, const py::o
     Memory memory;
     parameter.add_to(memory);
     memory.check_disjoint();
-    const std::vector<Stream> gradients{parameter.gradient(grad, memory)};
+    bool looked_closer = false;
+    const std::vector<Stream> gradients{parameter.gradient(grad, memory, looked_closer)};
+    parameter.check_still(grad, gradients[0]);
     Optimizer optimizer(rule, {parameter.array()});
     optimizer.clocks[0].steps = step - 1;
     Group& group = optimizer.groups.emplace_back();

@@ -43,14 +43,18 @@ public:
     }
     bool is_unchanged() const { return as_bound_.is_current(); }
     /// A gradient as a stream, or an empty one for None; raises where it can't be read. The stream
-    /// holds until the next call.
-    Stream gradient(py::handle object, const Memory& memory) {
+    /// holds until the next call. `looked_closer`: where it became true, Python code may have run.
+    Stream gradient(py::handle object, const Memory& memory, bool& looked_closer) {
         if (as_bound_.matches(object, free_)) {
             const View view(object);
             return {view.data(), view.dtype(), nullptr, false};
         }
+        looked_closer = true;
         return checked_gradient(object, memory);
     }
+
+    /// Raises ValueError where parameter or gradient have changed since `gradient`.
+    void check_still(py::handle object, const Stream& stream) const;
 
 private:
     [[noreturn]] void refuse_changes() const;

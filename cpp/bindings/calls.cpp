@@ -5,7 +5,6 @@
 #include <structmember.h>
 
 #include <cstddef>
-#include <memory>
 #include <new>
 #include <string>
 #include <utility>
@@ -147,9 +146,11 @@ PyObject* bind_and_step(PyObject* self, PyObject* const* arguments, Py_ssize_t c
             const py::scoped_critical_section alone{py::handle(self)};
             swap(stepper, values, offer);
         };
+        const py::object core = offer.core;
+        Bound& bound = *offer.bound;
         exchange();  // before the step: a fork right after it must find it bound
         try {
-            carry_out(stepper.busy, *stepper.bound, arguments[1]);
+            carry_out(stepper.busy, bound, arguments[1]);
         } catch (...) {
             exchange();
             throw;
@@ -159,32 +160,58 @@ PyObject* bind_and_step(PyObject* self, PyObject* const* arguments, Py_ssize_t c
 }
 
 /// Keeps others out of an optimizer while a `with` block runs.
-class Hold {
-public:
-    explicit Hold(py::object stepper) : stepper_(std::move(stepper)) {}
-    Hold(const Hold&) = delete;
-    Hold& operator=(const Hold&) = delete;
-    /// An exception that comes between a block and its end must not leave it held.
-    ~Hold() { leave(); }
-
-    void enter() {
-        as<Stepper>(stepper_.ptr()).busy.begin();
-        is_held_ = true;
-    }
-    void leave() noexcept {
-        if (std::exchange(is_held_, false)) as<Stepper>(stepper_.ptr()).busy.end();
-    }
-
-private:
-    py::object stepper_;
-    bool is_held_ = false;
+struct Hold {
+    PyObject_HEAD;
+    PyObject* stepper;
+    bool is_held;
 };
 
-PyObject* hold(PyObject* self, PyObject*) {
+PyTypeObject* hold_type;
+
+void leave(Hold& hold) {
+    if (std::exchange(hold.is_held, false)) as<Stepper>(hold.stepper).busy.end();
+}
+
+PyObject* enter_hold(PyObject* self, PyObject*) {
     return guarded([&] {
-        auto stepper = py::reinterpret_borrow<py::object>(self);
-        return py::cast(std::make_unique<Hold>(std::move(stepper))).release().ptr();
+        as<Stepper>(as<Hold>(self).stepper).busy.begin();
+        as<Hold>(self).is_held = true;
+        return py::none().release().ptr();
     });
+}
+
+PyObject* leave_hold(PyObject* self, PyObject* const*, Py_ssize_t) {
+    leave(as<Hold>(self));
+    return py::none().release().ptr();
+}
+
+/// An exception that comes between a block and its end must not leave the optimizer held.
+void free_hold(PyObject* self) {
+    PyTypeObject* const type = Py_TYPE(self);
+    leave(as<Hold>(self));
+    Py_XDECREF(as<Hold>(self).stepper);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+PyObject* hold(PyObject* self, PyObject*) {
+    PyObject* const made = hold_type->tp_alloc(hold_type, 0);
+    if (made) as<Hold>(made).stepper = py::handle(self).inc_ref().ptr();
+    return made;
+}
+
+PyObject* make_hold_type() {
+    static PyMethodDef methods[] = {
+        {"__enter__", enter_hold, METH_NOARGS, nullptr},
+        {"__exit__", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(leave_hold)),
+         METH_FASTCALL, nullptr},
+        {nullptr, nullptr, 0, nullptr}};
+    static PyType_Slot slots[] = {{Py_tp_methods, methods},
+                                  {Py_tp_dealloc, reinterpret_cast<void*>(free_hold)},
+                                  {0, nullptr}};
+    static PyType_Spec spec = {"instep._core.Hold", sizeof(Hold), 0,
+                               Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots};
+    return make_type(spec);
 }
 
 PyObject* refresh(PyObject* self, PyObject*) {
@@ -211,6 +238,8 @@ PyObject* step(PyObject* self, PyObject* const* arguments, Py_ssize_t count, PyO
         if (!stepper.bound)
             throw std::runtime_error(
                 "step: this optimizer has no parameters yet; call build(params)");
+        const auto core =
+            py::reinterpret_borrow<py::object>(stepper.core);  // whatever user code does
         carry_out(stepper.busy, *stepper.bound, arguments[0]);
         return py::none().release().ptr();
     });
@@ -367,9 +396,7 @@ PyObject* kernel_type() {
 }  // namespace
 
 void add_calls(py::module_& module) {
-    py::class_<Hold>(module, "Hold")
-        .def("__enter__", &Hold::enter)
-        .def("__exit__", [](Hold& hold, const py::args&) { hold.leave(); });
+    hold_type = reinterpret_cast<PyTypeObject*>(make_hold_type());
     module.attr("Stepper") = py::reinterpret_steal<py::object>(stepper_type());
     module.attr("Kernel") = py::reinterpret_steal<py::object>(kernel_type());
 }

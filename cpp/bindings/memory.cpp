@@ -12,8 +12,10 @@ namespace {
 bool share_bytes(py::handle a, py::handle b) {
     constexpr int max_work = 1000000;
     try {
-        const py::object shares_memory = py::module_::import("numpy").attr("shares_memory");
-        return call(shares_memory, a, b, max_work).cast<bool>();
+        const py::module_ numpy = py::module_::import("numpy");
+        const py::object plain = numpy.attr("asarray");  // a subclass might answer itself
+        return call(numpy.attr("shares_memory"), call(plain, a), call(plain, b), max_work)
+            .cast<bool>();
     } catch (py::error_already_set& error) {
         if (!error.matches(PyExc_RuntimeError)) throw;
         return true;

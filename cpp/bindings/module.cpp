@@ -11,6 +11,7 @@
 #include "bindings/bound.h"
 #include "bindings/calls.h"
 #include "bindings/limit.h"
+#include "bindings/state.h"
 #include "bindings/tree.h"
 #include "engine/dispatch.h"
 #include "engine/float_mode.h"
@@ -124,6 +125,9 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
         .def_property_readonly("grad_norm", &Bound::grad_norm);
     add_calls(module);
     module.def("touch", &touch, py::arg("grads"), py::arg("written"), py::arg("repeats"));
+    module.def("zeros", &zeros, py::arg("shape"), py::arg("dtype"), py::arg("strides"),
+               py::arg("place"));
+    module.def("alias", &alias, py::arg("array"));
     module.attr("rules") = rules();
     module.attr("ASK_SCHEDULE") = ask_schedule;
     module.attr("MOST_STEPS") = most_steps;

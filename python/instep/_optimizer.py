@@ -459,7 +459,7 @@ class Optimizer(_Constructed):
         self._refresh()
         binding = self._bound("state")
         leaves: list[Values] = [
-            {name: slot.view() for name, slot in slots.items()} for slots in binding.slots
+            {name: _core.alias(slot) for name, slot in slots.items()} for slots in binding.slots
         ]
         if self._convention not in GLOBAL_CLOCK:
             for leaf, step in zip(leaves, binding.core.counters()[4], strict=True):
@@ -476,7 +476,7 @@ class Optimizer(_Constructed):
         binding = self._bound("averages")
         if not self.use_ema:
             return None
-        return binding.tree.unflatten([each.view() for each in binding.averages])
+        return binding.tree.unflatten([_core.alias(each) for each in binding.averages])
 
     def state_dict(self) -> Values:
         """Return everything that training needs to go on, as plain dicts, numbers and copies.
@@ -505,7 +505,8 @@ class Optimizer(_Constructed):
         """Write everything that training needs to go on to a file.
 
         A crash at any moment leaves the file that was there before, or the whole new one: it is
-        written beside it, brought to the disk and renamed. `numpy.load` reads its arrays.
+        written beside it, brought to the disk and renamed. `numpy.load` reads its arrays. Other
+        threads' steps wait meanwhile.
 
         Parameters
         ----------

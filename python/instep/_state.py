@@ -126,8 +126,11 @@ def load(
             (leaf, _array(saved, path, leaf, what))
             for path, leaf in zip(paths, binding.tree.leaves, strict=True)
         ]
-    # The dict may hold arrays that are to be written themselves.
-    copies = [(to, each if target.core.is_apart(each) else each.copy()) for to, each in copies]
+    # The dict may hold arrays that are to be written themselves, and misaligned ones.
+    copies = [
+        (to, each if each.flags.aligned and target.core.is_apart(each) else each.copy())
+        for to, each in copies
+    ]
     iterations, skipped_steps = counters["iterations"], counters["skipped_steps"]
     return (
         values,
