@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Builds CPython without its global lock into DIRECTORY: free_threaded.sh DIRECTORY. Neither Debian
-# nor PyPI has one ready to use; the source is the one that Debian's stable release keeps. Needs gcc
-# and make; as root it installs the headers that pip and NumPy's wheels depend on.
+# Builds CPython without its global lock into DIRECTORY, and runs the tests of threads and processes
+# on it: free_threaded.sh DIRECTORY. Neither Debian nor PyPI has one ready to use; the source is the
+# one that Debian's stable release keeps. Needs gcc and make; as root it installs the headers that
+# pip and NumPy's wheels depend on. It takes longer than .ci/run may.
 set -euo pipefail
-target=$1
+target=$(realpath -m "$1")
+project=$(realpath "$(dirname "$0")/..")
 version=3.13.5
 sha256=93e583f243454e6e9e4588ca2c2662206ad961659863277afcdb96801647d640
 pool=http://deb.debian.org/debian/pool/main/p/python3.13
@@ -30,3 +32,12 @@ cd "$work"
     { tail -n 40 configure.out; exit 1; }
 make --silent -j"$(nproc)" install >make.out 2>&1 || { tail -n 40 make.out; exit 1; }
 "$target/bin/python3.13t" -c "import ctypes, ssl, sys, zlib; assert not sys._is_gil_enabled()"
+
+cd "$project"
+"$target/bin/python3.13t" -m venv "$work/venv"
+# NumPy's and hypothesis's last wheels for it are not those of their last releases.
+"$work/venv/bin/pip" install --quiet --only-binary :all: numpy pytest pytest-xdist hypothesis
+"$work/venv/bin/pip" install --quiet --config-settings=cmake.define.INSTEP_LEVELS=baseline \
+    --config-settings=build-dir="$work/build" .
+PYTHON_GIL=0 "$work/venv/bin/python" -m pytest -q -n auto \
+    tests/test_processes.py tests/test_api.py tests/test_misuse.py
