@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 import instep
 
@@ -40,7 +41,8 @@ class TorchOptimizer:
         return {"state": {}, "param_groups": [group]}
 
 
-def test_the_other_examples_run() -> None:
+def test_the_other_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # one of them writes a checkpoint
     param = np.ones(3)
     names: dict[str, Any] = {
         "np": np,
@@ -59,6 +61,7 @@ def test_the_other_examples_run() -> None:
         exec(block, names)
         steps = max(steps, names["opt"].iterations)
         conventions.add(names["opt"].convention)
+    assert (tmp_path / "run.npz").exists()
     assert steps == 2
     assert conventions == {"paper", "optax", "torch"}
     assert names["opt"].learning_rate == 0.5
