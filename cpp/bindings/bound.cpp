@@ -10,6 +10,7 @@
 #include "engine/dispatch.h"
 
 namespace instep::bindings {
+
 const RuleKernels& rule_named(const std::string& name) {
     const RuleKernels* const rule = find_rule(name);
     if (!rule) throw py::value_error("there is no rule named '" + name + "'");

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <mutex>
 #include <stdexcept>
 #include <thread>
 
@@ -22,7 +23,7 @@ public:
     /// Raises RuntimeError where this very thread is at work, which would wait for itself, and
     /// where user code keeps the one that is for long: it may wait for us. Signals such as Ctrl-C
     /// end the waiting.
-    void begin() {
+    void lock() {
         using Clock = std::chrono::steady_clock;
         constexpr auto patience = std::chrono::seconds(1);
         const std::thread::id me = std::this_thread::get_id();
@@ -40,7 +41,7 @@ public:
         thread_.store(me, std::memory_order_relaxed);
         set_asks(false);  // of one that a fork left behind
     }
-    void end() noexcept {
+    void unlock() noexcept {
         set_asks(false);
         thread_.store({}, std::memory_order_relaxed);
         since_.store(0, std::memory_order_release);
@@ -67,15 +68,6 @@ private:
 };
 
 /// Is at work on an object for as long as it lives.
-class AtWork {
-public:
-    explicit AtWork(Busy& busy) : busy_(busy) { busy_.begin(); }
-    ~AtWork() { busy_.end(); }
-    AtWork(const AtWork&) = delete;
-    AtWork& operator=(const AtWork&) = delete;
-
-private:
-    Busy& busy_;
-};
+using AtWork = std::lock_guard<Busy>;
 
 }  // namespace instep::bindings

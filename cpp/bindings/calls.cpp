@@ -169,12 +169,12 @@ struct Hold {
 PyTypeObject* hold_type;
 
 void leave(Hold& hold) {
-    if (std::exchange(hold.is_held, false)) as<Stepper>(hold.stepper).busy.end();
+    if (std::exchange(hold.is_held, false)) as<Stepper>(hold.stepper).busy.unlock();
 }
 
 PyObject* enter_hold(PyObject* self, PyObject*) {
     return guarded([&] {
-        as<Stepper>(as<Hold>(self).stepper).busy.begin();
+        as<Stepper>(as<Hold>(self).stepper).busy.lock();
         as<Hold>(self).is_held = true;
         return py::none().release().ptr();
     });
@@ -238,8 +238,8 @@ PyObject* step(PyObject* self, PyObject* const* arguments, Py_ssize_t count, PyO
         if (!stepper.bound)
             throw std::runtime_error(
                 "step: this optimizer has no parameters yet; call build(params)");
-        const auto core =
-            py::reinterpret_borrow<py::object>(stepper.core);  // whatever user code does
+        // User code in the middle of it might make the optimizer anew.
+        const auto core = py::reinterpret_borrow<py::object>(stepper.core);
         carry_out(stepper.busy, *stepper.bound, arguments[0]);
         return py::none().release().ptr();
     });

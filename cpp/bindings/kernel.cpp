@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <mutex>
 #include <utility>
 
 #include "bindings/bound.h"
@@ -66,7 +67,7 @@ Kernel::Kernel(const std::string& rule, std::size_t numbers, py::object check,
 Kernel::Numbers Kernel::check_numbers(PyObject* const* numbers, unsigned in_use) {
     const auto same = [](PyObject* now, const py::object& then) { return now == then.ptr(); };
     {
-        const Locked locked(cache_);
+        const std::lock_guard locked(cache_);
         if (in_use == checked_in_use_ && !checked_.empty() &&
             std::equal(numbers, numbers + numbers_, checked_.begin(), same))
             return meaning_;
@@ -82,7 +83,7 @@ Kernel::Numbers Kernel::check_numbers(PyObject* const* numbers, unsigned in_use)
     Numbers meaning;
     meaning.learning_rate = rate;
     std::copy(own.begin(), own.end(), meaning.own.begin());
-    const Locked locked(cache_);
+    const std::lock_guard locked(cache_);
     checked_.swap(kept);
     checked_in_use_ = in_use;
     meaning_ = meaning;

@@ -5,7 +5,8 @@
 
 namespace instep::bindings {
 
-/// Keeps other threads out on free-threaded Python; elsewhere Python's own lock does.
+/// For std::lock_guard: keeps other threads out on free-threaded Python; elsewhere Python's own
+/// lock does.
 struct Lock {
 #if defined(Py_GIL_DISABLED)
     PyMutex mutex{};
@@ -15,17 +16,6 @@ struct Lock {
     void lock() {}
     void unlock() {}
 #endif
-};
-
-class Locked {
-public:
-    explicit Locked(Lock& lock) : lock_(lock) { lock_.lock(); }
-    ~Locked() { lock_.unlock(); }
-    Locked(const Locked&) = delete;
-    Locked& operator=(const Locked&) = delete;
-
-private:
-    Lock& lock_;
 };
 
 }  // namespace instep::bindings
