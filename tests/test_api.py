@@ -1105,6 +1105,19 @@ def test_number_of_threads_from_the_environment(variables: dict[str, str], expec
     assert done.stdout.split() == [str(expected)], done.stderr
 
 
+def test_a_limit_that_is_there_before_the_first_call_holds() -> None:
+    pytest.importorskip("threadpoolctl")
+    done = python(
+        "import instep\n"
+        "from threadpoolctl import threadpool_limits\n"
+        "with threadpool_limits(1, user_api='openmp'):\n"
+        "    print(instep.get_num_threads())\n",
+        OMP_NUM_THREADS="3",
+    )
+    with_openmp = instep._core.build_info()["threading"] != "none"
+    assert done.stdout.split() == ["1"] or not with_openmp, done.stderr
+
+
 @pytest.mark.parametrize("bad", ["abc", "0", "-2", "2x", "1025", "99999999999999999999"])
 def test_a_bad_number_of_threads_fails_the_import(bad: str) -> None:
     done = python(

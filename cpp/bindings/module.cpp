@@ -86,7 +86,7 @@ py::object fused_square_roots(const Floats& x, const std::optional<Floats>& esti
 PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     try {
         level();
-        check_environment();
+        read_environment();
         know_numpy();
     } catch (const std::runtime_error& error) {
         throw py::import_error(error.what());

@@ -78,7 +78,8 @@ int num_threads() {
 #endif
 }
 
-void check_environment() {
+void read_environment() {
+    setting();
     const char* const text = setting_of("INSTEP_NUM_THREADS");
     if (!text) return;
     const int count = leading_number(text);
