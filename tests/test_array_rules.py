@@ -87,7 +87,7 @@ def test_everything_around_the_rule_is_the_same(
         if finite and grads[0] is not None:
             grads[0] = np.nan_to_num(grads[0], posinf=1.0)
         Descent.steps = {
-            p.shape: s["step"] for p, s in zip(mine, whole.state, strict=True) if p.size
+            p.shape or (1,): s["step"] for p, s in zip(mine, whole.state, strict=True) if p.size
         }
         whole.step(grads)
         each.step(grads)

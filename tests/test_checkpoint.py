@@ -474,9 +474,9 @@ def test_kinds_of_paths(path: Path) -> None:
         assert frozen(_checkpoint.read(each)) == frozen(a_tree())
     with open(path, "r+b") as file:
         for wrong in (file.fileno(), file, None, 1.5, [str(path)]):
-            with pytest.raises(TypeError):
+            with pytest.raises(TypeError, match="path: expected str, bytes or path-like, got"):
                 _checkpoint.write(wrong, a_tree())  # type: ignore[arg-type]
-            with pytest.raises(TypeError):
+            with pytest.raises(TypeError, match="path: expected str, bytes or path-like, got"):
                 _checkpoint.read(wrong)  # type: ignore[arg-type]
 
 

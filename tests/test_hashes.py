@@ -79,6 +79,11 @@ def test_final_states_are_those_of_every_release() -> None:
     assert {case: found[case] for case in expected} == expected
 
 
+def test_all_architectures_have_the_same() -> None:
+    contents = {file.read_text() for file in FILE.parent.glob("*.json")}
+    assert len(contents) == 1
+
+
 if __name__ == "__main__":
     FILE.parent.mkdir(exist_ok=True)
     FILE.write_text(json.dumps(hashes(), indent=1) + "\n")

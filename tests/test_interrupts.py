@@ -218,6 +218,8 @@ import os, random, signal, sys, threading, time
 import numpy as np
 import instep
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+
 def make():
     params = [np.ones(200_000, np.float32), np.ones((300, 300))]
     options = dict(use_ema=True, ema_overwrite_frequency=3, global_clipnorm=1.0)

@@ -19,7 +19,7 @@ class Kernel {
 public:
     Kernel(const std::string& rule, std::size_t numbers, py::object check, py::object check_step);
 
-    /// Arguments as in calls.h.
+    /// Arguments as in boxes.h.
     void run(PyObject* const* arguments, std::size_t count);
 
     /// For Python's garbage collector.

@@ -9,10 +9,10 @@
 
 #include "bindings/arrays.h"
 #include "bindings/bound.h"
-#include "bindings/calls.h"
+#include "bindings/boxes.h"
 #include "bindings/limit.h"
 #include "bindings/state.h"
-#include "bindings/tree.h"
+#include "bindings/stepper.h"
 #include "engine/dispatch.h"
 #include "engine/float_mode.h"
 #include "engine/processors.h"
@@ -36,24 +36,6 @@ py::dict rules() {
         result[rule.name] = py::make_tuple(py::tuple(slots), py::tuple(names), py::tuple(scalars));
     }
     return result;
-}
-
-/// Lets Python's garbage collector look into objects of this type.
-template <class Object>
-void collect_garbage(PyHeapTypeObject* heap_type) {
-    PyTypeObject* const type = &heap_type->ht_type;
-    type->tp_flags |= Py_TPFLAGS_HAVE_GC;
-    type->tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
-        Py_VISIT(Py_TYPE(self));
-        if (!py::detail::is_holder_constructed(self)) return 0;
-        return py::cast<const Object&>(py::handle(self)).traverse(visit, arg);
-    };
-    if constexpr (requires(Object& object) { object.clear(); })
-        type->tp_clear = [](PyObject* self) {
-            if (py::detail::is_holder_constructed(self))
-                py::cast<Object&>(py::handle(self)).clear();
-            return 0;
-        };
 }
 
 py::dict build_info() {
@@ -91,39 +73,8 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     } catch (const std::runtime_error& error) {
         throw py::import_error(error.what());
     }
-    py::class_<Tree>(module, "Tree", py::custom_type_setup(collect_garbage<Tree>))
-        .def(py::init<const py::object&, const py::object&>(), py::arg("params"),
-             py::arg("group_type"))
-        .def_readonly("leaves", &Tree::leaves)
-        .def_readonly("paths", &Tree::paths)
-        .def_readonly("groups", &Tree::groups)
-        .def("same_structure",
-             static_cast<bool (Tree::*)(const Tree&) const>(&Tree::same_structure),
-             py::arg("other"))
-        .def("unflatten",
-             static_cast<py::object (Tree::*)(const py::list&) const>(&Tree::unflatten),
-             py::arg("values"));
-    py::class_<Bound>(module, "Bound", py::custom_type_setup(collect_garbage<Bound>))
-        .def(py::init<const std::string&, const Tree&, const py::list&, const py::list&,
-                      const py::list&, const py::list&, const py::list&, const py::object&,
-                      const py::object&>(),
-             py::arg("rule"), py::arg("tree"), py::arg("slots"), py::arg("scalars"),
-             py::arg("averages"), py::arg("accumulators"), py::arg("others"), py::arg("copies"),
-             py::arg("counters"))
-        .def("refresh", &Bound::refresh)
-        .def("check_unchanged", &Bound::check_unchanged)
-        .def("is_apart", &Bound::is_apart, py::arg("array"))
-        .def("counters",
-             [](const Bound& bound) {
-                 const Counters now = bound.counters();
-                 return py::make_tuple(now.iterations, now.skipped_steps, now.window, now.grad_norm,
-                                       now.steps, now.in_window);
-             })
-        .def_property_readonly("schedule_index", &Bound::schedule_index)
-        .def_property_readonly("iterations", &Bound::iterations)
-        .def_property_readonly("skipped_steps", &Bound::skipped_steps)
-        .def_property_readonly("grad_norm", &Bound::grad_norm);
-    add_calls(module);
+    add_boxes(module);
+    add_stepper(module);
     module.def("touch", &touch, py::arg("grads"), py::arg("written"), py::arg("repeats"));
     module.def("zeros", &zeros, py::arg("shape"), py::arg("dtype"), py::arg("strides"),
                py::arg("place"));

@@ -1,8 +1,17 @@
 #include "engine/optimizer.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace instep {
+namespace {
+
+void count(std::int64_t& counter) {
+    change(counter, std::min(counter + 1, most_steps));
+}
+
+}  // namespace
+
 Optimizer::Optimizer(const RuleKernels& rule, std::vector<Array> bound)
     : arrays(std::move(bound)), clocks(arrays.size()), rule_(rule) {}
 
@@ -182,25 +191,25 @@ void Optimizer::keep_scalars() noexcept {
 
 bool Optimizer::hand_out() noexcept {
     step_.run();
-    if (step_.skipped) change(skipped_steps, skipped_steps + 1);
+    if (step_.skipped) count(skipped_steps);
     if (step_.wants_norm) norm_handed_out_ = step_.grad_norm;
     return !step_.skipped;
 }
 
 void Optimizer::run() noexcept {
     step_.run();
-    if (step_.skipped) return change(skipped_steps, skipped_steps + 1);
+    if (step_.skipped) return count(skipped_steps);
     if (!updates()) {
         for (const std::size_t k : stepping_) change(clocks[k].in_window, true);
-        return change(window, window + 1);
+        return count(window);
     }
     if (rule_.scalar_count) keep_scalars();
     for (const std::size_t k : stepping_) {
-        change(clocks[k].steps, clocks[k].steps + 1);
+        count(clocks[k].steps);
         change(clocks[k].in_window, false);
     }
     change(window, std::int64_t{0});
-    change(iterations, iterations + 1);
+    count(iterations);
     const double norm = takes_ ? norm_handed_out_ : step_.grad_norm;
     change(grad_norm, options.global_clipnorm ? norm : -1);
 }

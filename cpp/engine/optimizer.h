@@ -40,7 +40,7 @@ struct Array {
     std::array<double*, max_scalars> scalars{};  ///< numbers that the rule keeps for the array
 };
 
-/// Counters begin at no more than this; they never overflow.
+/// Counters end here, and stay: what is computed from them never overflows.
 inline constexpr std::int64_t most_steps = std::int64_t{1} << 62;
 
 /// What an array has been through.

@@ -293,10 +293,16 @@ class Binding:
             numbers = {**self._numbers[group], "learning_rate": learning_rates[group]}
             step = (counters[0] if self._global_clock else counters[4][k]) + 1
             state = self.slots[k]
+            # To NumPy before its second version, arrays of no dimension are numbers of no dtype.
+            g, param = np.atleast_1d(self._directions[k]), np.atleast_1d(self.tree.leaves[k])
+            views = {name: np.atleast_1d(array) for name, array in state.items()}
             with np.errstate(all="ignore"):  # as in the engine
-                new = self._direct(self._directions[k], self.tree.leaves[k], state, numbers, step)
+                new = self._direct(g, param, views, numbers, step)
             changes += [
-                (state[name], np.asarray(now, state[name].dtype, order="C"))
+                (
+                    state[name],
+                    np.asarray(now, state[name].dtype, order="C").reshape(state[name].shape),
+                )
                 for name, now in new.items()
             ]
         return changes
@@ -386,7 +392,7 @@ def _groups_of(optimizer: Optimizer, tree: _core.Tree) -> tuple[list[Values], li
     known: dict[tuple[int, ...], int] = {(): 0}
     of_leaves = []
     for path, around in zip(tree.paths, tree.groups, strict=True):
-        key = tuple(id(group) for group in around)
+        key = tuple(map(id, around))
         if key not in known:
             merged: Values = {}
             for group in around:

@@ -100,7 +100,7 @@ def read(path: Path) -> Tree:
     ImportError
         If it holds arrays of a dtype from ml_dtypes, which is not installed.
     """
-    name = os.fsdecode(path)
+    name = name_of(path)
     with open(name, "rb") as file:
         if not _is_sealed(file):
             raise ValueError(
@@ -139,12 +139,21 @@ def rebuild(manifest: str | bytes, get: Callable[[str], NDArray[Any]]) -> Tree:
     return tree
 
 
+def name_of(path: Path) -> str:
+    """Return a path as str; raise TypeError for what is none."""
+    try:
+        return os.fsdecode(path)
+    except TypeError as error:
+        given = type(path).__name__
+        raise TypeError(f"path: expected str, bytes or path-like, got {given}") from error
+
+
 def replace(path: Path, fill: Callable[[BinaryIO], object]) -> None:
     """Put a new file, which a function fills, in the place of another one when it is whole.
 
     No context manager: its generator would outlive an interrupt between its lines and the caller's.
     """
-    target = os.path.realpath(os.fsdecode(path))
+    target = os.path.realpath(name_of(path))
     folder = os.path.dirname(target)
     os.stat(folder)  # else the error for a missing one would name the temporary file
     mode = _mode(target)

@@ -267,7 +267,8 @@ class Optimizer(_Constructed):
     ) -> dict[str, Array]:
         """Turn a gradient into the step to take, in place, and return what state becomes.
 
-        For rules that work outside of the engine, in which these have the name "direction".
+        For rules that work outside of the engine, in which these have the name "direction". Where
+        arrays have no dimension, they have one of length 1 here.
         """
         raise NotImplementedError
 

@@ -174,9 +174,10 @@ def _restored(optimizer: Optimizer, saved: Any, here: Values, what: str) -> Valu
         if isinstance(value, tuple) and isinstance(restored, np.ndarray):
             restored = tuple(restored.tolist())
         if callable(value) != (isinstance(restored, str) and restored == SCHEDULE):
-            expected = "a schedule" if callable(value) else "a number"
+            here_is = "a schedule" if callable(value) else "a number"
             raise ValueError(
-                f"{what}: expected {expected} for {name!r}, as in this optimizer; got {restored!r}"
+                f"{what}: expected {here_is} for {name!r}, as in this optimizer, got {restored!r}; "
+                "construct it as the one that was saved was: schedules are not part of a state"
             )
         if restored is None and not isinstance(known[name], (Choice, Frequency, OptionalNumber)):
             raise ValueError(f"{what}: expected an entry {name!r}, got {sorted(given)}")

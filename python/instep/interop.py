@@ -46,7 +46,6 @@ array([0.1, 0.1])
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
@@ -767,7 +766,7 @@ def _safetensors() -> Any:
 
 
 def _safetensors_tree(path: _checkpoint.Path) -> Values:
-    safetensors, name = _safetensors(), os.fsdecode(path)
+    safetensors, name = _safetensors(), _checkpoint.name_of(path)
     with _checkpoint.naming(name), safetensors.safe_open(name, framework="numpy") as file:
         metadata = file.metadata() or {}
         if _checkpoint.MANIFEST not in metadata:

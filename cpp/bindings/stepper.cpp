@@ -1,52 +1,19 @@
-#include "bindings/calls.h"
+#include "bindings/stepper.h"
 
 #include <pybind11/critical_section.h>
-#include <pybind11/stl.h>
-#include <structmember.h>
 
-#include <cstddef>
 #include <new>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "bindings/bound.h"
+#include "bindings/box.h"
 #include "bindings/busy.h"
-#include "bindings/kernel.h"
 #include "engine/fork.h"
 
 namespace instep::bindings {
 namespace {
-
-/// Runs a function that may throw; returns its result, or null with Python's error set.
-template <class Function>
-PyObject* guarded(Function function) noexcept {
-    try {
-        return function();
-    } catch (py::error_already_set& error) {
-        error.restore();
-    } catch (const py::builtin_exception& error) {
-        error.set_error();
-    } catch (const std::bad_alloc&) {
-        PyErr_NoMemory();
-    } catch (const std::exception& error) {
-        PyErr_SetString(PyExc_RuntimeError, error.what());
-    }
-    return nullptr;
-}
-
-template <class Object>
-Object& as(PyObject* self) {
-    return *reinterpret_cast<Object*>(self);
-}
-
-PyObject* make_type(PyType_Spec& spec) {
-    PyObject* const type = PyType_FromSpec(&spec);
-    if (!type) throw py::error_already_set();
-    return type;
-}
-
-// Stepper
 
 struct Stepper {
     PyObject_HEAD;
@@ -80,7 +47,7 @@ struct Offer {
     explicit Offer(py::handle object) : binding(py::reinterpret_borrow<py::object>(object)) {
         if (binding.is_none()) return;
         core = binding.attr("core");
-        bound = core.cast<Bound*>();
+        bound = &Box<Bound>::of(core);
         told = bound->configuration(binding.attr("configuration").cast<py::tuple>());
     }
 };
@@ -121,7 +88,7 @@ PyObject* install(PyObject* self, PyObject* const* arguments, Py_ssize_t count) 
             if (offer.bound) offer.bound->configure(offer.told);
             swap(as<Stepper>(self), values, offer);
         }
-        return py::none().release().ptr();
+        return py::none();
     });
 }
 
@@ -155,7 +122,7 @@ PyObject* bind_and_step(PyObject* self, PyObject* const* arguments, Py_ssize_t c
             exchange();
             throw;
         }
-        return py::none().release().ptr();
+        return py::none();
     });
 }
 
@@ -176,7 +143,7 @@ PyObject* enter_hold(PyObject* self, PyObject*) {
     return guarded([&] {
         as<Stepper>(as<Hold>(self).stepper).busy.lock();
         as<Hold>(self).is_held = true;
-        return py::none().release().ptr();
+        return py::none();
     });
 }
 
@@ -187,11 +154,9 @@ PyObject* leave_hold(PyObject* self, PyObject* const*, Py_ssize_t) {
 
 /// An exception that comes between a block and its end must not leave the optimizer held.
 void free_hold(PyObject* self) {
-    PyTypeObject* const type = Py_TYPE(self);
     leave(as<Hold>(self));
     Py_XDECREF(as<Hold>(self).stepper);
-    type->tp_free(self);
-    Py_DECREF(type);
+    free_memory(self);
 }
 
 PyObject* hold(PyObject* self, PyObject*) {
@@ -200,27 +165,24 @@ PyObject* hold(PyObject* self, PyObject*) {
     return made;
 }
 
-PyObject* make_hold_type() {
+PyTypeObject* make_hold_type() {
     static PyMethodDef methods[] = {
         {"__enter__", enter_hold, METH_NOARGS, nullptr},
         {"__exit__", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(leave_hold)),
          METH_FASTCALL, nullptr},
         {nullptr, nullptr, 0, nullptr}};
-    static PyType_Slot slots[] = {{Py_tp_methods, methods},
-                                  {Py_tp_dealloc, reinterpret_cast<void*>(free_hold)},
-                                  {0, nullptr}};
-    static PyType_Spec spec = {"instep._core.Hold", sizeof(Hold), 0,
-                               Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots};
-    return make_type(spec);
+    return make_type(
+        "instep._core.Hold", sizeof(Hold), Py_TPFLAGS_DISALLOW_INSTANTIATION,
+        {{Py_tp_methods, methods}, {Py_tp_dealloc, reinterpret_cast<void*>(free_hold)}});
 }
 
 PyObject* refresh(PyObject* self, PyObject*) {
     return guarded([&] {
         Stepper& stepper = as<Stepper>(self);
-        if (stepper.busy.is_mine()) return py::none().release().ptr();
+        if (stepper.busy.is_mine()) return py::none();
         const AtWork at_work(stepper.busy);
         if (stepper.bound) stepper.bound->refresh();
-        return py::none().release().ptr();
+        return py::none();
     });
 }
 
@@ -241,7 +203,7 @@ PyObject* step(PyObject* self, PyObject* const* arguments, Py_ssize_t count, PyO
         // User code in the middle of it might make the optimizer anew.
         const auto core = py::reinterpret_borrow<py::object>(stepper.core);
         carry_out(stepper.busy, *stepper.bound, arguments[0]);
-        return py::none().release().ptr();
+        return py::none();
     });
 }
 
@@ -262,11 +224,9 @@ int clear_stepper(PyObject* self) {
 }
 
 void free_stepper(PyObject* self) {
-    PyTypeObject* const type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     clear_stepper(self);
-    type->tp_free(self);
-    Py_DECREF(type);
+    free_memory(self);
 }
 
 constexpr const char* step_documentation = R"(step($self, grads)
@@ -292,7 +252,7 @@ TypeError, ValueError
     message names the parameter by its path. Nothing has changed then.
 )";
 
-PyObject* stepper_type() {
+PyTypeObject* stepper_type() {
     static PyMethodDef methods[] = {
         {"step", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(step)),
          METH_FASTCALL | METH_KEYWORDS, step_documentation},
@@ -313,92 +273,22 @@ PyObject* stepper_type() {
         {"_values", get<&Stepper::values>, nullptr, "The hyperparameters in force.", nullptr},
         {"_binding", get<&Stepper::binding>, nullptr, "What it is bound to, or None.", nullptr},
         {nullptr, nullptr, nullptr, nullptr, nullptr}};
-    static PyType_Slot slots[] = {{Py_tp_new, reinterpret_cast<void*>(new_stepper)},
-                                  {Py_tp_methods, methods},
-                                  {Py_tp_getset, attributes},
-                                  {Py_tp_traverse, reinterpret_cast<void*>(traverse_stepper)},
-                                  {Py_tp_clear, reinterpret_cast<void*>(clear_stepper)},
-                                  {Py_tp_dealloc, reinterpret_cast<void*>(free_stepper)},
-                                  {0, nullptr}};
-    static PyType_Spec spec = {"instep._core.Stepper", sizeof(Stepper), 0,
-                               Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
-                               slots};
-    return make_type(spec);
-}
-
-// Kernel
-
-struct KernelObject {
-    PyObject_HEAD;
-    vectorcallfunc call;
-    Kernel* kernel;
-};
-
-PyObject* call_kernel(PyObject* self, PyObject* const* arguments, std::size_t count, PyObject*) {
-    return guarded([&] {
-        as<KernelObject>(self).kernel->run(arguments,
-                                           static_cast<std::size_t>(PyVectorcall_NARGS(count)));
-        return py::none().release().ptr();
-    });
-}
-
-PyObject* new_kernel(PyTypeObject* type, PyObject* arguments, PyObject*) {
-    return guarded([&] {
-        const auto given = py::reinterpret_borrow<py::tuple>(arguments);
-        if (given.size() != 4)
-            throw py::type_error("Kernel: expected a rule's name, numbers, check and check_step");
-        PyObject* const self = type->tp_alloc(type, 0);
-        if (!self) throw py::error_already_set();
-        auto made = py::reinterpret_steal<py::object>(self);
-        as<KernelObject>(self).call = call_kernel;
-        as<KernelObject>(self).kernel = new Kernel(
-            given[0].cast<std::string>(), given[1].cast<std::size_t>(), given[2], given[3]);
-        return made.release().ptr();
-    });
-}
-
-int traverse_kernel(PyObject* self, visitproc visit, void* arg) {
-    Py_VISIT(Py_TYPE(self));
-    const Kernel* const kernel = as<KernelObject>(self).kernel;
-    return kernel ? kernel->traverse(visit, arg) : 0;
-}
-
-int clear_kernel(PyObject* self) {
-    if (Kernel* const kernel = as<KernelObject>(self).kernel) kernel->clear();
-    return 0;
-}
-
-void free_kernel(PyObject* self) {
-    PyTypeObject* const type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    delete as<KernelObject>(self).kernel;
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-PyObject* kernel_type() {
-    static PyMemberDef members[] = {
-        {"__vectorcalloffset__", T_PYSSIZET, offsetof(KernelObject, call), READONLY, nullptr},
-        {nullptr, 0, 0, 0, nullptr}};
-    static PyType_Slot slots[] = {{Py_tp_members, members},
-                                  {Py_tp_new, reinterpret_cast<void*>(new_kernel)},
-                                  {Py_tp_call, reinterpret_cast<void*>(PyVectorcall_Call)},
-                                  {Py_tp_traverse, reinterpret_cast<void*>(traverse_kernel)},
-                                  {Py_tp_clear, reinterpret_cast<void*>(clear_kernel)},
-                                  {Py_tp_dealloc, reinterpret_cast<void*>(free_kernel)},
-                                  {0, nullptr}};
-    static PyType_Spec spec = {"instep._core.Kernel", sizeof(KernelObject), 0,
-                               Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL,
-                               slots};
-    return make_type(spec);
+    return make_type("instep._core.Stepper", sizeof(Stepper),
+                     Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+                     {{Py_tp_new, reinterpret_cast<void*>(new_stepper)},
+                      {Py_tp_methods, methods},
+                      {Py_tp_getset, attributes},
+                      {Py_tp_traverse, reinterpret_cast<void*>(traverse_stepper)},
+                      {Py_tp_clear, reinterpret_cast<void*>(clear_stepper)},
+                      {Py_tp_dealloc, reinterpret_cast<void*>(free_stepper)}});
 }
 
 }  // namespace
 
-void add_calls(py::module_& module) {
-    hold_type = reinterpret_cast<PyTypeObject*>(make_hold_type());
-    module.attr("Stepper") = py::reinterpret_steal<py::object>(stepper_type());
-    module.attr("Kernel") = py::reinterpret_steal<py::object>(kernel_type());
+void add_stepper(py::module_& module) {
+    hold_type = make_hold_type();
+    module.attr("Stepper") =
+        py::reinterpret_steal<py::object>(reinterpret_cast<PyObject*>(stepper_type()));
 }
 
 }  // namespace instep::bindings

@@ -1,0 +1,176 @@
+#include "bindings/boxes.h"
+
+#include <pybind11/stl.h>
+#include <structmember.h>
+
+#include <cstddef>
+#include <memory>
+#include <string>
+
+#include "bindings/bound.h"
+#include "bindings/box.h"
+#include "bindings/kernel.h"
+#include "bindings/tree.h"
+
+namespace instep::bindings {
+namespace {
+
+/// So many positional arguments, or TypeError.
+py::tuple positional(PyObject* given, PyObject* named, std::size_t count, const char* expected) {
+    auto arguments = py::reinterpret_borrow<py::tuple>(given);
+    if (arguments.size() != count || (named && PyDict_GET_SIZE(named) != 0))
+        throw py::type_error(expected);
+    return arguments;
+}
+
+// Tree
+
+PyObject* new_tree(PyTypeObject*, PyObject* given, PyObject* named) {
+    return guarded([&] {
+        const py::tuple arguments =
+            positional(given, named, 2, "Tree: expected params and group_type");
+        return Box<Tree>::make(std::make_unique<Tree>(arguments[0], arguments[1]));
+    });
+}
+
+PyObject* same_structure(PyObject* self, PyObject* other) {
+    return guarded([&] {
+        return py::bool_(Box<Tree>::of(self).same_structure(Box<Tree>::of(py::handle(other))));
+    });
+}
+
+PyObject* unflatten(PyObject* self, PyObject* values) {
+    return guarded([&] {
+        return Box<Tree>::of(self).unflatten(
+            py::reinterpret_borrow<py::object>(values).cast<py::list>());
+    });
+}
+
+template <auto member>
+PyObject* tree_attribute(PyObject* self, void*) {
+    return guarded([&] { return py::cast(Box<Tree>::of(self).*member); });
+}
+
+py::object tree_type() {
+    static PyMethodDef methods[] = {{"same_structure", same_structure, METH_O, nullptr},
+                                    {"unflatten", unflatten, METH_O, nullptr},
+                                    {nullptr, nullptr, 0, nullptr}};
+    static PyGetSetDef attributes[] = {
+        {"leaves", tree_attribute<&Tree::leaves>, nullptr, nullptr, nullptr},
+        {"paths", tree_attribute<&Tree::paths>, nullptr, nullptr, nullptr},
+        {"groups", tree_attribute<&Tree::groups>, nullptr, nullptr, nullptr},
+        {nullptr, nullptr, nullptr, nullptr, nullptr}};
+    return Box<Tree>::make_type("instep._core.Tree", 0,
+                                {{Py_tp_new, reinterpret_cast<void*>(new_tree)},
+                                 {Py_tp_methods, methods},
+                                 {Py_tp_getset, attributes}});
+}
+
+// Bound
+
+PyObject* new_bound(PyTypeObject*, PyObject* given, PyObject* named) {
+    return guarded([&] {
+        const py::tuple arguments =
+            positional(given, named, 9,
+                       "Bound: expected rule, tree, slots, scalars, averages, accumulators, "
+                       "others, copies and counters");
+        return Box<Bound>::make(std::make_unique<Bound>(
+            arguments[0].cast<std::string>(), Box<Tree>::of(arguments[1]), arguments[2],
+            arguments[3], arguments[4], arguments[5], arguments[6], arguments[7], arguments[8]));
+    });
+}
+
+PyObject* refresh(PyObject* self, PyObject*) {
+    return guarded([&] {
+        Box<Bound>::of(self).refresh();
+        return py::none();
+    });
+}
+
+PyObject* check_unchanged(PyObject* self, PyObject*) {
+    return guarded([&] {
+        Box<Bound>::of(self).check_unchanged();
+        return py::none();
+    });
+}
+
+PyObject* is_apart(PyObject* self, PyObject* array) {
+    return guarded([&] {
+        return py::bool_(Box<Bound>::of(self).is_apart(py::reinterpret_borrow<py::object>(array)));
+    });
+}
+
+PyObject* counters(PyObject* self, PyObject*) {
+    return guarded([&] {
+        const Counters now = Box<Bound>::of(self).counters();
+        return py::make_tuple(now.iterations, now.skipped_steps, now.window, now.grad_norm,
+                              now.steps, now.in_window);
+    });
+}
+
+PyObject* schedule_index(PyObject* self, void*) {
+    return guarded([&] { return Box<Bound>::of(self).schedule_index(); });
+}
+
+template <auto member>
+PyObject* bound_attribute(PyObject* self, void*) {
+    return guarded([&] { return py::cast((Box<Bound>::of(self).*member)()); });
+}
+
+py::object bound_type() {
+    static PyMethodDef methods[] = {{"refresh", refresh, METH_NOARGS, nullptr},
+                                    {"check_unchanged", check_unchanged, METH_NOARGS, nullptr},
+                                    {"is_apart", is_apart, METH_O, nullptr},
+                                    {"counters", counters, METH_NOARGS, nullptr},
+                                    {nullptr, nullptr, 0, nullptr}};
+    static PyGetSetDef attributes[] = {
+        {"schedule_index", schedule_index, nullptr, nullptr, nullptr},
+        {"iterations", bound_attribute<&Bound::iterations>, nullptr, nullptr, nullptr},
+        {"skipped_steps", bound_attribute<&Bound::skipped_steps>, nullptr, nullptr, nullptr},
+        {"grad_norm", bound_attribute<&Bound::grad_norm>, nullptr, nullptr, nullptr},
+        {nullptr, nullptr, nullptr, nullptr, nullptr}};
+    return Box<Bound>::make_type("instep._core.Bound", 0,
+                                 {{Py_tp_new, reinterpret_cast<void*>(new_bound)},
+                                  {Py_tp_methods, methods},
+                                  {Py_tp_getset, attributes}});
+}
+
+// Kernel
+
+PyObject* call_kernel(PyObject* self, PyObject* const* arguments, std::size_t count, PyObject*) {
+    return guarded([&] {
+        Box<Kernel>::of(self).run(arguments, static_cast<std::size_t>(PyVectorcall_NARGS(count)));
+        return py::none();
+    });
+}
+
+PyObject* new_kernel(PyTypeObject*, PyObject* given, PyObject* named) {
+    return guarded([&] {
+        const py::tuple arguments = positional(
+            given, named, 4, "Kernel: expected a rule's name, numbers, check and check_step");
+        return Box<Kernel>::make(
+            std::make_unique<Kernel>(arguments[0].cast<std::string>(),
+                                     arguments[1].cast<std::size_t>(), arguments[2], arguments[3]),
+            call_kernel);
+    });
+}
+
+py::object kernel_type() {
+    static PyMemberDef members[] = {
+        {"__vectorcalloffset__", T_PYSSIZET, offsetof(Box<Kernel>, call), READONLY, nullptr},
+        {nullptr, 0, 0, 0, nullptr}};
+    return Box<Kernel>::make_type("instep._core.Kernel", Py_TPFLAGS_HAVE_VECTORCALL,
+                                  {{Py_tp_new, reinterpret_cast<void*>(new_kernel)},
+                                   {Py_tp_members, members},
+                                   {Py_tp_call, reinterpret_cast<void*>(PyVectorcall_Call)}});
+}
+
+}  // namespace
+
+void add_boxes(py::module_& module) {
+    module.attr("Tree") = tree_type();
+    module.attr("Bound") = bound_type();
+    module.attr("Kernel") = kernel_type();
+}
+
+}  // namespace instep::bindings
