@@ -1118,6 +1118,23 @@ def test_a_limit_that_is_there_before_the_first_call_holds() -> None:
     assert done.stdout.split() == ["1"] or not with_openmp, done.stderr
 
 
+def test_the_module_can_be_loaded_again() -> None:
+    """As notebooks do; optimizers from before go on."""
+    done = python(
+        "import sys, numpy as np\n"
+        "for _ in range(3):\n"
+        "    import instep\n"
+        "    opt = instep.Adam(np.ones(2))\n"
+        "    for name in [name for name in sys.modules if name.startswith('instep')]:\n"
+        "        del sys.modules[name]\n"
+        "    opt.step(np.ones(2))\n"
+        "    opt.use_ema = True\n"
+        "    opt.load_state_dict(opt.state_dict())\n"
+        "    print(opt.iterations)\n"
+    )
+    assert done.stdout.split() == ["1"] * 3, done.stderr
+
+
 @pytest.mark.parametrize("bad", ["abc", "0", "-2", "2x", "1025", "99999999999999999999"])
 def test_a_bad_number_of_threads_fails_the_import(bad: str) -> None:
     done = python(

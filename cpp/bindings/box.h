@@ -64,13 +64,15 @@ struct Box {
 
     static inline PyTypeObject* type = nullptr;
 
-    /// To be called once, with the slots that this type has besides.
+    /// The type, with these slots besides; the same one where the module is loaded again.
     static py::object make_type(const char* name, unsigned long flags,
                                 std::vector<PyType_Slot> slots) {
         slots.push_back({Py_tp_traverse, reinterpret_cast<void*>(traverse)});
         slots.push_back({Py_tp_clear, reinterpret_cast<void*>(clear)});
         slots.push_back({Py_tp_dealloc, reinterpret_cast<void*>(free)});
-        type = bindings::make_type(name, sizeof(Box), Py_TPFLAGS_HAVE_GC | flags, std::move(slots));
+        if (!type)
+            type = bindings::make_type(name, sizeof(Box), Py_TPFLAGS_HAVE_GC | flags,
+                                       std::move(slots));
         return py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(type));
     }
     static py::object make(std::unique_ptr<Object> object, vectorcallfunc call = nullptr) {
