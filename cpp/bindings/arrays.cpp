@@ -1,5 +1,7 @@
 #include "bindings/arrays.h"
 
+#include "bindings/unlocked.h"
+
 #include <algorithm>
 #include <cstdlib>
 
@@ -30,7 +32,7 @@ std::string shape_of(const View& view) {
 }
 
 std::string dtype_of(py::handle array) {
-    return py::str(array.attr("dtype"));
+    return text_of(array.attr("dtype"));
 }
 
 /// Elements of one array that share bytes with each other.
@@ -134,7 +136,7 @@ Bounds View::bounds() const {
 Snapshot::Snapshot(const View& array)
     : fields_(array.fields_),
       data_(array.data()),
-      descr_(fields_->descr),
+      descr_(py::reinterpret_borrow<py::object>(fields_->descr)),
       ndim_(array.ndim()),
       flags_(fields_->flags),
       bytes_(array.size() * itemsize(array.dtype())),
@@ -143,7 +145,7 @@ Snapshot::Snapshot(const View& array)
 }
 
 bool Snapshot::is_current() const {
-    if (fields_->data != data_ || fields_->descr != descr_ || fields_->nd != ndim_ ||
+    if (fields_->data != data_ || fields_->descr != descr_.ptr() || fields_->nd != ndim_ ||
         fields_->flags != flags_)
         return false;
     const py::ssize_t* const extents = layout_.data();
@@ -158,7 +160,7 @@ bool Snapshot::matches(py::handle other, const Bounds& within) const {
     constexpr int wanted = npy_api::NPY_ARRAY_C_CONTIGUOUS_ | npy_api::NPY_ARRAY_ALIGNED_;
     if (Py_TYPE(other.ptr()) != ndarray) return false;
     const auto* const fields = py::detail::array_proxy(other.ptr());
-    if (fields->descr != descr_ || fields->nd != ndim_ ||
+    if (fields->descr != descr_.ptr() || fields->nd != ndim_ ||
         (fields->flags & flags_ & wanted) != wanted)
         return false;
     for (int axis = 0; axis < ndim_; ++axis)

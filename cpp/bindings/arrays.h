@@ -56,7 +56,7 @@ public:
 private:
     const py::detail::PyArray_Proxy* fields_;
     const char* data_;
-    PyObject* descr_;
+    py::object descr_;  ///< kept, so that no other one gets its address
     int ndim_, flags_;
     std::uintptr_t bytes_;
     std::vector<py::ssize_t> layout_;  ///< extents, then strides

@@ -212,6 +212,13 @@ py::object Bound::schedule_index() const {
 
 double Bound::answer(const py::object& schedule, const py::object& index) const {
     const py::object given = call(schedule, index);
+    const auto shown = [&] {
+        try {
+            return representation_of(given);
+        } catch (const py::error_already_set&) {  // an enormous number, say
+            return description(given);
+        }
+    };
     double rate = PyFloat_AsDouble(given.ptr());
     if (rate == -1 && PyErr_Occurred()) {
         const bool is_too_large = PyErr_ExceptionMatches(PyExc_OverflowError) != 0;
@@ -220,13 +227,12 @@ double Bound::answer(const py::object& schedule, const py::object& index) const 
         PyErr_Clear();
         if (!is_too_large)
             throw py::type_error("learning_rate: expected the schedule to return a float, got " +
-                                 std::string(py::repr(given)));
+                                 shown());
         rate = HUGE_VAL;
     }
     if (!(rate >= 0) || std::isinf(rate))
         throw py::value_error(
-            "learning_rate: expected the schedule to return a finite number >= 0, got " +
-            std::string(py::repr(given)));
+            "learning_rate: expected the schedule to return a finite number >= 0, got " + shown());
     return rate;
 }
 
@@ -248,6 +254,7 @@ void Bound::check_unchanged() const {
 }
 
 bool Bound::is_apart(const py::object& array) const {
+    if (!is_array(array)) throw py::type_error("is_apart: expected a NumPy array");
     try {
         static const std::string name = "array";
         memory_.check_apart(array, View(array).bounds(), Name(name));

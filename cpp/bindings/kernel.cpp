@@ -66,16 +66,15 @@ Kernel::Kernel(const std::string& rule, std::size_t numbers, py::object check,
 
 Kernel::Numbers Kernel::check_numbers(PyObject* const* numbers, unsigned in_use) {
     const auto same = [](PyObject* now, const py::object& then) { return now == then.ptr(); };
-    {
-        const std::lock_guard locked(cache_);
-        if (in_use == checked_in_use_ && !checked_.empty() &&
-            std::equal(numbers, numbers + numbers_, checked_.begin(), same))
-            return meaning_;
-    }
+    if (const std::unique_lock locked(cache_, std::try_to_lock);
+        locked && in_use == checked_in_use_ && !checked_.empty() &&
+        std::equal(numbers, numbers + numbers_, checked_.begin(), same))
+        return meaning_;
     py::tuple used(slots_);
     for (std::size_t s = 0; s < slots_; ++s) used[s] = py::bool_(in_use >> s & 1);
-    const auto [rate, own] =
-        check_(tuple_of(numbers, numbers_), used).cast<std::pair<double, std::vector<double>>>();
+    const auto [rate, own] = call(check_, tuple_of(numbers, numbers_), used)
+                                 .cast<std::pair<double, std::vector<double>>>();
+    if (own.size() > max_hyperparameters) throw py::value_error("Kernel: too many numbers");
     std::vector<py::object> kept;
     if (std::all_of(numbers, numbers + numbers_, is_constant))
         for (std::size_t k = 0; k < numbers_; ++k)
@@ -83,10 +82,11 @@ Kernel::Numbers Kernel::check_numbers(PyObject* const* numbers, unsigned in_use)
     Numbers meaning;
     meaning.learning_rate = rate;
     std::copy(own.begin(), own.end(), meaning.own.begin());
-    const std::lock_guard locked(cache_);
-    checked_.swap(kept);
-    checked_in_use_ = in_use;
-    meaning_ = meaning;
+    if (const std::unique_lock locked(cache_, std::try_to_lock); locked) {
+        checked_.swap(kept);
+        checked_in_use_ = in_use;
+        meaning_ = meaning;
+    }
     return meaning;
 }
 
@@ -96,7 +96,7 @@ std::int64_t Kernel::checked_step(PyObject* step, PyObject* const* numbers) cons
         const long long count = PyLong_AsLongLongAndOverflow(step, &overflows);
         if (!overflows && 1 <= count && count <= most_steps) return count;
     }
-    return check_step_(py::handle(step), tuple_of(numbers, numbers_)).cast<std::int64_t>();
+    return call(check_step_, py::handle(step), tuple_of(numbers, numbers_)).cast<std::int64_t>();
 }
 
 void Kernel::run(PyObject* const* arguments, std::size_t count) {

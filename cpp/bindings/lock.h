@@ -3,17 +3,22 @@
 
 #include <pybind11/pybind11.h>
 
+#include <atomic>
+
 namespace instep::bindings {
 
-/// For std::lock_guard: keeps other threads out on free-threaded Python; elsewhere Python's own
-/// lock does.
-struct Lock {
+/// For std::unique_lock, which tries it: keeps other threads out on free-threaded Python; elsewhere
+/// Python's own lock does. Nobody waits for it, as a fork may leave it taken for ever.
+class Lock {
+public:
 #if defined(Py_GIL_DISABLED)
-    PyMutex mutex{};
-    void lock() { PyMutex_Lock(&mutex); }
-    void unlock() { PyMutex_Unlock(&mutex); }
+    bool try_lock() { return !taken_.test_and_set(std::memory_order_acquire); }
+    void unlock() { taken_.clear(std::memory_order_release); }
+
+private:
+    std::atomic_flag taken_;
 #else
-    void lock() {}
+    bool try_lock() { return true; }
     void unlock() {}
 #endif
 };

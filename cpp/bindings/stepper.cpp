@@ -20,7 +20,6 @@ struct Stepper {
     PyObject* values;
     PyObject* binding;
     PyObject* core;  ///< of the binding
-    Bound* bound;    ///< the same
     Busy busy;
 };
 
@@ -30,12 +29,22 @@ PyObject* new_stepper(PyTypeObject* type, PyObject*, PyObject*) {
     return self;
 }
 
-/// One of its objects, or None.
+/// One of its objects, or null; kept, whatever other threads and user code make of the stepper.
+template <PyObject* Stepper::* member>
+py::object held_by(PyObject* self) {
+    const py::scoped_critical_section alone{py::handle(self)};
+    return py::reinterpret_borrow<py::object>(as<Stepper>(self).*member);
+}
+
+/// The same as an attribute, None for null.
 template <PyObject* Stepper::* member>
 PyObject* get(PyObject* self, void*) {
-    const py::scoped_critical_section alone{py::handle(self)};
-    PyObject* const object = as<Stepper>(self).*member;
-    return py::handle(object ? object : Py_None).inc_ref().ptr();
+    py::object object = held_by<member>(self);
+    return (object ? std::move(object) : py::none()).release().ptr();
+}
+
+py::object core_of(PyObject* self) {
+    return held_by<&Stepper::core>(self);
 }
 
 /// A binding, not yet that of a stepper.
@@ -63,7 +72,6 @@ void swap(Stepper& stepper, py::object& values, Offer& offer) noexcept {
     swap(stepper.values, values);
     swap(stepper.binding, offer.binding);
     swap(stepper.core, offer.core);
-    std::swap(stepper.bound, offer.bound);
 }
 
 PyObject* install(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
@@ -76,6 +84,7 @@ PyObject* install(PyObject* self, PyObject* const* arguments, Py_ssize_t count) 
                                         : py::object(py::tuple()));
         Counters counters{};
         const bool counts = count == 4 && arguments[3] != Py_None;
+        if (counts && !offer.bound) throw py::type_error("_install: counters are a binding's");
         if (counts)
             counters = offer.bound->counters_from(py::reinterpret_borrow<py::object>(arguments[3]));
         {
@@ -102,12 +111,14 @@ void carry_out(Busy& busy, Bound& bound, py::handle gradients) {
 
 PyObject* bind_and_step(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
     return guarded([&] {
-        if (count != 2) throw py::type_error("_bind_and_step: expected binding, grads");
+        if (count != 3) throw py::type_error("_bind_and_step: expected values, binding, grads");
         Stepper& stepper = as<Stepper>(self);
         const AtWork at_work(stepper.busy);
-        if (stepper.bound) throw std::runtime_error("another thread has bound this optimizer");
-        Offer offer(arguments[0]);
-        auto values = py::reinterpret_borrow<py::object>(stepper.values);
+        auto values = py::reinterpret_borrow<py::object>(arguments[0]);
+        Offer offer(arguments[1]);
+        if (!offer.bound) throw py::type_error("_bind_and_step: expected a binding, got None");
+        if (core_of(self)) throw std::runtime_error("another thread has bound this optimizer");
+        if (held_by<&Stepper::values>(self).ptr() != values.ptr()) return py::bool_(false);
         offer.bound->configure(offer.told);
         const auto exchange = [&] {
             const py::scoped_critical_section alone{py::handle(self)};
@@ -117,12 +128,12 @@ PyObject* bind_and_step(PyObject* self, PyObject* const* arguments, Py_ssize_t c
         Bound& bound = *offer.bound;
         exchange();  // before the step: a fork right after it must find it bound
         try {
-            carry_out(stepper.busy, bound, arguments[1]);
+            carry_out(stepper.busy, bound, arguments[2]);
         } catch (...) {
             exchange();
             throw;
         }
-        return py::none();
+        return py::bool_(true);
     });
 }
 
@@ -181,7 +192,7 @@ PyObject* refresh(PyObject* self, PyObject*) {
         Stepper& stepper = as<Stepper>(self);
         if (stepper.busy.is_mine()) return py::none();
         const AtWork at_work(stepper.busy);
-        if (stepper.bound) stepper.bound->refresh();
+        if (const py::object core = core_of(self)) Box<Bound>::of(core.ptr()).refresh();
         return py::none();
     });
 }
@@ -197,12 +208,11 @@ PyObject* step(PyObject* self, PyObject* const* arguments, Py_ssize_t count, PyO
                                  std::string(py::str(PyTuple_GET_ITEM(names, 0))));
         Stepper& stepper = as<Stepper>(self);
         const AtWork at_work(stepper.busy);
-        if (!stepper.bound)
+        const py::object core = core_of(self);
+        if (!core)
             throw std::runtime_error(
                 "step: this optimizer has no parameters yet; call build(params)");
-        // User code in the middle of it might make the optimizer anew.
-        const auto core = py::reinterpret_borrow<py::object>(stepper.core);
-        carry_out(stepper.busy, *stepper.bound, arguments[0]);
+        carry_out(stepper.busy, Box<Bound>::of(core.ptr()), arguments[0]);
         return py::none();
     });
 }
@@ -216,7 +226,6 @@ int traverse_stepper(PyObject* self, visitproc visit, void* arg) {
 }
 
 int clear_stepper(PyObject* self) {
-    as<Stepper>(self).bound = nullptr;
     Py_CLEAR(as<Stepper>(self).values);
     Py_CLEAR(as<Stepper>(self).binding);
     Py_CLEAR(as<Stepper>(self).core);
@@ -263,7 +272,8 @@ PyTypeObject* stepper_type() {
          "binding included. What can fail comes first, and no Python code runs in between."},
         {"_bind_and_step",
          reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(bind_and_step)), METH_FASTCALL,
-         "_bind_and_step(binding, grads): a step that binds the optimizer if it succeeds."},
+         "_bind_and_step(values, binding, grads): a step that binds the optimizer if it succeeds.\n"
+         "False, and nothing happened, where the hyperparameters are not those values any more."},
         {"_refresh", refresh, METH_NOARGS,
          "_refresh(): before the first update, makes copies of parameters anew; not in a step."},
         {"_hold", hold, METH_NOARGS,

@@ -3,22 +3,20 @@
 #include <pybind11/critical_section.h>
 
 #include <algorithm>
+#include <unordered_set>
 #include <utility>
 
 #include "bindings/arrays.h"
+#include "bindings/unlocked.h"
 
 namespace instep::bindings {
 namespace {
 
 constexpr int deepest = 200;
 
-std::string quoted(py::handle key) {
-    return py::repr(key);
-}
-
 py::object sorted_keys(const py::object& dict, const std::string& path) {
     try {
-        return py::module_::import("builtins").attr("sorted")(dict);
+        return call(py::module_::import("builtins").attr("sorted"), dict);
     } catch (py::error_already_set& error) {
         if (!error.matches(PyExc_TypeError)) throw;
         throw py::type_error(path + ": expected keys that can be sorted, got keys of mixed types");
@@ -45,14 +43,26 @@ py::object item(py::handle sequence, std::size_t k) {
     return py::reinterpret_borrow<py::object>(items(sequence)[k]);
 }
 
+bool equal(const py::object& a, const py::object& b) {
+    const int result = outlive([&] { return PyObject_RichCompareBool(a.ptr(), b.ptr(), Py_EQ); });
+    if (result < 0) throw py::error_already_set();
+    return result != 0;
+}
+
+/// The array or sub-tree in a group.
+py::object params_of(const py::object& group) {
+    return result_of([&] { return PyObject_GetAttrString(group.ptr(), "params"); });
+}
+
 /// The value under a key of a dict; null where there is none.
 py::object value(py::handle dict, py::handle key) {
 #if PY_VERSION_HEX >= 0x030d0000
     PyObject* found = nullptr;
-    if (PyDict_GetItemRef(dict.ptr(), key.ptr(), &found) < 0) throw py::error_already_set();
+    if (outlive([&] { return PyDict_GetItemRef(dict.ptr(), key.ptr(), &found); }) < 0)
+        throw py::error_already_set();
     return py::reinterpret_steal<py::object>(found);
 #else
-    PyObject* const found = PyDict_GetItemWithError(dict.ptr(), key.ptr());
+    PyObject* const found = outlive([&] { return PyDict_GetItemWithError(dict.ptr(), key.ptr()); });
     if (!found && PyErr_Occurred()) throw py::error_already_set();
     return py::reinterpret_borrow<py::object>(found);
 #endif
@@ -61,7 +71,12 @@ py::object value(py::handle dict, py::handle key) {
 }  // namespace
 
 Tree::Tree(const py::object& params, const py::object& group_type)
-    : root_(build(params, "params", py::tuple(), group_type, 0)) {}
+    : root_(build(params, "params", py::tuple(), group_type, 0)) {
+    std::unordered_set<std::string> known;
+    for (const std::string& path : paths)
+        if (!known.insert(path).second)
+            throw py::value_error(path + ": expected keys that repr tells apart, got two alike");
+}
 
 Tree::Node Tree::build(const py::object& object, const std::string& path, const py::tuple& around,
                        const py::object& group_type, int depth) {
@@ -73,14 +88,14 @@ Tree::Node Tree::build(const py::object& object, const std::string& path, const 
     };
     if (py::isinstance(object, group_type)) {
         node.kind = Kind::group;
-        add(object.attr("params"), path, py::tuple(around + py::make_tuple(object)));
+        add(params_of(object), path, py::tuple(around + py::make_tuple(object)));
     } else if (PyDict_Check(object.ptr())) {
         node.kind = Kind::dict;
         for (const py::handle key : sorted_keys(object, path)) {
             node.keys.push_back(py::reinterpret_borrow<py::object>(key));
             const py::object child = value(object, key);
             if (!child) throw py::value_error(path + ": expected a dict that stays as it is");
-            add(child, path + "[" + quoted(key) + "]", around);
+            add(child, path + "[" + representation_of(key) + "]", around);
         }
     } else if (PyList_Check(object.ptr()) || PyTuple_Check(object.ptr())) {
         node.kind = PyList_Check(object.ptr()) ? Kind::list : Kind::tuple;
@@ -110,7 +125,7 @@ bool Tree::same_structure(const Node& a, const Node& b) {
     if (a.kind != b.kind && !(is_sequence(a) && is_sequence(b))) return false;
     if (a.children.size() != b.children.size()) return false;
     for (std::size_t k = 0; k < a.keys.size(); ++k)
-        if (!a.keys[k].equal(b.keys[k])) return false;
+        if (!equal(a.keys[k], b.keys[k])) return false;
     for (std::size_t k = 0; k < a.children.size(); ++k)
         if (!same_structure(a.children[k], b.children[k])) return false;
     return true;
@@ -157,7 +172,7 @@ void Tree::check_unchanged(const Node& node) const {
         const Node& child = node.children[k];
         py::object now;
         if (node.kind == Kind::group)
-            now = node.object.attr("params");
+            now = params_of(node.object);
         else
             now = node.kind == Kind::dict ? value(node.object, node.keys[k]) : item(node.object, k);
         if (now.ptr() != child.object.ptr())
@@ -207,7 +222,8 @@ void Tree::match(const Node& node, py::object gradients, std::vector<py::object>
                      py::reinterpret_steal<py::list>(PyDict_Keys(gradients.ptr())))
                     if (!value(node.object, key))
                         throw py::value_error("gradients for " + node.path + ": got the key " +
-                                              quoted(key) + ", which the parameters don't have");
+                                              representation_of(key) +
+                                              ", which the parameters don't have");
             return;
         }
         case Kind::list:

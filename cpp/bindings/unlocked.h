@@ -8,6 +8,7 @@
 #endif
 
 #include <optional>
+#include <string>
 
 #include "engine/fork.h"
 
@@ -34,14 +35,27 @@ auto outlive(Function function) {
 #endif
 }
 
+/// What a function of CPython's gives, which may run any code; raises its error.
+template <class Function>
+py::object result_of(Function function) {
+    PyObject* const result = outlive(function);
+    if (!result) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(result);
+}
+
 /// Calls an object, as Python does.
 template <class... Arguments>
 py::object call(const py::object& callable, const Arguments&... given) {
     const py::tuple arguments = py::make_tuple(given...);
-    PyObject* const result =
-        outlive([&] { return PyObject_CallObject(callable.ptr(), arguments.ptr()); });
-    if (!result) throw py::error_already_set();
-    return py::reinterpret_steal<py::object>(result);
+    return result_of([&] { return PyObject_CallObject(callable.ptr(), arguments.ptr()); });
+}
+
+inline std::string text_of(py::handle object) {
+    return py::str(result_of([&] { return PyObject_Str(object.ptr()); }));
+}
+
+inline std::string representation_of(py::handle object) {
+    return py::str(result_of([&] { return PyObject_Repr(object.ptr()); }));
 }
 
 /// Gives Python's lock to other threads for as long as it lives.

@@ -49,14 +49,15 @@ int runtime_limit() {
 #endif
 
 struct Setting {
-    std::atomic<int> count;  ///< 0: as many as there are processors
-    /// OpenMP's own limit when the count was set. One that is lower later (threadpoolctl) holds.
-    std::atomic<int> runtime_limit_then;
+    std::atomic<int> count{0};  ///< 0: as many as there are processors
+    /// OpenMP's own limit when a count was set. One that is lower (threadpoolctl) holds.
+    std::atomic<int> runtime_limit_then{0};
 
     Setting() { set(threads_in_environment()); }
     void set(int threads) {
         count = threads;
-        runtime_limit_then = runtime_limit();
+        // Where it is set under a lower limit, that one is over some time, and may come again.
+        runtime_limit_then = std::max<int>(runtime_limit_then, runtime_limit());
     }
 };
 
@@ -80,6 +81,7 @@ int num_threads() {
 
 void read_environment() {
     setting();
+    available_processors();
     const char* const text = setting_of("INSTEP_NUM_THREADS");
     if (!text) return;
     const int count = leading_number(text);

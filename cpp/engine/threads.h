@@ -11,8 +11,9 @@ namespace instep {
 int num_threads();
 inline constexpr int most_threads = 1024;
 void set_num_threads(int count);
-/// To be called when the module is loaded, before anybody lowers OpenMP's own limit. Throws
-/// std::runtime_error where INSTEP_NUM_THREADS is no number of threads.
+/// To be called when the module is loaded: before anybody lowers OpenMP's own limit, and while
+/// reading files may fail. Throws std::runtime_error where INSTEP_NUM_THREADS is no number of
+/// threads.
 void read_environment();
 
 /// Threads worth starting for a step over this many bytes; 1 in a forked child, whose OpenMP

@@ -64,6 +64,7 @@ class Binding:
         self._direct = optimizer._direct
         self._uses = self._needs(optimizer, values, overrides)
         slots_of_groups, averages, accumulators = self._uses[:3]
+        self.keeps_averages = averages
         slot_names, _, scalar_names = rule_of(optimizer)
         self.slots: list[dict[str, Array]] = [{} for _ in tree.leaves]
         self.averages: list[Array] = []
@@ -272,7 +273,7 @@ class Binding:
             [name for name, optional in slots if not optional or group[switches[name]]]
             for group in groups
         ]
-        numbers = [optimizer._numbers(group) for group in groups]
+        numbers = [optimizer._numbers({**group, "learning_rate": None}) for group in groups]
         return (
             in_use,
             values["use_ema"],
@@ -294,7 +295,7 @@ class Binding:
             step = (counters[0] if self._global_clock else counters[4][k]) + 1
             state = self.slots[k]
             # To NumPy before its second version, arrays of no dimension are numbers of no dtype.
-            g, param = np.atleast_1d(self._directions[k]), np.atleast_1d(self.tree.leaves[k])
+            g, param = np.atleast_1d(self._directions[k], np.asarray(self.tree.leaves[k]))
             views = {name: np.atleast_1d(array) for name, array in state.items()}
             with np.errstate(all="ignore"):  # as in the engine
                 new = self._direct(g, param, views, numbers, step)
@@ -372,7 +373,8 @@ def _initial(start: str | float, numbers: Values, param: Array) -> Array | float
         return param
     while isinstance(start, str):  # a convention may name another hyperparameter
         start = numbers.get(start, 0.0)
-    return float(start(0)) if callable(start) else start
+    # Schedules are asked in steps alone; rules that start from one take it in their first update.
+    return 0.0 if callable(start) else start
 
 
 def effective(values: Values, override: Mapping[str, Any]) -> Values:
@@ -419,10 +421,9 @@ def _groups_of(optimizer: Optimizer, tree: _core.Tree) -> tuple[list[Values], li
 
 def _memory_of(array: Any) -> object:
     """Return what tells an array's memory and layout from any other's."""
-    interface = getattr(array, "__array_interface__", None)
-    if not isinstance(interface, dict):
+    if not isinstance(array, np.ndarray):
         return None
-    return (interface["data"], array.shape, array.strides, array.dtype)
+    return (array.__array_interface__["data"], array.shape, array.strides, array.dtype)
 
 
 def _listed(paths: Sequence[str]) -> str:

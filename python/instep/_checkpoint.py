@@ -101,6 +101,7 @@ def read(path: Path) -> Tree:
         If it holds arrays of a dtype from ml_dtypes, which is not installed.
     """
     name = name_of(path)
+    _mode(name)
     with open(name, "rb") as file:
         if not _is_sealed(file):
             raise ValueError(
@@ -140,12 +141,15 @@ def rebuild(manifest: str | bytes, get: Callable[[str], NDArray[Any]]) -> Tree:
 
 
 def name_of(path: Path) -> str:
-    """Return a path as str; raise TypeError for what is none."""
+    """Return a path as str; raise TypeError or ValueError for what is none."""
     try:
-        return os.fsdecode(path)
+        name = os.fsdecode(path)
     except TypeError as error:
         given = type(path).__name__
         raise TypeError(f"path: expected str, bytes or path-like, got {given}") from error
+    if "\0" in name:
+        raise ValueError(f"path: expected one without the character 0, got {name!r}")
+    return name
 
 
 def replace(path: Path, fill: Callable[[BinaryIO], object]) -> None:
@@ -239,7 +243,7 @@ class _Archive:
 
 
 def _mode(path: str) -> int | None:
-    """Return the permissions of a file, None if there is none."""
+    """Return the permissions of a file, None if there is none; raise OSError for a device."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
@@ -350,6 +354,8 @@ def _name(place: tuple[str, ...], taken: dict[str, NDArray[Any]]) -> str:
     """Return a readable name that is valid in every archive and not taken yet."""
     path = "".join(c if c.isprintable() and c != "\\" else "_" for c in "/".join(place))
     name = re.sub(r"\.npy$", ".npy_", path[:_LONGEST_NAME])  # else it would be another one's file
-    while name == MANIFEST or name in taken:
+    if name == MANIFEST or name in taken:
+        name += f"_{len(taken)}"
+    while name in taken:
         name += "_"
     return name

@@ -8,6 +8,7 @@ import platform
 import numpy as np
 
 from instep import _core
+from instep._hyperparameters import shown
 
 __version__: str = _core.build_info()["version"]
 
@@ -28,11 +29,11 @@ def set_num_threads(n: int) -> None:
     try:
         count = operator.index(n)
     except TypeError:
-        raise TypeError(f"n: expected a whole number, got {n!r}") from None
+        raise TypeError(f"n: expected a whole number, got {shown(n)}") from None
     if isinstance(n, bool):
-        raise TypeError(f"n: expected a whole number, got {n!r}")
+        raise TypeError(f"n: expected a whole number, got {shown(n)}")
     if not 1 <= count <= 1024:
-        raise ValueError(f"n: expected a number of threads from 1 to 1024, got {n!r}")
+        raise ValueError(f"n: expected a number of threads from 1 to 1024, got {shown(n)}")
     _core.set_num_threads(count)
 
 

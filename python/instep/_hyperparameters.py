@@ -27,6 +27,14 @@ Schedule = Callable[[int], float]
 """A learning rate that changes: from the 0-based index of the update to a float."""
 
 
+def shown(value: Any) -> str:
+    """Return a value's repr for a message, or its type where that fails, as of enormous numbers."""
+    try:
+        return repr(value)
+    except Exception:
+        return f"an object of type {type(value).__name__}"
+
+
 class Hyperparameter(Generic[T]):
     """An attribute of an optimizer that is checked when it is set, and takes effect at once.
 
@@ -76,7 +84,7 @@ class Flag(Hyperparameter[bool]):
     def check(self, value: Any) -> bool:
         """Return the value as a bool; see `Hyperparameter.check`."""
         if not isinstance(value, (bool, np.bool_)):
-            raise TypeError(f"{self.name}: expected True or False, got {value!r}")
+            raise TypeError(f"{self.name}: expected True or False, got {shown(value)}")
         return bool(value)
 
 
@@ -106,7 +114,7 @@ class Number(Hyperparameter[float]):
     def check(self, value: Any) -> float:
         """Return the value as a float; see `Hyperparameter.check`."""
         if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-            raise TypeError(f"{self.name}: expected a number, got {value!r}")
+            raise TypeError(f"{self.name}: expected a number, got {shown(value)}")
         try:
             number = float(value)
         except OverflowError:  # a large int
@@ -119,7 +127,7 @@ class Number(Hyperparameter[float]):
         ):
             limits = [f"{sign} {b:g}" for sign, b in bounds.items() if math.isfinite(b)]
             expected = " ".join(["a finite number", " and ".join(limits)]).strip()
-            raise ValueError(f"{self.name}: expected {expected}, got {value!r}")
+            raise ValueError(f"{self.name}: expected {expected}, got {shown(value)}")
         return number
 
 
@@ -178,12 +186,12 @@ class Count(Hyperparameter[int]):
     def check(self, value: Any) -> int:
         """Return the value as an int; see `Hyperparameter.check`."""
         if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
-            raise TypeError(f"{self.name}: expected a whole number, got {value!r}")
+            raise TypeError(f"{self.name}: expected a whole number, got {shown(value)}")
         count = int(value)
         if not self._at_least <= count <= MOST_STEPS:
             raise ValueError(
                 f"{self.name}: expected a whole number >= {self._at_least}, and at most 2**62, "
-                f"got {value!r}"
+                f"got {shown(value)}"
             )
         return count
 
@@ -211,7 +219,7 @@ class Rate(Hyperparameter["float | Schedule"]):
         if not isinstance(value, numbers.Real):
             raise TypeError(
                 f"{self.name}: expected a number or a schedule (a callable from the update's "
-                f"index to a float), got {value!r}"
+                f"index to a float), got {shown(value)}"
             )
         number = Number(at_least=0)
         number.name = self.name
@@ -236,11 +244,11 @@ class Choice(Hyperparameter["str | None"]):
     def check(self, value: Any) -> str | None:
         """Return the value; see `Hyperparameter.check`."""
         if value is not None and not isinstance(value, str):
-            raise TypeError(f"{self.name}: expected a string or None, got {value!r}")
+            raise TypeError(f"{self.name}: expected a string or None, got {shown(value)}")
         if value is not None and value not in self._words:
             raise ValueError(
                 f"{self.name}: expected one of {', '.join(map(repr, self._words))} or None, "
-                f"got {value!r}"
+                f"got {shown(value)}"
             )
         return value
 
@@ -258,7 +266,7 @@ class Numbers(Hyperparameter["tuple[float, ...]"]):
         """Return the value as a tuple of floats; see `Hyperparameter.check`."""
         count = len(self.default)
         if not isinstance(value, (tuple, list)) or len(value) != count:
-            raise TypeError(f"{self.name}: expected {count} numbers, got {value!r}")
+            raise TypeError(f"{self.name}: expected {count} numbers, got {shown(value)}")
         number = Number()
         number.name = self.name
         return tuple(number.check(each) for each in value)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import numbers
+import operator
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, SupportsIndex
 
 import numpy as np
 
@@ -305,11 +306,9 @@ class Optimizer(_Constructed):
             self._check_values(values)
             binding = self._binding
             if binding is not None:
-                changed = checked != self._values[name]
-                if name == "gradient_accumulation_steps" and changed and binding.core.counters()[2]:
-                    raise ValueError(
-                        "gradient_accumulation_steps: expected no change in the middle of a window"
-                    )
+                window = "gradient_accumulation_steps"
+                if name == window and checked != self._values[name] and binding.core.counters()[2]:
+                    raise ValueError(f"{window}: expected no change in the middle of a window")
                 binding = binding.configured(self, values)
             self._install(values, binding)
 
@@ -341,7 +340,9 @@ class Optimizer(_Constructed):
         rate = self.learning_rate
         if not callable(rate):
             return rate
-        return float(rate(0 if self._binding is None else self._binding.core.schedule_index))
+        number = Number(at_least=0)
+        number.name = "learning_rate of the schedule"
+        return number.check(rate(0 if self._binding is None else self._binding.core.schedule_index))
 
     @property
     def groups(self) -> list[Mapping[str, Any]]:
@@ -420,9 +421,11 @@ class Optimizer(_Constructed):
                 raise TypeError(
                     f"params[{position}]: expected a NumPy array, got {type(variable).__name__}"
                 )
-        binding = Binding.new(self, [variable for _, variable in pairs], self._values)
-        self._bind_and_step(binding, [grad for grad, _ in pairs])
-        return None
+        grads, variables = ([each[k] for each in pairs] for k in range(2))
+        while True:  # until no other thread changes hyperparameters meanwhile
+            values = self._values
+            if self._bind_and_step(values, Binding.new(self, variables, values), grads):
+                return None
 
     def _bound(self, what: str) -> Binding:
         """Return the binding that something needs."""
@@ -475,7 +478,7 @@ class Optimizer(_Constructed):
         """
         self._refresh()
         binding = self._bound("averages")
-        if not self.use_ema:
+        if not binding.keeps_averages:
             return None
         return binding.tree.unflatten([_core.alias(each) for each in binding.averages])
 
@@ -550,6 +553,8 @@ class Optimizer(_Constructed):
 
     def _tree(self, what: str, *, params: bool) -> Values:
         """Return what `state_dict` does, not copied, and the parameters; for a `_hold`."""
+        if not isinstance(params, (bool, np.bool_)):
+            raise TypeError(f"params: expected True or False, got {type(params).__name__}")
         binding = self._bound(what)
         binding.core.check_unchanged()
         return _state.dump(self, binding, copy=False, params=params)
@@ -567,6 +572,9 @@ class Optimizer(_Constructed):
         binding = self._bound("state")
         binding.take_slots(state, grad)
         self._install(self._values, binding, (), (step - 1, 0, 0, None, [step - 1], [False]))
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        return super().__reduce_ex__(max(operator.index(protocol), 2))  # older ones know no state
 
     def __getstate__(self) -> Values:
         with self._hold():

@@ -10,7 +10,7 @@ import numpy as np
 
 from instep import _core
 from instep._binding import Binding, Values
-from instep._hyperparameters import Choice, Frequency, OptionalNumber
+from instep._hyperparameters import Choice, Frequency, OptionalNumber, shown
 
 if TYPE_CHECKING:
     from instep._memory import Array
@@ -173,15 +173,21 @@ def _restored(optimizer: Optimizer, saved: Any, here: Values, what: str) -> Valu
         restored = given.get(name)
         if isinstance(value, tuple) and isinstance(restored, np.ndarray):
             restored = tuple(restored.tolist())
-        if callable(value) != (isinstance(restored, str) and restored == SCHEDULE):
+        is_placeholder = isinstance(restored, str) and restored == SCHEDULE
+        if callable(value) != is_placeholder or callable(restored):
             here_is = "a schedule" if callable(value) else "a number"
             raise ValueError(
-                f"{what}: expected {here_is} for {name!r}, as in this optimizer, got {restored!r}; "
+                f"{what}: expected {here_is} for {name!r}, as here, got {shown(restored)}; "
                 "construct it as the one that was saved was: schedules are not part of a state"
             )
         if restored is None and not isinstance(known[name], (Choice, Frequency, OptionalNumber)):
             raise ValueError(f"{what}: expected an entry {name!r}, got {sorted(given)}")
-        result[name] = value if callable(value) else known[name].check(restored)
+        if callable(value):
+            result[name] = value
+        elif restored is None:
+            result[name] = known[name].check(None)
+        else:
+            result[name] = optimizer._checked(name, restored)
     return result
 
 
@@ -211,28 +217,30 @@ def _expect_paths(given: Mapping[str, Any], paths: list[str], what: str) -> None
 def _count(mapping: Mapping[str, Any], key: str, what: str) -> int:
     value = _entry(mapping, key, what)
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{what}[{key!r}]: expected a whole number, got {value!r}")
+        raise TypeError(f"{what}[{key!r}]: expected a whole number, got {shown(value)}")
     if not 0 <= value <= _core.MOST_STEPS:
-        raise ValueError(f"{what}[{key!r}]: expected a whole number from 0 to 2**62, got {value!r}")
+        raise ValueError(
+            f"{what}[{key!r}]: expected a whole number from 0 to 2**62, got {shown(value)}"
+        )
     return int(value)
 
 
 def _norm(value: Any) -> float:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise TypeError(f"state['grad_norm']: expected a number, got {value!r}")
+        raise TypeError(f"state['grad_norm']: expected a number, got {shown(value)}")
     try:
         norm = float(value)
     except OverflowError:  # a large int
         norm = -1.0
     if norm < 0:  # not finite is what gradients may have been
-        raise ValueError(f"state['grad_norm']: expected a number >= 0, got {value!r}")
+        raise ValueError(f"state['grad_norm']: expected a number >= 0, got {shown(value)}")
     return norm
 
 
 def _flag(mapping: Mapping[str, Any], key: str, what: str) -> bool:
     value = _entry(mapping, key, what)
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{what}[{key!r}]: expected True or False, got {value!r}")
+        raise TypeError(f"{what}[{key!r}]: expected True or False, got {shown(value)}")
     return bool(value)
 
 

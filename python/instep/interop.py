@@ -344,6 +344,8 @@ def _torch_values(
             if not isinstance(given, (tuple, list)) or len(given) != max(len(names), 1):
                 raise TypeError(f"expected {len(names)} numbers, got {given!r}")
             for name, value in zip(names, given, strict=False):
+                if callable(value):  # a learning rate may be a schedule elsewhere
+                    raise TypeError(f"expected a number, got {value!r}")
                 values[name] = hyperparameters[name].check(_plain(value))
             if entry == "weight_decay":
                 decay = hyperparameters[entry].check(_plain(entries[entry]))
@@ -719,6 +721,7 @@ def to_safetensors(optimizer: Optimizer, path: _checkpoint.Path, *, params: bool
     -----
     The whole file is put together in memory. Its metadata hold a hash of everything in it.
     """
+    _check_optimizer(optimizer)
     optimizer._bound("to_safetensors")
     safetensors = _safetensors()
     with optimizer._hold():
@@ -752,6 +755,7 @@ def from_safetensors(optimizer: Optimizer, path: _checkpoint.Path) -> None:
         If it is another file, or of another rule, convention or structure. Nothing has changed
         then.
     """
+    _check_optimizer(optimizer)
     optimizer._bound("from_safetensors")
     optimizer._take_over(_safetensors_tree(path), params=True)
 
@@ -790,12 +794,16 @@ def _hash(manifest: str, rows: Mapping[str, NDArray[Any]]) -> str:
 # All of them ------------------------------------------------------------------------------------
 
 
-def _of(optimizer: Optimizer, convention: str, table: Mapping[str, T]) -> T:
-    """Return the entry of a framework's table for an optimizer."""
+def _check_optimizer(optimizer: Any) -> None:
     if not isinstance(optimizer, Optimizer):
         raise TypeError(
             f"optimizer: expected an optimizer of instep, got {type(optimizer).__name__}"
         )
+
+
+def _of(optimizer: Optimizer, convention: str, table: Mapping[str, T]) -> T:
+    """Return the entry of a framework's table for an optimizer."""
+    _check_optimizer(optimizer)
     if optimizer.convention != convention:
         raise ValueError(
             f"optimizer: expected one with convention={convention!r}, got {optimizer!r}"

@@ -52,7 +52,7 @@ from typing import Annotated, Any, Literal, SupportsFloat, SupportsIndex, get_ty
 
 import numpy as np
 
-from instep._hyperparameters import Count, Flag, Hyperparameter, Number, Schedule
+from instep._hyperparameters import Count, Flag, Hyperparameter, Number, Schedule, shown
 
 __all__ = [
     "CosineAnnealing",
@@ -84,9 +84,9 @@ class _Whole(Hyperparameter[int]):
 
     def check(self, value: Any) -> int:
         if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
-            raise TypeError(f"{self.name}: expected a whole number, got {value!r}")
+            raise TypeError(f"{self.name}: expected a whole number, got {shown(value)}")
         if value < 0:
-            raise ValueError(f"{self.name}: expected a whole number >= 0, got {value!r}")
+            raise ValueError(f"{self.name}: expected a whole number >= 0, got {shown(value)}")
         return int(value)
 
 
@@ -98,7 +98,9 @@ class _Choice(Hyperparameter[str]):
         self._words = words
 
     def check(self, value: Any) -> str:
-        expected = f"{self.name}: expected {' or '.join(map(repr, self._words))}, got {value!r}"
+        expected = (
+            f"{self.name}: expected {' or '.join(map(repr, self._words))}, got {shown(value)}"
+        )
         if not isinstance(value, str):
             raise TypeError(expected)
         if value not in self._words:
@@ -111,9 +113,9 @@ class _Metric(Hyperparameter[float]):
 
     def check(self, value: Any) -> float:
         if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-            raise TypeError(f"{self.name}: expected a number, got {value!r}")
+            raise TypeError(f"{self.name}: expected a number, got {shown(value)}")
         if math.isnan(value):
-            raise ValueError(f"{self.name}: expected a number, got {value!r}")
+            raise ValueError(f"{self.name}: expected a number, got {shown(value)}")
         return float(value)
 
 
@@ -133,7 +135,7 @@ class _Callable(Hyperparameter[Schedule]):
 
     def check(self, value: Any) -> Schedule:
         if not callable(value):
-            raise TypeError(f"{self.name}: expected a schedule, got {value!r}")
+            raise TypeError(f"{self.name}: expected a schedule, got {shown(value)}")
         schedule: Schedule = value
         return schedule
 
@@ -147,7 +149,7 @@ class _Each(Hyperparameter["tuple[Any, ...]"]):
 
     def check(self, value: Any) -> tuple[Any, ...]:
         if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
-            raise TypeError(f"{self.name}: expected a sequence, got {value!r}")
+            raise TypeError(f"{self.name}: expected a sequence, got {shown(value)}")
         return tuple(_check(self._kind, f"{self.name}[{k}]", item) for k, item in enumerate(value))
 
 
@@ -160,7 +162,7 @@ class _Increasing(_Each):
     def check(self, value: Any) -> tuple[int, ...]:
         steps = super().check(value)
         if any(earlier > later for earlier, later in pairwise(steps)):
-            raise ValueError(f"{self.name}: expected steps in increasing order, got {value!r}")
+            raise ValueError(f"{self.name}: expected steps in increasing order, got {shown(value)}")
         return steps
 
 
@@ -1015,7 +1017,7 @@ class ReduceLROnPlateau(_Schedule):
             If the metric is not a number. Nothing has changed then.
         """
         if isinstance(metric, (bool, np.bool_)) or not isinstance(metric, SupportsFloat):
-            raise TypeError(f"metric: expected a number, got {metric!r}")
+            raise TypeError(f"metric: expected a number, got {shown(metric)}")
         value = float(metric)
         now = self._progress
         rate, best = now.learning_rate, now.best
