@@ -681,6 +681,43 @@ def test_a_state_dict_with_bad_arrays() -> None:
     assert snapshot(opt) == before
 
 
+@pytest.mark.parametrize("bad", [lambda update: 0.1, 10**5000, "x"], ids=["f", "huge", "x"])
+def test_a_state_dict_with_a_bad_learning_rate(bad: Any) -> None:
+    opt = instep.SGD(np.ones(2), learning_rate=0.1)
+    saved = opt.state_dict()
+    saved["hyperparameters"]["learning_rate"] = bad
+    with pytest.raises((TypeError, ValueError), match="learning_rate"):
+        opt.load_state_dict(saved)
+    torch = instep.SGD([np.ones(2)], convention="torch")
+    state = instep.interop.to_torch(torch)
+    state["param_groups"][0]["lr"] = bad
+    with pytest.raises((TypeError, ValueError), match="'lr'"):
+        instep.interop.from_torch(torch, state)
+
+
+def test_a_state_dict_with_decay_that_the_convention_does_not_have() -> None:
+    opt = instep.Adam(np.ones(2), convention="torch")
+    saved = opt.state_dict()
+    saved["hyperparameters"]["weight_decay"] = 0.1
+    with pytest.raises(ValueError, match=r"weight_decay: expected l2=0\.1 instead"):
+        opt.load_state_dict(saved)
+
+
+def test_numbers_too_long_to_write() -> None:
+    huge = 10**5000
+    actions: list[tuple[Callable[[], object], str]] = [
+        (lambda: untyped.SGD(np.ones(2), learning_rate=huge), "learning_rate: expected"),
+        (lambda: untyped.Adam(beta_1=huge), "beta_1: expected"),
+        (lambda: untyped.Adam(gradient_accumulation_steps=huge), "steps: expected"),
+        (lambda: untyped.set_num_threads(huge), "n: expected"),
+        (lambda: untyped.kernels.adam(*np.ones((4, 2)), step=huge), "step: expected"),
+        (lambda: untyped.schedules.CosineDecay(huge, 10), "expected"),
+    ]
+    for action, message in actions:
+        with pytest.raises(ValueError, match=message):
+            action()
+
+
 def test_a_state_dict_that_contradicts_itself() -> None:
     opt = trained("SGD")
     before = snapshot(opt)

@@ -1118,6 +1118,117 @@ def test_a_limit_that_is_there_before_the_first_call_holds() -> None:
     assert done.stdout.split() == ["1"] or not with_openmp, done.stderr
 
 
+def test_a_number_of_threads_that_is_set_under_a_limit() -> None:
+    pytest.importorskip("threadpoolctl")
+    done = python(
+        "import instep\n"
+        "from threadpoolctl import threadpool_limits\n"
+        "def limited():\n"
+        "    with threadpool_limits(1, user_api='openmp'):\n"
+        "        print(instep.get_num_threads())\n"
+        "with threadpool_limits(1, user_api='openmp'):\n"
+        "    instep.set_num_threads(2)\n"
+        "limited()\n"
+        "print(instep.get_num_threads())\n",
+        OMP_NUM_THREADS="3",
+    )
+    with_openmp = instep._core.build_info()["threading"] != "none"
+    assert done.stdout.split() == ["1", "2"] or not with_openmp, done.stderr
+
+
+def test_hyperparameters_that_change_while_the_first_step_binds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As another thread may do it."""
+    from instep._binding import Binding
+
+    opt, param, new = instep.SGD(learning_rate=0.1), np.zeros(2), Binding.new
+
+    def change(*arguments: Any) -> Binding:
+        binding = new(*arguments)
+        if opt.learning_rate != 0.5:
+            opt.learning_rate = 0.5
+        return binding
+
+    monkeypatch.setattr(Binding, "new", change)
+    opt.apply_gradients([(np.ones(2), param)])
+    assert param.tolist() == [-0.5, -0.5]
+
+
+@pytest.mark.parametrize("rule", ["Rprop", "ASGD", "SGD"])
+def test_schedules_are_asked_in_steps_alone(rule: str) -> None:
+    asked = []
+
+    def rate(update: int) -> float:
+        asked.append(update)
+        return 0.25
+
+    opt = getattr(instep, rule)(np.ones(3), learning_rate=rate)
+    opt.build(np.ones(3))
+    copy.deepcopy(opt)
+    pickled = opt.state_dict()
+    assert asked == []
+    opt.step(np.ones(3))
+    opt.load_state_dict(pickled)
+    copy.deepcopy(opt).load_state_dict(pickled)
+    assert asked == [0]
+
+
+BAD_RATES = [np.nan, -1.0, "0.1", None, 10**400, 10**5000]
+
+
+@pytest.mark.parametrize("bad", BAD_RATES, ids=range(len(BAD_RATES)))
+def test_a_schedule_that_returns_nonsense(bad: Any) -> None:
+    param = np.ones(2)
+    opt = instep.Rprop(param, learning_rate=lambda update: bad)
+    with pytest.raises((TypeError, ValueError), match="learning_rate"):
+        opt.step(np.ones(2))
+    with pytest.raises((TypeError, ValueError), match="learning_rate"):
+        opt.current_learning_rate  # noqa: B018
+    assert param.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("rule", ["SGD", "Adafactor"])
+def test_schedules_are_not_compared(rule: str) -> None:
+    class Table:
+        def __eq__(self, other: object) -> bool:
+            raise ValueError("ambiguous")
+
+        __hash__ = object.__hash__
+
+        def __call__(self, update: int) -> float:
+            return 0.5
+
+    opt = getattr(instep, rule)(np.ones((2, 2)), learning_rate=Table())
+    opt.learning_rate = Table()
+    opt.step(np.ones((2, 2)))
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_every_protocol_of_pickle(protocol: int) -> None:
+    opt = instep.Adam(np.ones(2))
+    opt.step(np.ones(2))
+    assert pickle.loads(pickle.dumps(opt, protocol)).state["m"].tolist() == opt.state["m"].tolist()
+
+
+def test_keys_that_repr_does_not_tell_apart() -> None:
+    class Key(str):
+        def __repr__(self) -> str:
+            return "key"
+
+    with pytest.raises(ValueError, match=r"params\[key\]: expected keys that repr tells apart"):
+        instep.SGD({Key("a"): np.ones(2), Key("b"): np.ones(2)}, learning_rate=0.1)
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+def test_a_matrix_is_an_array() -> None:
+    for rule in ("Adafactor", "SM3", "Muon"):
+        params: list[Any] = [np.asmatrix(np.ones((2, 3))), np.ones((2, 3))]
+        for param in params:
+            getattr(instep, rule)(param).step(np.ones((2, 3)))
+        np.testing.assert_array_equal(params[0], params[1])
+
+
 def test_the_module_can_be_loaded_again() -> None:
     """As notebooks do; optimizers from before go on."""
     done = python(

@@ -480,6 +480,17 @@ def test_kinds_of_paths(path: Path) -> None:
                 _checkpoint.read(wrong)  # type: ignore[arg-type]
 
 
+def test_what_is_no_file(tmp_path: Path) -> None:
+    opt = instep.SGD(np.ones(2), learning_rate=0.1)
+    for action in (opt.save, opt.load):
+        with pytest.raises(OSError, match="not a regular file"):
+            action("/dev/zero" if os.path.exists("/dev/zero") else os.devnull)
+        with pytest.raises(ValueError, match="path: expected"):
+            action("a\0b")
+    with pytest.raises(TypeError, match="params: expected True or False"):
+        opt.save(tmp_path / "state.npz", params="no")  # type: ignore[arg-type]
+
+
 def test_a_path_without_a_folder(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(path.parent)
     assert frozen(round_trip(a_tree(), Path(path.name))) == frozen(a_tree())

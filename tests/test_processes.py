@@ -487,7 +487,69 @@ def test_exit_while_a_daemon_thread_steps(name: str) -> None:
         end_where_it_hangs()
 
 
+class Key(str):
+    """A key whose comparison is Python code, in which an exit may find a thread."""
+
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return str.__eq__(self, other)
+
+
+def keyed(count: int) -> dict[str, Any]:
+    return {Key(k): np.ones(10, np.float32) for k in range(count)}
+
+
+def loop_in_kernels() -> None:
+    p = np.ones(100, np.float32)
+    for k in range(10**9):
+        instep.kernels.adam(
+            p, p.copy(), p.copy(), p.copy(), step=np.int64(k + 1), beta_1=1 / (k + 2)
+        )
+
+
+def loop_in_keys() -> None:
+    opt = instep.SGD(keyed(5), learning_rate=0.1)
+    while True:
+        opt.step(keyed(5))
+
+
+@pytest.mark.parametrize("loop", ["kernels", "keys"])
+@apart
+def test_exit_while_daemon_threads_run_python_code(loop: str) -> None:
+    children: list[int] = []
+    while len(children) < 6 and all(children):
+        children.append(os.fork())
+    if all(children):
+        return join(children)
+    sys.setswitchinterval(1e-6)
+    for _ in range(4):
+        threading.Thread(target=globals()[f"loop_in_{loop}"], daemon=True).start()
+    time.sleep(0.1)
+    return end_where_it_hangs()
+
+
 # --- threads ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["__init__", "use_ema"])
+@apart
+def test_averages_while_another_thread_makes_the_optimizer_anew(how: str) -> None:
+    p = np.ones(1 << 20, np.float32)
+    opt, done = instep.SGD([p], learning_rate=0.1, use_ema=True), threading.Event()
+
+    def change() -> None:
+        for k in range(100):
+            if how == "use_ema":
+                opt.use_ema = k % 2 == 0
+            else:
+                opt.__init__([p], learning_rate=0.1, use_ema=True)  # type: ignore[misc]
+        done.set()
+
+    threading.Thread(target=change).start()
+    while not done.is_set():
+        averages = opt.averages
+        assert averages is None or averages[0].shape == p.shape
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="needs Linux's /proc")

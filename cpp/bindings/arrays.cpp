@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <utility>
 
 namespace instep::bindings {
 namespace {
@@ -244,12 +245,34 @@ void check_gradient(py::handle object, const View& param, const Name& name) {
     check_shape(View(object), param, name);
 }
 
-Order::Order(const View& param) : c_contiguous(param.has_flag(npy_api::NPY_ARRAY_C_CONTIGUOUS_)) {
-    for (int axis = 0; axis < param.ndim(); ++axis)
-        if (param.extent(axis) > 1) axes.push_back(axis);
+namespace {
+
+std::vector<int> long_axes(const View& array) {
+    std::vector<int> axes;
+    for (int axis = 0; axis < array.ndim(); ++axis)
+        if (array.extent(axis) > 1) axes.push_back(axis);
+    return axes;
+}
+
+std::vector<int> axes_in_memory(const View& array) {
+    std::vector<int> axes = long_axes(array);
     std::stable_sort(axes.begin(), axes.end(), [&](int a, int b) {
-        return std::abs(param.stride(a)) > std::abs(param.stride(b));
+        return std::abs(array.stride(a)) > std::abs(array.stride(b));
     });
+    return axes;
+}
+
+}  // namespace
+
+Order::Order(const View& param) : Order(param, axes_in_memory(param)) {}
+
+Order::Order(const View& param, std::vector<int> given_axes)
+    : axes(std::move(given_axes)),
+      c_contiguous(param.has_flag(npy_api::NPY_ARRAY_C_CONTIGUOUS_) &&
+                   std::is_sorted(axes.begin(), axes.end())) {
+    const std::vector<int> expected = long_axes(param);
+    if (!std::is_permutation(axes.begin(), axes.end(), expected.begin(), expected.end()))
+        throw py::value_error("order: expected the array's axes of more than one element");
     for (const int axis : axes) shape.extents.push_back(param.extent(axis));
 }
 

@@ -104,13 +104,16 @@ void check_scalar(py::handle object, const Name& name);
 /// Raises for an array that cannot be read as the gradient of that parameter.
 void check_gradient(py::handle object, const View& param, const Name& name);
 
-/// The order in which a parameter's elements are visited: that of its memory.
+/// The order in which a parameter's elements are visited: that of its memory, or of the memory
+/// where it was before, as sums depend on it.
 struct Order {
     std::vector<int> axes;  ///< of more than one element, outermost first
     Shape shape;            ///< their extents
-    bool c_contiguous;
+    bool c_contiguous;      ///< the array is, and visited like that
 
     explicit Order(const View& param);
+    /// Raises ValueError for what are not the array's axes of more than one element.
+    Order(const View& param, std::vector<int> given_axes);
     /// The array in that order; strides go to `storage`, which must outlive the stream.
     Stream stream(const View& array, std::vector<std::ptrdiff_t>& storage) const;
 };

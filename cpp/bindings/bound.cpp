@@ -19,13 +19,15 @@ const RuleKernels& rule_named(const std::string& name) {
 
 BoundParameter::BoundParameter(py::object param, std::string path, const py::sequence& slots,
                                const py::sequence& scalars, py::object average,
-                               py::object accumulator, Others others, const RuleKernels& rule)
+                               py::object accumulator, Others others, const py::object& axes,
+                               const RuleKernels& rule)
     : param_((check_parameter(param, Name(path)), std::move(param))),
       average_(std::move(average)),
       accumulator_(std::move(accumulator)),
       others_(std::move(others)),
       path_(std::move(path)),
-      order_(View(param_)),
+      order_(axes.is_none() ? Order(View(param_))
+                            : Order(View(param_), axes.cast<std::vector<int>>())),
       as_bound_(View(param_)) {
     const View view(param_);
     for (int s = 0; s < rule.slot_count; ++s) {
@@ -121,12 +123,14 @@ void BoundParameter::check_still(py::handle object, const Stream& stream) const 
 
 Bound::Bound(const std::string& rule, const Tree& tree, const py::list& slots,
              const py::list& scalars, const py::list& averages, const py::list& accumulators,
-             const py::list& others, const py::object& copies, const py::object& counters)
+             const py::list& others, const py::object& copies, const py::object& counters,
+             const py::object& orders)
     : tree_(tree), optimizer_(rule_named(rule), {}), copies_(copies) {
     parameters_.reserve(tree_.leaves.size());
     for (std::size_t k = 0; k < tree_.leaves.size(); ++k) {
         parameters_.emplace_back(tree_.leaves[k], tree_.paths[k], slots[k], scalars[k], averages[k],
                                  accumulators[k], others[k].cast<BoundParameter::Others>(),
+                                 orders.is_none() ? py::none() : py::object(orders[py::int_(k)]),
                                  optimizer_.rule());
         parameters_[k].add_to(memory_);
         optimizer_.arrays.push_back(parameters_[k].array());
@@ -310,6 +314,12 @@ void Bound::step_in_two_parts() {
     });
 }
 
+std::vector<std::vector<int>> Bound::orders() const {
+    std::vector<std::vector<int>> result;
+    for (const BoundParameter& parameter : parameters_) result.push_back(parameter.axes());
+    return result;
+}
+
 Counters Bound::counters() const {
     Counters result{iterations(), skipped_steps(), look_at(optimizer_.window), grad_norm(), {}, {}};
     for (const Clock& clock : optimizer_.clocks) {
@@ -384,7 +394,8 @@ void update_arrays(const RuleKernels& rule, const py::object& param, const py::o
                    const py::tuple& slots, const py::tuple& scalars, std::int64_t step,
                    double learning_rate, const std::array<double, max_hyperparameters>& own) {
     if (grad.is_none()) throw py::type_error("grad: expected a NumPy array, got None");
-    BoundParameter parameter(param, "param", slots, scalars, py::none(), py::none(), {}, rule);
+    BoundParameter parameter(param, "param", slots, scalars, py::none(), py::none(), {}, py::none(),
+                             rule);
     Memory memory;
     parameter.add_to(memory);
     memory.check_disjoint();

@@ -27,12 +27,14 @@ public:
     using Others = std::vector<std::pair<std::string, py::object>>;
 
     /// `slots` and `scalars` in the rule's order, slots None where unused; average and accumulator
-    /// may be None; `others` are named.
+    /// may be None; `others` are named; `axes` are those of the order to visit it in, None for that
+    /// of its memory.
     BoundParameter(py::object param, std::string path, const py::sequence& slots,
                    const py::sequence& scalars, py::object average, py::object accumulator,
-                   Others others, const RuleKernels& rule);
+                   Others others, const py::object& axes, const RuleKernels& rule);
 
     py::handle object() const { return param_; }
+    const std::vector<int>& axes() const { return order_.axes; }
     /// For the engine; points into this object, wherever it moves.
     Array array();
     /// Adds all of its arrays.
@@ -45,7 +47,7 @@ public:
     /// A gradient as a stream, or an empty one for None; raises where it can't be read. The stream
     /// holds until the next call. `looked_closer`: where it became true, Python code may have run.
     Stream gradient(py::handle object, const Memory& memory, bool& looked_closer) {
-        if (as_bound_.matches(object, free_)) {
+        if (order_.c_contiguous && as_bound_.matches(object, free_)) {
             const View view(object);
             return {view.data(), view.dtype(), nullptr, false};
         }
@@ -119,10 +121,10 @@ public:
     /// `others` are, for each parameter, pairs of name and array: state that the engine does not
     /// know, but whose memory is the parameter's as well. `copies` are pairs of an array and the
     /// parameter that it is a copy of before the first update; `counters` those to go on with, or
-    /// None.
+    /// None; `orders` each parameter's axes in the order to visit them, or None.
     Bound(const std::string& rule, const Tree& tree, const py::list& slots, const py::list& scalars,
           const py::list& averages, const py::list& accumulators, const py::list& others,
-          const py::object& copies, const py::object& counters);
+          const py::object& copies, const py::object& counters, const py::object& orders);
 
     /// From (groups, of_leaves, options, directions), of which groups are tuples of learning rate
     /// or schedule, l2, weight_decay, clipnorm, clipvalue, maximize, the rule's own numbers;
@@ -144,6 +146,8 @@ public:
     /// Finds the learning rates of the next update; call it before `step`.
     void ask_schedules();
     void step(py::handle gradients);
+
+    std::vector<std::vector<int>> orders() const;
 
     Counters counters() const;
     /// Raises where the object does not hold counters of as many parameters.

@@ -71,12 +71,13 @@ py::object tree_type() {
 PyObject* new_bound(PyTypeObject*, PyObject* given, PyObject* named) {
     return guarded([&] {
         const py::tuple arguments =
-            positional(given, named, 9,
+            positional(given, named, 10,
                        "Bound: expected rule, tree, slots, scalars, averages, accumulators, "
-                       "others, copies and counters");
-        return Box<Bound>::make(std::make_unique<Bound>(
-            arguments[0].cast<std::string>(), Box<Tree>::of(arguments[1]), arguments[2],
-            arguments[3], arguments[4], arguments[5], arguments[6], arguments[7], arguments[8]));
+                       "others, copies, counters and orders");
+        return Box<Bound>::make(
+            std::make_unique<Bound>(arguments[0].cast<std::string>(), Box<Tree>::of(arguments[1]),
+                                    arguments[2], arguments[3], arguments[4], arguments[5],
+                                    arguments[6], arguments[7], arguments[8], arguments[9]));
     });
 }
 
@@ -100,6 +101,10 @@ PyObject* is_apart(PyObject* self, PyObject* array) {
     });
 }
 
+PyObject* orders(PyObject* self, PyObject*) {
+    return guarded([&] { return py::cast(Box<Bound>::of(self).orders()); });
+}
+
 PyObject* counters(PyObject* self, PyObject*) {
     return guarded([&] {
         const Counters now = Box<Bound>::of(self).counters();
@@ -121,6 +126,7 @@ py::object bound_type() {
     static PyMethodDef methods[] = {{"refresh", refresh, METH_NOARGS, nullptr},
                                     {"check_unchanged", check_unchanged, METH_NOARGS, nullptr},
                                     {"is_apart", is_apart, METH_O, nullptr},
+                                    {"orders", orders, METH_NOARGS, nullptr},
                                     {"counters", counters, METH_NOARGS, nullptr},
                                     {nullptr, nullptr, 0, nullptr}};
     static PyGetSetDef attributes[] = {

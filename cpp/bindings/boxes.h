@@ -10,7 +10,7 @@ namespace py = pybind11;
 /// Adds to the module:
 ///
 /// `Tree(params, group_type)` and `Bound(rule, tree, slots, scalars, averages, accumulators,
-/// others, copies, counters)`; see tree.h and bound.h.
+/// others, copies, counters, orders)`; see tree.h and bound.h.
 ///
 /// `Kernel(rule, numbers, check, check_step)`: a rule on bare arrays, called with positional
 /// arguments only: param, grad, the state arrays (or None), scalars, step, and so many numbers.

@@ -347,7 +347,7 @@ def _mean_square(x: Array, axis: int) -> Array:
 
 def _square(x: Array) -> float:
     """Return the sum of squares, in float64."""
-    flat = x.ravel(order="K")
+    flat = x.ravel()  # in an order that does not depend on the layout
     return float(np.einsum("i,i->", flat, flat, dtype=np.float64, casting="same_kind"))
 
 

@@ -48,6 +48,8 @@ class Binding:
         The group of each array.
     before
         A binding whose state goes on in this one, as far as the hyperparameters need it.
+    orders
+        The order in which to visit the axes of each array, where it is not that of its memory.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Binding:
         overrides: list[Values],
         of_leaves: list[int],
         before: Binding | None = None,
+        orders: list[list[int]] | None = None,
     ) -> None:
         self.params, self.tree, self.of_leaves = params, tree, of_leaves
         self._direct = optimizer._direct
@@ -128,6 +131,7 @@ class Binding:
             others,
             copies,
             before.core.counters() if before else None,
+            before.core.orders() if before and before.tree is tree else orders,
         )
         self._configure(optimizer, values, overrides)
 
@@ -138,11 +142,12 @@ class Binding:
         params: Any,
         values: Values,
         groups: tuple[list[Values], list[int]] | None = None,
+        orders: list[list[int]] | None = None,
     ) -> Binding:
         """Return the first binding of an optimizer, in the structure's groups or in these."""
         tree = _core.Tree(params, Group)
         overrides, of_leaves = groups or _groups_of(optimizer, tree)
-        return cls(optimizer, params, tree, values, overrides, of_leaves)
+        return cls(optimizer, params, tree, values, overrides, of_leaves, None, orders)
 
     def moved(self, optimizer: Optimizer, params: Any) -> Binding:
         """Return a binding of other arrays of the same structure, with this state."""

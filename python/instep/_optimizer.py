@@ -585,6 +585,8 @@ class Optimizer(_Constructed):
                 state["params"] = binding.params
                 # Arrays that were built later may be in groups that their structure does not show.
                 state["groups"] = binding.overrides, binding.of_leaves
+                # NumPy's pickles bring arrays back in another layout, on which sums depend.
+                state["orders"] = binding.core.orders()
                 state["state"] = _state.dump(self, binding)
             return state
 
@@ -592,7 +594,8 @@ class Optimizer(_Constructed):
         self._convention, values = state["convention"], state["values"]
         if "params" not in state:
             return self._install(values, None)
-        self._install(values, Binding.new(self, state["params"], values, state["groups"]))
+        groups, orders = state["groups"], state["orders"]
+        self._install(values, Binding.new(self, state["params"], values, groups, orders))
         self.load_state_dict(state["state"])
         return None
 
