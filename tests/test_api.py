@@ -1174,6 +1174,21 @@ def test_schedules_are_asked_in_steps_alone(rule: str) -> None:
     assert asked == [0]
 
 
+def test_a_schedule_where_the_first_update_is_not_that_of_an_array() -> None:
+    params = [np.ones(2), np.ones(2)]
+    opt = instep.Rprop(params, convention="optax", learning_rate=lambda update: 0.5 + update)
+    opt.step([np.ones(2), None])
+    assert [state["step_size"].tolist() for state in opt.state] == [[0.5, 0.5]] * 2
+
+
+@pytest.mark.parametrize("rate", [np.array(0.5), np.float32(0.5), np.float64(0.5), 0.5])
+def test_a_schedule_that_returns_a_number_of_numpy(rate: Any) -> None:
+    param = np.ones(2)
+    opt = instep.SGD(param, learning_rate=lambda update: rate)
+    opt.step(np.ones(2))
+    assert opt.current_learning_rate == 0.5 == param[0]
+
+
 BAD_RATES = [np.nan, -1.0, "0.1", None, 10**400, 10**5000]
 
 

@@ -214,7 +214,7 @@ py::object Bound::schedule_index() const {
            py::int_(look_at(optimizer_.window));
 }
 
-double Bound::answer(const py::object& schedule, const py::object& index) const {
+double ask(const py::object& schedule, const py::object& index) {
     const py::object given = call(schedule, index);
     const auto shown = [&] {
         try {
@@ -245,10 +245,10 @@ void Bound::ask_schedules() {
     for (std::size_t k = 0; k < told_.schedules.size(); ++k) {
         if (!told_.schedules[k]) continue;
         Group& group = optimizer_.groups[k];
-        group.learning_rate = answer(told_.schedules[k], schedule_index());
+        group.learning_rate = ask(told_.schedules[k], schedule_index());
         if (told_.wants_next[k])
             group.own[static_cast<std::size_t>(next_rate_)] =
-                answer(told_.schedules[k], schedule_index() + py::int_(1));
+                ask(told_.schedules[k], schedule_index() + py::int_(1));
     }
 }
 

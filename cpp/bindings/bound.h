@@ -169,7 +169,6 @@ public:
     void clear();
 
 private:
-    double answer(const py::object& schedule, const py::object& index) const;
     void gather_gradients(py::handle gradients);
     void step_in_two_parts();
 
@@ -184,6 +183,10 @@ private:
     std::size_t elements_ = 0;
     int next_rate_ = -1;  ///< which number of the rule is the next learning rate
 };
+
+/// The learning rate that a schedule gives for an index. Raises TypeError or ValueError where it
+/// gives anything but a finite number of at least 0.
+double ask(const py::object& schedule, const py::object& index);
 
 /// Raises ValueError where there is none.
 const RuleKernels& rule_named(const std::string& name);

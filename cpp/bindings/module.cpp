@@ -78,6 +78,7 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     module.def("touch", &touch, py::arg("grads"), py::arg("written"), py::arg("repeats"));
     module.def("zeros", &zeros, py::arg("shape"), py::arg("dtype"), py::arg("strides"),
                py::arg("place"));
+    module.def("ask", &ask, py::arg("schedule"), py::arg("index"));
     module.def("alias", &alias, py::arg("array"));
     module.attr("rules") = rules();
     module.attr("ASK_SCHEDULE") = ask_schedule;

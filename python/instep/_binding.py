@@ -90,7 +90,7 @@ class Binding:
                     else:
                         slot = zeros_like(param, place, places)
                     if name in optimizer._initial_state:
-                        slot[...] = _initial(optimizer._initial_state[name], numbers, param)
+                        slot[...] = self._initial(optimizer, name, numbers, param)
                 self.slots[k][name] = slot
             if averages:
                 average = before.averages[k] if before and before.averages else None
@@ -286,6 +286,20 @@ class Binding:
             numbers if works_outside(optimizer) else [],
         )
 
+    @staticmethod
+    def _initial(optimizer: Optimizer, name: str, numbers: Values, param: Array) -> Array | float:
+        """Return what a slot starts as."""
+        start: Any = optimizer._initial_state[name]
+        if start == PARAMETER:
+            return param
+        while isinstance(start, str):  # a convention may name another hyperparameter
+            start = numbers.get(start, 0.0)
+        if not callable(start):
+            return float(start)
+        # Rules that start from a schedule take it in the first update of their own clock. Only
+        # where that is everybody's, an array may come later, and must have been asked for here.
+        return _core.ask(start, 0) if optimizer._convention in GLOBAL_CLOCK else 0.0
+
     def _find_directions(
         self, stepping: Sequence[int], learning_rates: Sequence[float]
     ) -> list[tuple[Array, Array]]:
@@ -370,16 +384,6 @@ def _number(name: str, group: Values, decays_inside: bool) -> float:
         rate = group["learning_rate"]
         return _core.ASK_SCHEDULE if callable(rate) else float(rate)
     return float(group[name])
-
-
-def _initial(start: str | float, numbers: Values, param: Array) -> Array | float:
-    """Return what a slot starts as."""
-    if start == PARAMETER:
-        return param
-    while isinstance(start, str):  # a convention may name another hyperparameter
-        start = numbers.get(start, 0.0)
-    # Schedules are asked in steps alone; rules that start from one take it in their first update.
-    return 0.0 if callable(start) else start
 
 
 def effective(values: Values, override: Mapping[str, Any]) -> Values:

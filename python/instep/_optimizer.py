@@ -340,9 +340,7 @@ class Optimizer(_Constructed):
         rate = self.learning_rate
         if not callable(rate):
             return rate
-        number = Number(at_least=0)
-        number.name = "learning_rate of the schedule"
-        return number.check(rate(0 if self._binding is None else self._binding.core.schedule_index))
+        return _core.ask(rate, 0 if self._binding is None else self._binding.core.schedule_index)
 
     @property
     def groups(self) -> list[Mapping[str, Any]]:
@@ -594,7 +592,7 @@ class Optimizer(_Constructed):
         self._convention, values = state["convention"], state["values"]
         if "params" not in state:
             return self._install(values, None)
-        groups, orders = state["groups"], state["orders"]
+        groups, orders = state["groups"], state.get("orders")
         self._install(values, Binding.new(self, state["params"], values, groups, orders))
         self.load_state_dict(state["state"])
         return None
