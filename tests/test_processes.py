@@ -14,6 +14,7 @@ import functools
 import hashlib
 import multiprocessing
 import os
+import pathlib
 import pickle
 import signal
 import subprocess
@@ -530,6 +531,27 @@ def test_exit_while_daemon_threads_run_python_code(loop: str) -> None:
 
 
 # --- threads ------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limits")
+@apart
+def test_a_step_where_the_system_has_no_room_for_threads() -> None:
+    import resource
+
+    instep.set_num_threads(2)
+    opt, g = instep.Adam(filled(1)), filled(0.25)
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
+    room = pages * resource.getpagesize() + (1 << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (room, resource.RLIM_INFINITY))
+    opt.step(g)
+    assert opt.iterations == 1
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    opt.step(g)
+    one = instep.Adam(filled(1))
+    instep.set_num_threads(1)
+    for _ in range(2):
+        one.step(g)
+    assert opt.params.tobytes() == one.params.tobytes()
 
 
 @pytest.mark.parametrize("how", ["__init__", "use_ema"])

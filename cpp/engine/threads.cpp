@@ -4,6 +4,8 @@
 #include <atomic>
 #include <cstdlib>
 #include <stdexcept>
+#include <thread>
+#include <vector>
 
 #if defined(_OPENMP)
 #include <omp.h>
@@ -66,6 +68,28 @@ Setting& setting() {
     return instance;
 }
 
+/// Whether the system lets so many threads run at once. OpenMP would end the process where it does
+/// not, so this tries before that starts more than ever before for this thread, which keeps them.
+bool can_run(int threads) noexcept {
+    thread_local int most = 1;
+    if (threads <= most) return true;
+    std::vector<std::thread> trials;
+    std::atomic<bool> all_run{false};
+    bool can = true;
+    try {
+        trials.reserve(static_cast<std::size_t>(threads));
+        while (trials.size() < static_cast<std::size_t>(threads - 1))
+            trials.emplace_back([&all_run] { all_run.wait(false); });
+    } catch (const std::exception&) {
+        can = false;
+    }
+    all_run = true;
+    all_run.notify_all();
+    for (std::thread& trial : trials) trial.join();
+    if (can) most = threads;
+    return can;
+}
+
 }  // namespace
 
 int num_threads() {
@@ -97,8 +121,9 @@ void set_num_threads(int count) {
 
 int threads_for(std::size_t bytes) {
     if (bytes < 2 * bytes_per_thread || fork_count() > 0) return 1;
-    return static_cast<int>(
+    const int threads = static_cast<int>(
         std::min<std::size_t>(bytes / bytes_per_thread, static_cast<std::size_t>(num_threads())));
+    return can_run(threads) ? threads : 1;
 }
 
 #if defined(_OPENMP)

@@ -16,8 +16,8 @@ void set_num_threads(int count);
 /// threads.
 void read_environment();
 
-/// Threads worth starting for a step over this many bytes; 1 in a forked child, whose OpenMP
-/// runtime would hang.
+/// Threads worth starting for a step over this many bytes; 1 where the system refuses them, and in
+/// a forked child, whose OpenMP runtime would hang.
 int threads_for(std::size_t bytes);
 
 /// Runs body(context, thread, team) on up to `threads` threads at once, `team` of them in fact, and
