@@ -541,7 +541,7 @@ def test_a_step_where_the_system_has_no_room_for_threads() -> None:
     instep.set_num_threads(2)
     opt, g = instep.Adam(filled(1)), filled(0.25)
     pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
-    room = pages * resource.getpagesize() + (1 << 20)
+    room = pages * resource.getpagesize() + (4 << 20)  # less than a stack
     resource.setrlimit(resource.RLIMIT_AS, (room, resource.RLIM_INFINITY))
     opt.step(g)
     assert opt.iterations == 1
