@@ -1201,6 +1201,9 @@ def test_a_schedule_that_returns_nonsense(bad: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="learning_rate"):
         opt.current_learning_rate  # noqa: B018
     assert param.tolist() == [1.0, 1.0]
+    torch = instep.SGD(param, convention="torch", learning_rate=lambda update: bad)
+    with pytest.raises((TypeError, ValueError), match="learning_rate"):
+        instep.interop.to_torch(torch)
 
 
 @pytest.mark.parametrize("rule", ["SGD", "Adafactor"])

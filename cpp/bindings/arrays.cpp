@@ -1,10 +1,10 @@
 #include "bindings/arrays.h"
 
-#include "bindings/unlocked.h"
-
 #include <algorithm>
 #include <cstdlib>
 #include <utility>
+
+#include "bindings/unlocked.h"
 
 namespace instep::bindings {
 namespace {
@@ -245,35 +245,21 @@ void check_gradient(py::handle object, const View& param, const Name& name) {
     check_shape(View(object), param, name);
 }
 
-namespace {
-
-std::vector<int> long_axes(const View& array) {
-    std::vector<int> axes;
-    for (int axis = 0; axis < array.ndim(); ++axis)
-        if (array.extent(axis) > 1) axes.push_back(axis);
-    return axes;
-}
-
-std::vector<int> axes_in_memory(const View& array) {
-    std::vector<int> axes = long_axes(array);
+Order::Order(const View& param) : c_contiguous(param.has_flag(npy_api::NPY_ARRAY_C_CONTIGUOUS_)) {
+    for (int axis = 0; axis < param.ndim(); ++axis)
+        if (param.extent(axis) > 1) axes.push_back(axis);
     std::stable_sort(axes.begin(), axes.end(), [&](int a, int b) {
-        return std::abs(array.stride(a)) > std::abs(array.stride(b));
+        return std::abs(param.stride(a)) > std::abs(param.stride(b));
     });
-    return axes;
+    for (const int axis : axes) shape.extents.push_back(param.extent(axis));
 }
 
-}  // namespace
-
-Order::Order(const View& param) : Order(param, axes_in_memory(param)) {}
-
-Order::Order(const View& param, std::vector<int> given_axes)
-    : axes(std::move(given_axes)),
-      c_contiguous(param.has_flag(npy_api::NPY_ARRAY_C_CONTIGUOUS_) &&
-                   std::is_sorted(axes.begin(), axes.end())) {
-    const std::vector<int> expected = long_axes(param);
-    if (!std::is_permutation(axes.begin(), axes.end(), expected.begin(), expected.end()))
+Order::Order(const View& param, std::vector<int> given) : Order(param) {
+    if (!std::is_permutation(axes.begin(), axes.end(), given.begin(), given.end()))
         throw py::value_error("order: expected the array's axes of more than one element");
-    for (const int axis : axes) shape.extents.push_back(param.extent(axis));
+    c_contiguous = c_contiguous && given == axes;
+    axes = std::move(given);
+    for (std::size_t k = 0; k < axes.size(); ++k) shape.extents[k] = param.extent(axes[k]);
 }
 
 Stream Order::stream(const View& array, std::vector<std::ptrdiff_t>& storage) const {

@@ -113,7 +113,7 @@ struct Order {
 
     explicit Order(const View& param);
     /// Raises ValueError for what are not the array's axes of more than one element.
-    Order(const View& param, std::vector<int> given_axes);
+    Order(const View& param, std::vector<int> given);
     /// The array in that order; strides go to `storage`, which must outlive the stream.
     Stream stream(const View& array, std::vector<std::ptrdiff_t>& storage) const;
 };

@@ -8,6 +8,7 @@
 #include <memory>
 #include <new>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace instep::bindings {
@@ -84,7 +85,7 @@ struct Box {
     }
     static Object& of(PyObject* self) { return *as<Box>(self).object; }
     /// Raises TypeError where it is something else.
-    static Object& of(py::handle given) {
+    static Object& checked(py::handle given) {
         if (!PyObject_TypeCheck(given.ptr(), type))
             throw py::type_error(std::string("expected ") + type->tp_name + ", got " +
                                  Py_TYPE(given.ptr())->tp_name);

@@ -34,9 +34,8 @@ PyObject* new_tree(PyTypeObject*, PyObject* given, PyObject* named) {
 }
 
 PyObject* same_structure(PyObject* self, PyObject* other) {
-    return guarded([&] {
-        return py::bool_(Box<Tree>::of(self).same_structure(Box<Tree>::of(py::handle(other))));
-    });
+    return guarded(
+        [&] { return py::bool_(Box<Tree>::of(self).same_structure(Box<Tree>::checked(other))); });
 }
 
 PyObject* unflatten(PyObject* self, PyObject* values) {
@@ -74,10 +73,10 @@ PyObject* new_bound(PyTypeObject*, PyObject* given, PyObject* named) {
             positional(given, named, 10,
                        "Bound: expected rule, tree, slots, scalars, averages, accumulators, "
                        "others, copies, counters and orders");
-        return Box<Bound>::make(
-            std::make_unique<Bound>(arguments[0].cast<std::string>(), Box<Tree>::of(arguments[1]),
-                                    arguments[2], arguments[3], arguments[4], arguments[5],
-                                    arguments[6], arguments[7], arguments[8], arguments[9]));
+        return Box<Bound>::make(std::make_unique<Bound>(
+            arguments[0].cast<std::string>(), Box<Tree>::checked(arguments[1]), arguments[2],
+            arguments[3], arguments[4], arguments[5], arguments[6], arguments[7], arguments[8],
+            arguments[9]));
     });
 }
 

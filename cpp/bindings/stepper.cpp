@@ -56,7 +56,7 @@ struct Offer {
     explicit Offer(py::handle object) : binding(py::reinterpret_borrow<py::object>(object)) {
         if (binding.is_none()) return;
         core = binding.attr("core");
-        bound = &Box<Bound>::of(core);
+        bound = &Box<Bound>::checked(core);
         told = bound->configuration(binding.attr("configuration").cast<py::tuple>());
     }
 };

@@ -44,29 +44,6 @@ int threads_in_environment() {
 int runtime_limit() {
     return omp_get_max_threads();
 }
-#else
-int runtime_limit() {
-    return 1;
-}
-#endif
-
-struct Setting {
-    std::atomic<int> count{0};  ///< 0: as many as there are processors
-    /// OpenMP's own limit when a count was set. One that is lower (threadpoolctl) holds.
-    std::atomic<int> runtime_limit_then{0};
-
-    Setting() { set(threads_in_environment()); }
-    void set(int threads) {
-        count = threads;
-        // Where it is set under a lower limit, that one is over some time, and may come again.
-        runtime_limit_then = std::max<int>(runtime_limit_then, runtime_limit());
-    }
-};
-
-Setting& setting() {
-    static Setting instance;
-    return instance;
-}
 
 /// Whether the system lets so many threads run at once. OpenMP would end the process where it does
 /// not, so this tries before that starts more than ever before for this thread, which keeps them.
@@ -88,6 +65,33 @@ bool can_run(int threads) noexcept {
     for (std::thread& trial : trials) trial.join();
     if (can) most = threads;
     return can;
+}
+#else
+int runtime_limit() {
+    return 1;
+}
+
+bool can_run(int) {
+    return true;
+}
+#endif
+
+struct Setting {
+    std::atomic<int> count{0};  ///< 0: as many as there are processors
+    /// OpenMP's own limit when a count was set. One that is lower (threadpoolctl) holds.
+    std::atomic<int> runtime_limit_then{0};
+
+    Setting() { set(threads_in_environment()); }
+    void set(int threads) {
+        count = threads;
+        // Where it is set under a lower limit, that one is over some time, and may come again.
+        runtime_limit_then = std::max<int>(runtime_limit_then, runtime_limit());
+    }
+};
+
+Setting& setting() {
+    static Setting instance;
+    return instance;
 }
 
 }  // namespace

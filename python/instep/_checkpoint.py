@@ -101,7 +101,7 @@ def read(path: Path) -> Tree:
         If it holds arrays of a dtype from ml_dtypes, which is not installed.
     """
     name = name_of(path)
-    _mode(name)
+    _mode(name)  # a device might never end
     with open(name, "rb") as file:
         if not _is_sealed(file):
             raise ValueError(

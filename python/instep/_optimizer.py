@@ -592,7 +592,7 @@ class Optimizer(_Constructed):
         self._convention, values = state["convention"], state["values"]
         if "params" not in state:
             return self._install(values, None)
-        groups, orders = state["groups"], state.get("orders")
+        groups, orders = state["groups"], state["orders"]
         self._install(values, Binding.new(self, state["params"], values, groups, orders))
         self.load_state_dict(state["state"])
         return None

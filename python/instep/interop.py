@@ -53,7 +53,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from instep import _checkpoint
+from instep import _checkpoint, _core
 from instep._binding import Binding, Values, _memory_of, rule_of
 from instep._optimizer import Optimizer
 
@@ -369,7 +369,7 @@ def _torch_entries(optimizer: Optimizer, rule: _Torch, k: int) -> Values:
     """Return a group's hyperparameters as PyTorch has them."""
     values = dict(optimizer.groups[k])
     if callable(values["learning_rate"]):
-        values["learning_rate"] = float(values["learning_rate"](optimizer.iterations))
+        values["learning_rate"] = _core.ask(values["learning_rate"], optimizer.iterations)
     decoupled = bool(values["weight_decay"]) if len(rule.decoupled) > 1 else rule.decoupled[0]
     decay, other = _decay(decoupled), _decay(not decoupled)
     if values[other]:
