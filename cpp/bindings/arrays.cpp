@@ -1,7 +1,9 @@
 #include "bindings/arrays.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
+#include <iterator>
 #include <utility>
 
 #include "bindings/unlocked.h"
@@ -12,8 +14,45 @@ namespace {
 using py::detail::npy_api;
 
 PyTypeObject* ndarray;
-PyObject *float32, *float64;   ///< dtypes
 PyTypeObject* float32_number;  ///< of scalars
+/// NumPy's number for the dtype of each format; of those that come with another package, once one
+/// of its arrays has been seen.
+std::atomic<int> type_numbers[format_count];
+constexpr int not_seen = -1;
+PyObject* descriptors[format_count];  ///< native dtypes of parameters; else null
+
+int type_number(PyObject* descriptor) {
+    return py::detail::array_descriptor_proxy(descriptor)->type_num;
+}
+
+/// Looks for a dtype of another package by its name.
+std::optional<Format> find_format(PyObject* descriptor) {
+    constexpr int first_of_others = 256;
+    if (type_number(descriptor) < first_of_others) return std::nullopt;
+    const std::string name = text_of(py::handle(descriptor).attr("name"));
+    for (int k = 0; k < format_count; ++k) {
+        if (type_numbers[k] != not_seen || name != formats[k].name) continue;
+        type_numbers[k] = type_number(descriptor);
+        return static_cast<Format>(k);
+    }
+    return std::nullopt;
+}
+
+/// "float32 or float64".
+std::string names_of_formats(bool for_parameters) {
+    std::vector<std::string> names;
+    for (const FormatInfo& format : formats)
+        if (format.for_parameters || !for_parameters) names.emplace_back(format.name);
+    std::string text = names[0];
+    for (std::size_t k = 1; k < names.size(); ++k)
+        text += (k + 1 < names.size() ? ", " : " or ") + names[k];
+    return text;
+}
+
+bool may_be_parameter(const View& view) {
+    const std::optional<Format> format = view.stored();
+    return format && formats[static_cast<int>(*format)].for_parameters;
+}
 
 /// Whether an array of a subclass is masked.
 bool is_masked(py::handle object) {
@@ -40,7 +79,7 @@ std::string dtype_of(py::handle array) {
 bool overlaps_itself(const View& view) {
     if (view.size() <= 1) return false;
     const Order order(view);
-    std::ptrdiff_t span = static_cast<std::ptrdiff_t>(itemsize(view.dtype()));
+    std::ptrdiff_t span = static_cast<std::ptrdiff_t>(itemsize(view.format()));
     bool nested = true;
     for (std::size_t k = order.axes.size(); k-- > 0;) {
         const std::ptrdiff_t stride = std::abs(view.stride(order.axes[k]));
@@ -48,7 +87,7 @@ bool overlaps_itself(const View& view) {
         span += stride * (order.shape.extents[k] - 1);
     }
     if (nested) return false;
-    if (span < static_cast<std::ptrdiff_t>(view.size() * itemsize(view.dtype()))) return true;
+    if (span < static_cast<std::ptrdiff_t>(view.size() * itemsize(view.format()))) return true;
     std::vector<std::ptrdiff_t> offsets{0};
     for (std::size_t k = 0; k < order.axes.size(); ++k) {
         const std::size_t count = offsets.size();
@@ -57,7 +96,7 @@ bool overlaps_itself(const View& view) {
                 offsets.push_back(offsets[j] + i * view.stride(order.axes[k]));
     }
     std::sort(offsets.begin(), offsets.end());
-    const auto item = static_cast<std::ptrdiff_t>(itemsize(view.dtype()));
+    const auto item = static_cast<std::ptrdiff_t>(itemsize(view.format()));
     for (std::size_t k = 1; k < offsets.size(); ++k)
         if (offsets[k] - offsets[k - 1] < item) return true;
     return false;
@@ -68,12 +107,13 @@ void check_is_array(py::handle object, const Name& name, const std::string& expe
         throw py::type_error(name + ": expected " + expected + ", got " + description(object));
 }
 
-void check_floating(py::handle object, const Name& name) {
+void check_dtype(py::handle object, const Name& name, bool for_parameters) {
     const View view(object);
     if (!view.is_native())
         throw py::type_error(name + ": expected native byte order, got dtype " + dtype_of(object));
-    if (!view.is_floating())
-        throw py::type_error(name + ": expected dtype float32 or float64, got " + dtype_of(object));
+    if (!(for_parameters ? may_be_parameter(view) : view.stored().has_value()))
+        throw py::type_error(name + ": expected dtype " + names_of_formats(for_parameters) +
+                             ", got " + dtype_of(object));
     if (!view.has_flag(npy_api::NPY_ARRAY_ALIGNED_))
         throw py::value_error(name +
                               ": expected an aligned array, got one whose data begins at an "
@@ -102,14 +142,11 @@ bool View::is_native() const {
     return order == '=' || order == '|';
 }
 
-bool View::is_floating() const {
-    const int type = py::detail::array_descriptor_proxy(fields_->descr)->type_num;
-    return type == npy_api::NPY_FLOAT_ || type == npy_api::NPY_DOUBLE_;
-}
-
-Dtype View::dtype() const {
-    const int type = py::detail::array_descriptor_proxy(fields_->descr)->type_num;
-    return type == npy_api::NPY_FLOAT_ ? Dtype::float32 : Dtype::float64;
+std::optional<Format> View::stored() const {
+    const int type = type_number(fields_->descr);
+    for (int k = 0; k < format_count; ++k)
+        if (type_numbers[k] == type) return static_cast<Format>(k);
+    return find_format(fields_->descr);
 }
 
 std::size_t View::size() const {
@@ -126,7 +163,7 @@ bool View::same_shape(const View& other) const {
 Bounds View::bounds() const {
     const auto begin = reinterpret_cast<std::uintptr_t>(data());
     if (size() == 0) return {begin, begin};
-    Bounds bounds{begin, begin + itemsize(dtype())};
+    Bounds bounds{begin, begin + itemsize(format())};
     for (int axis = 0; axis < ndim(); ++axis) {
         const py::ssize_t reach = (extent(axis) - 1) * stride(axis);
         (reach < 0 ? bounds.low : bounds.high) += static_cast<std::uintptr_t>(reach);
@@ -140,7 +177,8 @@ Snapshot::Snapshot(const View& array)
       descr_(py::reinterpret_borrow<py::object>(fields_->descr)),
       ndim_(array.ndim()),
       flags_(fields_->flags),
-      bytes_(array.size() * itemsize(array.dtype())),
+      format_(array.format()),
+      bytes_(array.size() * itemsize(format_)),
       layout_(fields_->dimensions, fields_->dimensions + ndim_) {
     layout_.insert(layout_.end(), fields_->strides, fields_->strides + ndim_);
 }
@@ -171,11 +209,17 @@ bool Snapshot::matches(py::handle other, const Bounds& within) const {
 }
 
 void know_numpy() {
+    const py::module_ numpy = py::module_::import("numpy");
     ndarray = npy_api::get().PyArray_Type_;
-    float32 = py::dtype::of<float>().release().ptr();
-    float64 = py::dtype::of<double>().release().ptr();
-    float32_number = reinterpret_cast<PyTypeObject*>(
-        py::object(py::module_::import("numpy").attr("float32")).release().ptr());
+    float32_number =
+        reinterpret_cast<PyTypeObject*>(py::object(numpy.attr("float32")).release().ptr());
+    for (int k = 0; k < format_count; ++k) {
+        type_numbers[k] = not_seen;
+        if (!py::hasattr(numpy, formats[k].name)) continue;  // another package's
+        const py::object descriptor = numpy.attr("dtype")(formats[k].name);
+        type_numbers[k] = type_number(descriptor.ptr());
+        if (formats[k].for_parameters) descriptors[k] = py::object(descriptor).release().ptr();
+    }
 }
 
 bool is_number(py::handle object) {
@@ -192,14 +236,16 @@ bool is_simple(py::handle object, bool writable) {
     const auto* const fields = py::detail::array_proxy(object.ptr());
     const int wanted = npy_api::NPY_ARRAY_C_CONTIGUOUS_ | npy_api::NPY_ARRAY_ALIGNED_ |
                        (writable ? npy_api::NPY_ARRAY_WRITEABLE_ : 0);
-    return (fields->descr == float32 || fields->descr == float64) &&
+    return std::find(std::begin(descriptors), std::end(descriptors), fields->descr) !=
+               std::end(descriptors) &&
            (fields->flags & wanted) == wanted;
 }
 
 bool is_usable(py::handle object, bool writable) {
     if (!is_array(object)) return false;
     const View view(object);
-    return view.is_floating() && view.is_native() && view.has_flag(npy_api::NPY_ARRAY_ALIGNED_) &&
+    return may_be_parameter(view) && view.is_native() &&
+           view.has_flag(npy_api::NPY_ARRAY_ALIGNED_) &&
            (!writable || view.has_flag(npy_api::NPY_ARRAY_WRITEABLE_));
 }
 
@@ -215,15 +261,15 @@ void check_array(py::handle object, const Name& name) {
 
 void check_parameter(py::handle object, const Name& name) {
     check_array(object, name);
-    check_floating(object, name);
+    check_dtype(object, name, true);
     check_writable(View(object), name);
 }
 
 void check_state(py::handle object, const View& param, const Name& name) {
     check_array(object, name);
-    check_floating(object, name);
+    check_dtype(object, name, true);
     const View view(object);
-    if (view.dtype() != param.dtype())
+    if (view.format() != param.format())
         throw py::type_error(name + ": expected the parameter's dtype, got " + dtype_of(object));
     check_shape(view, param, name);
     check_writable(view, name);
@@ -231,9 +277,9 @@ void check_state(py::handle object, const View& param, const Name& name) {
 
 void check_scalar(py::handle object, const Name& name) {
     check_is_array(object, name, "a 0-d float64 array");
-    check_floating(object, name);
+    check_dtype(object, name, true);
     const View view(object);
-    if (view.dtype() != Dtype::float64 || view.ndim() != 0)
+    if (view.format() != Format::float64 || view.ndim() != 0)
         throw py::type_error(name + ": expected a 0-d float64 array, got " + description(object));
     check_writable(view, name);
 }
@@ -241,7 +287,7 @@ void check_scalar(py::handle object, const Name& name) {
 void check_gradient(py::handle object, const View& param, const Name& name) {
     if (!is_array(object))
         check_is_array(object, name, "a NumPy array of shape " + shape_of(param));
-    check_floating(object, name);
+    check_dtype(object, name, false);
     check_shape(View(object), param, name);
 }
 
@@ -263,10 +309,10 @@ Order::Order(const View& param, std::vector<int> given) : Order(param) {
 }
 
 Stream Order::stream(const View& array, std::vector<std::ptrdiff_t>& storage) const {
-    Stream stream{array.data(), array.dtype(), nullptr, false};
+    Stream stream{array.data(), array.format(), nullptr, false};
     if (c_contiguous && array.has_flag(npy_api::NPY_ARRAY_C_CONTIGUOUS_)) return stream;
     storage.resize(axes.size());
-    auto expected = static_cast<std::ptrdiff_t>(itemsize(array.dtype()));
+    auto expected = static_cast<std::ptrdiff_t>(itemsize(array.format()));
     bool contiguous = true;
     for (std::size_t k = axes.size(); k-- > 0;) {
         storage[k] = array.stride(axes[k]);

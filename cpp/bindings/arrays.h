@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,8 +31,9 @@ public:
     py::ssize_t stride(int axis) const { return fields_->strides[axis]; }
     bool has_flag(int flag) const { return (fields_->flags & flag) != 0; }
     bool is_native() const;
-    bool is_floating() const;  ///< float32 or float64
-    Dtype dtype() const;       ///< of a floating array
+    /// How its elements are stored; nothing for what kernels can't read.
+    std::optional<Format> stored() const;
+    Format format() const { return *stored(); }
     std::size_t size() const;
     bool same_shape(const View& other) const;
     Bounds bounds() const;
@@ -52,12 +54,14 @@ public:
     /// Whether the other array is C-contiguous as this one, of the same shape and dtype, and within
     /// these bounds.
     bool matches(py::handle other, const Bounds& within) const;
+    Format format() const { return format_; }
 
 private:
     const py::detail::PyArray_Proxy* fields_;
     const char* data_;
     py::object descr_;  ///< kept, so that no other one gets its address
     int ndim_, flags_;
+    Format format_;
     std::uintptr_t bytes_;
     std::vector<py::ssize_t> layout_;  ///< extents, then strides
 };
@@ -88,8 +92,8 @@ bool is_number(py::handle object);
 /// Whether the object is an ndarray, or of a subclass that works like one in place.
 bool is_array(py::handle object);
 
-/// Whether it is an ndarray of native float32 or float64, aligned, C-contiguous, and writable where
-/// it must be.
+/// Whether it is an ndarray of a native dtype that parameters may have, aligned, C-contiguous, and
+/// writable where it must be.
 bool is_simple(py::handle object, bool writable);
 
 /// Raises TypeError for what is no array.
@@ -118,7 +122,8 @@ struct Order {
     Stream stream(const View& array, std::vector<std::ptrdiff_t>& storage) const;
 };
 
-/// Whether it is an array of native float32 or float64, aligned, and writable where it must be.
+/// Whether it is an array of a native dtype that parameters may have, aligned, and writable where
+/// it must be.
 bool is_usable(py::handle object, bool writable);
 
 /// "float32 array of shape (3, 4)".

@@ -3,135 +3,43 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <cmath>
+#include <stdexcept>
 #include <utility>
 
+#include "bindings/box.h"
+#include "bindings/schedule.h"
 #include "bindings/unlocked.h"
-#include "engine/dispatch.h"
 
 namespace instep::bindings {
+namespace {
 
-const RuleKernels& rule_named(const std::string& name) {
-    const RuleKernels* const rule = find_rule(name);
-    if (!rule) throw py::value_error("there is no rule named '" + name + "'");
-    return *rule;
+/// One of a list, None where there is no list.
+py::object item_of(const py::object& list, std::size_t k) {
+    return list.is_none() ? py::none() : py::object(list[py::int_(k)]);
 }
 
-BoundParameter::BoundParameter(py::object param, std::string path, const py::sequence& slots,
-                               const py::sequence& scalars, py::object average,
-                               py::object accumulator, Others others, const py::object& axes,
-                               const RuleKernels& rule)
-    : param_((check_parameter(param, Name(path)), std::move(param))),
-      average_(std::move(average)),
-      accumulator_(std::move(accumulator)),
-      others_(std::move(others)),
-      path_(std::move(path)),
-      order_(axes.is_none() ? Order(View(param_))
-                            : Order(View(param_), axes.cast<std::vector<int>>())),
-      as_bound_(View(param_)) {
-    const View view(param_);
-    for (int s = 0; s < rule.slot_count; ++s) {
-        const py::object slot = slots[static_cast<std::size_t>(s)];
-        slot_names_.push_back(rule.slots[s].name);
-        if (!slot.is_none())
-            check_state(slot, view, name(rule.slots[s].name));
-        else if (!rule.slots[s].optional)
-            throw py::type_error(name(rule.slots[s].name) + ": expected an array, got None");
-        slots_.push_back(slot);
-    }
-    for (int s = 0; s < rule.scalar_count; ++s) {
-        const py::object scalar = scalars[static_cast<std::size_t>(s)];
-        scalar_names_.push_back(rule.scalars[s]);
-        check_scalar(scalar, name(rule.scalars[s]));
-        scalars_.push_back(scalar);
-    }
-    if (!average_.is_none()) check_state(average_, view, name("average"));
-    if (!accumulator_.is_none()) check_state(accumulator_, view, name("accumulator"));
-    for (const auto& [its_name, other] : others_) check_array(other, name(its_name.c_str()));
+}  // namespace
+
+const Rule& rule_named(const std::string& name) {
+    if (const Rule* const rule = find_rule(name)) return *rule;
+    const Rule& whole = internal(Internal::lend);
+    if (name != whole.info.name) throw py::value_error("there is no rule named '" + name + "'");
+    return whole;
 }
 
-Name BoundParameter::name(const char* role) const {
-    return Name(role, " of ", path_);
-}
-
-Array BoundParameter::array() {
-    stream_strides_.clear();
-    stream_strides_.reserve(stream_count);
-    Array array;
-    Layout& layout = array.layout;
-    const auto add = [&](int index, const py::object& object) {
-        if (!object.is_none())
-            layout.set(index, order_.stream(View(object), stream_strides_.emplace_back()));
-    };
-    layout.shape = order_.shape;
-    layout.size = layout.block.count = View(param_).size();
-    layout.dtype = View(param_).dtype();
-    add(param_stream, param_);
-    add(average_stream, average_);
-    add(accumulated_stream, accumulator_);
-    for (std::size_t s = 0; s < slots_.size(); ++s)
-        add(first_slot + static_cast<int>(s), slots_[s]);
-    for (std::size_t s = 0; s < scalars_.size(); ++s)
-        array.scalars[s] = reinterpret_cast<double*>(View(scalars_[s]).data());
-    return array;
-}
-
-void BoundParameter::add_to(Memory& memory) const {
-    memory.add(param_, Name(path_));
-    for (std::size_t s = 0; s < slots_.size(); ++s)
-        if (!slots_[s].is_none()) memory.add(slots_[s], name(slot_names_[s]));
-    for (std::size_t s = 0; s < scalars_.size(); ++s)
-        memory.add(scalars_[s], name(scalar_names_[s]));
-    if (!average_.is_none()) memory.add(average_, name("average"));
-    if (!accumulator_.is_none()) memory.add(accumulator_, name("accumulator"));
-    for (const auto& [its_name, other] : others_) memory.add(other, name(its_name.c_str()));
-}
-
-void BoundParameter::refuse_changes() const {
-    if (!View(param_).has_flag(py::detail::npy_api::NPY_ARRAY_WRITEABLE_))
-        throw py::value_error(path_ +
-                              ": expected an array to update in place, got one that was "
-                              "made read-only since it was bound");
-    throw py::value_error(path_ +
-                          ": expected the array as it was bound, got one that was "
-                          "resized, reshaped or moved since; bind again with build");
-}
-
-Stream BoundParameter::checked_gradient(py::handle object, const Memory& memory) {
-    if (object.is_none()) return {};
-    if (View(param_).ndim() == 0 && is_number(object)) {
-        number_ = py::cast<double>(object);
-        return {reinterpret_cast<char*>(&number_), Dtype::float64, nullptr, false};
-    }
-    const Name name("gradient", " for ", path_);
-    check_gradient(object, View(param_), name);
-    const View view(object);
-    const Bounds bounds = view.bounds();
-    if (bounds.low < free_.low || bounds.high > free_.high)
-        free_ = memory.check_apart(object, bounds, name);
-    return order_.stream(view, gradient_strides_);
-}
-
-void BoundParameter::check_still(py::handle object, const Stream& stream) const {
-    check_unchanged();
-    if (!stream.data || stream.data == reinterpret_cast<const char*>(&number_)) return;
-    const View view(object);
-    if (view.data() != stream.data || !view.same_shape(View(param_)))
-        throw py::value_error(name("gradient").str() +
-                              ": expected an array that stays as it is during the step");
-}
-
-Bound::Bound(const std::string& rule, const Tree& tree, const py::list& slots,
-             const py::list& scalars, const py::list& averages, const py::list& accumulators,
-             const py::list& others, const py::object& copies, const py::object& counters,
-             const py::object& orders)
-    : tree_(tree), optimizer_(rule_named(rule), {}), copies_(copies) {
+Bound::Bound(const py::dict& given)
+    : tree_(Box<Tree>::checked(entry(given, "tree"))),
+      optimizer_(rule_named(entry(given, "rule").cast<std::string>()), {}),
+      copies_(entry(given, "copies")) {
+    const py::object state = entry(given, "state"), orders = entry(given, "orders");
+    const py::object averages = entry(given, "averages");
+    const py::object accumulators = entry(given, "accumulators");
+    const RuleInfo& rule = optimizer_.rule().info;
     parameters_.reserve(tree_.leaves.size());
     for (std::size_t k = 0; k < tree_.leaves.size(); ++k) {
-        parameters_.emplace_back(tree_.leaves[k], tree_.paths[k], slots[k], scalars[k], averages[k],
-                                 accumulators[k], others[k].cast<BoundParameter::Others>(),
-                                 orders.is_none() ? py::none() : py::object(orders[py::int_(k)]),
-                                 optimizer_.rule());
+        parameters_.emplace_back(tree_.leaves[k], tree_.paths[k], item_of(state, k),
+                                 item_of(averages, k), item_of(accumulators, k), item_of(orders, k),
+                                 rule);
         parameters_[k].add_to(memory_);
         optimizer_.arrays.push_back(parameters_[k].array());
         optimizer_.clocks.emplace_back();
@@ -139,49 +47,38 @@ Bound::Bound(const std::string& rule, const Tree& tree, const py::list& slots,
     }
     memory_.check_disjoint();
     streams_.resize(parameters_.size());
-    const RuleKernels& known = optimizer_.rule();
-    for (int k = 0; k < known.hyperparameter_count; ++k)
-        if (std::string(known.hyperparameters[k]) == "next_learning_rate") next_rate_ = k;
+    for (int k = 0; k < rule.hyperparameter_count; ++k)
+        if (std::string(rule.hyperparameters[k]) == "next_learning_rate") next_rate_ = k;
+    const py::object counters = entry(given, "counters");
     if (!counters.is_none()) set_counters(counters_from(counters));
 }
 
-Configuration Bound::configuration(const py::tuple& told) const {
+Configuration Bound::configuration(const py::dict& told) const {
     Configuration result;
-    const auto [groups, of_leaves, options, directions] =
-        told.cast<std::tuple<py::list, std::vector<std::size_t>, py::tuple, py::object>>();
-    for (const py::handle each : groups) {
-        const auto [rate, l2, weight_decay, clipnorm, clipvalue, maximize, own] =
-            each.cast<std::tuple<py::object, double, double, std::optional<double>,
-                                 std::optional<double>, bool, std::vector<double>>>();
+    const RuleInfo& rule = optimizer_.rule().info;
+    for (const py::handle each : entry(told, "groups")) {
+        const auto group_told = py::reinterpret_borrow<py::dict>(each);
+        const py::dict options = entry(group_told, "options");
+        const py::object rate = entry(options, "learning_rate");
         Group group;
         const bool is_schedule = PyCallable_Check(rate.ptr()) != 0;
         result.schedules.push_back(is_schedule ? rate : py::object());
         if (!is_schedule) group.learning_rate = rate.cast<double>();
-        group.l2 = l2;
-        group.weight_decay = weight_decay;
-        group.clipnorm = clipnorm.value_or(no_clipping);
-        group.clipvalue = clipvalue.value_or(no_clipping);
-        group.maximize = maximize;
-        if (own.size() > group.own.size()) throw py::value_error("groups: too many numbers");
-        std::copy(own.begin(), own.end(), group.own.begin());
+        group.options = options_from<GroupOptions>(options);
+        group.numbers = numbers_from(entry(group_told, "numbers"), rule);
         result.wants_next.push_back(
-            next_rate_ >= 0 && group.own[static_cast<std::size_t>(next_rate_)] == ask_schedule);
+            next_rate_ >= 0 && group.numbers[static_cast<std::size_t>(next_rate_)] == ask_schedule);
         result.groups.push_back(group);
     }
-    result.of_leaves = of_leaves;
-    if (of_leaves.size() != parameters_.size() ||
-        std::any_of(of_leaves.begin(), of_leaves.end(),
+    result.group_of = entry(told, "group_of").cast<std::vector<std::size_t>>();
+    if (result.group_of.size() != parameters_.size() ||
+        std::any_of(result.group_of.begin(), result.group_of.end(),
                     [&](std::size_t group) { return group >= result.groups.size(); }))
-        throw py::value_error("of_leaves: expected a group for each parameter");
-    const auto [loss_scale_factor, global_clipnorm, skip_nonfinite, accumulation_steps,
-                ema_momentum, ema_overwrite_frequency, global_clock, by_call] =
-        options.cast<std::tuple<double, std::optional<double>, bool, std::int64_t, double,
-                                std::int64_t, bool, bool>>();
-    result.options = {loss_scale_factor,  global_clipnorm, skip_nonfinite,
-                      accumulation_steps, ema_momentum,    ema_overwrite_frequency,
-                      global_clock,       by_call};
-    result.schedules_count_calls = by_call;
-    result.directions = directions;
+        throw py::value_error("group_of: expected a group for each parameter");
+    result.options = options_from<Options>(entry(told, "options"));
+    result.counting.global = entry(told, "global_clock").cast<bool>();
+    result.counting.every_call = entry(told, "every_call").cast<bool>();
+    result.update = entry(told, "update");
     return result;
 }
 
@@ -189,14 +86,15 @@ void Bound::configure(Configuration& told) noexcept {
     std::swap(told_, told);
     std::swap(optimizer_.groups, told_.groups);
     optimizer_.options = told_.options;
-    for (std::size_t k = 0; k < told_.of_leaves.size(); ++k)
-        optimizer_.arrays[k].group = told_.of_leaves[k];
+    optimizer_.counting = told_.counting;
+    for (std::size_t k = 0; k < told_.group_of.size(); ++k)
+        optimizer_.arrays[k].group = told_.group_of[k];
     optimizer_.changed();
 }
 
 int Bound::traverse(visitproc visit, void* arg) const {
     for (const py::object& schedule : told_.schedules) Py_VISIT(schedule.ptr());
-    Py_VISIT(told_.directions.ptr());
+    Py_VISIT(told_.update.ptr());
     for (const BoundParameter& parameter : parameters_) Py_VISIT(parameter.object().ptr());
     if (const int stop = copies_.traverse(visit, arg)) return stop;
     return tree_.traverse(visit, arg);
@@ -209,35 +107,9 @@ void Bound::clear() {
 
 py::object Bound::schedule_index() const {
     const py::int_ updates(iterations());
-    if (!told_.schedules_count_calls) return updates;
-    return updates * py::int_(told_.options.accumulation_steps) +
+    if (!told_.counting.every_call) return updates;
+    return updates * py::int_(told_.options.gradient_accumulation_steps) +
            py::int_(look_at(optimizer_.window));
-}
-
-double ask(const py::object& schedule, const py::object& index) {
-    const py::object given = call(schedule, index);
-    const auto shown = [&] {
-        try {
-            return representation_of(given);
-        } catch (const py::error_already_set&) {  // an enormous number, say
-            return description(given);
-        }
-    };
-    double rate = PyFloat_AsDouble(given.ptr());
-    if (rate == -1 && PyErr_Occurred()) {
-        const bool is_too_large = PyErr_ExceptionMatches(PyExc_OverflowError) != 0;
-        if (!is_too_large && !PyErr_ExceptionMatches(PyExc_TypeError))
-            throw py::error_already_set();
-        PyErr_Clear();
-        if (!is_too_large)
-            throw py::type_error("learning_rate: expected the schedule to return a float, got " +
-                                 shown());
-        rate = HUGE_VAL;
-    }
-    if (!(rate >= 0) || std::isinf(rate))
-        throw py::value_error(
-            "learning_rate: expected the schedule to return a finite number >= 0, got " + shown());
-    return rate;
 }
 
 void Bound::ask_schedules() {
@@ -247,7 +119,7 @@ void Bound::ask_schedules() {
         Group& group = optimizer_.groups[k];
         group.learning_rate = ask(told_.schedules[k], schedule_index());
         if (told_.wants_next[k])
-            group.own[static_cast<std::size_t>(next_rate_)] =
+            group.numbers[static_cast<std::size_t>(next_rate_)] =
                 ask(told_.schedules[k], schedule_index() + py::int_(1));
     }
 }
@@ -289,8 +161,22 @@ void Bound::step(py::handle gradients) {
     gather_gradients(gradients);
     refresh();
     optimizer_.prepare(streams_);
-    if (optimizer_.has_two_parts()) return step_in_two_parts();
-    work(elements_, [this] { optimizer_.run(); });
+    Changes changes;
+    const auto advance = [&] {
+        const bool is_done = optimizer_.advance();
+        if (is_done) changes.write();
+        return is_done;
+    };
+    while (!work(elements_, advance)) changes = make_updates();
+}
+
+Changes Bound::make_updates() {
+    std::vector<double> rates;
+    for (const Group& group : optimizer_.groups) rates.push_back(group.learning_rate);
+    if (!told_.update) throw std::runtime_error("step: this optimizer is being given up");
+    Changes changes(call(told_.update, optimizer_.stepping(), rates));
+    check_unchanged();  // other threads, and handlers of signals, may have run
+    return changes;
 }
 
 void Bound::refresh() {
@@ -298,20 +184,6 @@ void Bound::refresh() {
     for (const BoundParameter& parameter : parameters_)
         if (!parameter.is_unchanged()) return;  // the next step tells
     work(copies_.size(), [this] { copies_.write(); });
-}
-
-void Bound::step_in_two_parts() {
-    if (!work(elements_, [this] { return optimizer_.hand_out(); })) return;
-    std::vector<double> rates;
-    for (const Group& group : optimizer_.groups) rates.push_back(group.learning_rate);
-    if (!told_.directions) throw std::runtime_error("step: this optimizer is being given up");
-    const Changes changes(call(told_.directions, optimizer_.stepping(), rates));
-    check_unchanged();  // other threads, and handlers of signals, may have run
-    optimizer_.prepare_to_take();
-    work(elements_, [&] {
-        optimizer_.run();
-        changes.write();
-    });
 }
 
 std::vector<std::vector<int>> Bound::orders() const {
@@ -329,12 +201,14 @@ Counters Bound::counters() const {
     return result;
 }
 
-Counters Bound::counters_from(const py::object& told) const {
+Counters Bound::counters_from(const py::dict& told) const {
     Counters result{};
-    std::tie(result.iterations, result.skipped_steps, result.window, result.grad_norm, result.steps,
-             result.in_window) =
-        told.cast<std::tuple<std::int64_t, std::int64_t, std::int64_t, std::optional<double>,
-                             std::vector<std::int64_t>, std::vector<bool>>>();
+    result.iterations = entry(told, "iterations").cast<std::int64_t>();
+    result.skipped_steps = entry(told, "skipped_steps").cast<std::int64_t>();
+    result.window = entry(told, "window").cast<std::int64_t>();
+    result.grad_norm = entry(told, "grad_norm").cast<std::optional<double>>();
+    result.steps = entry(told, "steps").cast<std::vector<std::int64_t>>();
+    result.in_window = entry(told, "in_window").cast<std::vector<bool>>();
     if (result.steps.size() != parameters_.size() || result.in_window.size() != parameters_.size())
         throw py::value_error("counters: expected those of " + std::to_string(parameters_.size()) +
                               " parameters");
@@ -356,46 +230,11 @@ std::optional<double> Bound::grad_norm() const {
     return norm < 0 ? std::nullopt : std::optional(norm);
 }
 
-Changes::Changes(const py::object& pairs) {
-    for (const py::handle pair : pairs) {
-        auto [to, from] = pair.cast<std::pair<py::object, py::object>>();
-        if (!is_usable(to, true) || !is_usable(from, false) ||
-            View(to).dtype() != View(from).dtype() || !View(to).same_shape(View(from)))
-            throw std::runtime_error("expected arrays alike, got a " + description(from) +
-                                     " for a " + description(to));
-        Change& change =
-            changes_.emplace_back(Change{to, from, Order(View(to)), View(to).size(), {}, {}, {}});
-        change.target = change.order.stream(View(to), change.strides[0]);
-        change.source = change.order.stream(View(from), change.strides[1]);
-        elements_ += change.size;
-    }
-}
-
-int Changes::traverse(visitproc visit, void* arg) const {
-    for (const Change& change : changes_) {
-        Py_VISIT(change.to.ptr());
-        Py_VISIT(change.from.ptr());
-    }
-    return 0;
-}
-
-void Changes::write() const noexcept {
-    for (const Change& change : changes_) {
-        alignas(double) char buffer[tile_elements * sizeof(double)];
-        for (std::size_t done = 0; done < change.size; done += tile_elements) {
-            const std::size_t count = std::min(tile_elements, change.size - done);
-            gather(change.order.shape, change.source, done, count, change.source.dtype, buffer);
-            scatter(change.order.shape, change.target, done, count, buffer);
-        }
-    }
-}
-
-void update_arrays(const RuleKernels& rule, const py::object& param, const py::object& grad,
-                   const py::tuple& slots, const py::tuple& scalars, std::int64_t step,
-                   double learning_rate, const std::array<double, max_hyperparameters>& own) {
+void update_arrays(const Rule& rule, const py::object& param, const py::object& grad,
+                   const py::dict& state, std::int64_t step, double learning_rate,
+                   const RuleNumbers& numbers) {
     if (grad.is_none()) throw py::type_error("grad: expected a NumPy array, got None");
-    BoundParameter parameter(param, "param", slots, scalars, py::none(), py::none(), {}, py::none(),
-                             rule);
+    BoundParameter parameter(param, "param", state, py::none(), py::none(), py::none(), rule.info);
     Memory memory;
     parameter.add_to(memory);
     memory.check_disjoint();
@@ -406,9 +245,9 @@ void update_arrays(const RuleKernels& rule, const py::object& param, const py::o
     optimizer.clocks[0].steps = step - 1;
     Group& group = optimizer.groups.emplace_back();
     group.learning_rate = learning_rate;
-    group.own = own;
+    group.numbers = numbers;
     optimizer.prepare(gradients);
-    work(optimizer.arrays[0].layout.size, [&] { optimizer.run(); });
+    work(optimizer.arrays[0].layout.size, [&] { optimizer.advance(); });
 }
 
 }  // namespace instep::bindings

@@ -69,14 +69,9 @@ py::object tree_type() {
 
 PyObject* new_bound(PyTypeObject*, PyObject* given, PyObject* named) {
     return guarded([&] {
-        const py::tuple arguments =
-            positional(given, named, 10,
-                       "Bound: expected rule, tree, slots, scalars, averages, accumulators, "
-                       "others, copies, counters and orders");
-        return Box<Bound>::make(std::make_unique<Bound>(
-            arguments[0].cast<std::string>(), Box<Tree>::checked(arguments[1]), arguments[2],
-            arguments[3], arguments[4], arguments[5], arguments[6], arguments[7], arguments[8],
-            arguments[9]));
+        if (PyTuple_GET_SIZE(given) != 0 || !named)
+            throw py::type_error("Bound: expected arguments by name");
+        return Box<Bound>::make(std::make_unique<Bound>(py::reinterpret_borrow<py::dict>(named)));
     });
 }
 
@@ -107,8 +102,14 @@ PyObject* orders(PyObject* self, PyObject*) {
 PyObject* counters(PyObject* self, PyObject*) {
     return guarded([&] {
         const Counters now = Box<Bound>::of(self).counters();
-        return py::make_tuple(now.iterations, now.skipped_steps, now.window, now.grad_norm,
-                              now.steps, now.in_window);
+        py::dict named;
+        named["iterations"] = now.iterations;
+        named["skipped_steps"] = now.skipped_steps;
+        named["window"] = now.window;
+        named["grad_norm"] = now.grad_norm;
+        named["steps"] = now.steps;
+        named["in_window"] = now.in_window;
+        return named;
     });
 }
 

@@ -32,11 +32,11 @@ bool make_block(PyObject* param, PyObject* grad, PyObject* const* slots, std::si
     std::size_t arrays = 0;
     if (!is_simple(param, true)) return false;
     const View first(param);
-    const std::size_t bytes = first.size() * itemsize(first.dtype());
+    const std::size_t bytes = first.size() * itemsize(first.format());
     const auto add = [&](int stream, PyObject* array, bool writable) {
         if (!is_simple(array, writable)) return false;
         const View view(array);
-        if (view.dtype() != first.dtype() || !view.same_shape(first)) return false;
+        if (view.format() != first.format() || !view.same_shape(first)) return false;
         const auto begin = reinterpret_cast<std::uintptr_t>(view.data());
         for (std::size_t k = 0; k < arrays; ++k)
             if (begin < begins[k] + bytes && begins[k] < begin + bytes) return false;
@@ -46,6 +46,7 @@ bool make_block(PyObject* param, PyObject* grad, PyObject* const* slots, std::si
     };
     block = {};
     block.count = first.size();
+    block.grad_format = first.format();
     if (!add(param_stream, param, true) || !add(grad_stream, grad, false)) return false;
     for (std::size_t s = 0; s < slot_count; ++s)
         if (slots[s] != Py_None && !add(first_slot + static_cast<int>(s), slots[s], true))
@@ -58,8 +59,8 @@ bool make_block(PyObject* param, PyObject* grad, PyObject* const* slots, std::si
 Kernel::Kernel(const std::string& rule, std::size_t numbers, py::object check,
                py::object check_step)
     : rule_(rule_named(rule)),
-      slots_(static_cast<std::size_t>(rule_.slot_count)),
-      scalars_(static_cast<std::size_t>(rule_.scalar_count)),
+      slots_(static_cast<std::size_t>(rule_.info.slot_count)),
+      scalars_(static_cast<std::size_t>(rule_.info.scalar_count)),
       numbers_(numbers),
       check_(std::move(check)),
       check_step_(std::move(check_step)) {}
@@ -72,16 +73,14 @@ Kernel::Numbers Kernel::check_numbers(PyObject* const* numbers, unsigned in_use)
         return meaning_;
     py::tuple used(slots_);
     for (std::size_t s = 0; s < slots_; ++s) used[s] = py::bool_(in_use >> s & 1);
-    const auto [rate, own] = call(check_, tuple_of(numbers, numbers_), used)
-                                 .cast<std::pair<double, std::vector<double>>>();
-    if (own.size() > max_hyperparameters) throw py::value_error("Kernel: too many numbers");
+    const py::dict named = call(check_, tuple_of(numbers, numbers_), used);
     std::vector<py::object> kept;
     if (std::all_of(numbers, numbers + numbers_, is_constant))
         for (std::size_t k = 0; k < numbers_; ++k)
             kept.push_back(py::reinterpret_borrow<py::object>(numbers[k]));
     Numbers meaning;
-    meaning.learning_rate = rate;
-    std::copy(own.begin(), own.end(), meaning.own.begin());
+    meaning.learning_rate = entry(named, "learning_rate").cast<double>();
+    meaning.own = numbers_from(named, rule_.info);
     if (const std::unique_lock locked(cache_, std::try_to_lock); locked) {
         checked_.swap(kept);
         checked_in_use_ = in_use;
@@ -113,18 +112,23 @@ void Kernel::run(PyObject* const* arguments, std::size_t count) {
     const std::int64_t step = checked_step(scalars[scalars_], numbers);
 
     Block block;
-    Plan plan;
-    plan.rule = &rule_;
     const bool is_simple =
-        !scalars_ && !rule_.sum_count && make_block(param, grad, slots, slots_, block);
-    const Dtype dtype = is_simple ? View(param).dtype() : Dtype::float32;
-    plan.update = rule_.update[static_cast<int>(dtype)][in_use];
-    if (!is_simple || !plan.update)
+        !scalars_ && !rule_.info.sum_count && make_block(param, grad, slots, slots_, block);
+    const Precision precision = is_simple ? precision_of(block.grad_format) : Precision::float32;
+    if (!is_simple || !rule_.in(precision).update[in_use]) {
+        py::dict state;
+        for (std::size_t s = 0; s < slots_; ++s)
+            state[rule_.info.slots[s].name] = py::handle(slots[s]);
+        for (std::size_t s = 0; s < scalars_; ++s)
+            state[rule_.info.scalars[s]] = py::handle(scalars[s]);
         return update_arrays(rule_, py::reinterpret_borrow<py::object>(param),
-                             py::reinterpret_borrow<py::object>(grad), tuple_of(slots, slots_),
-                             tuple_of(scalars, scalars_), step, now.learning_rate, now.own);
-    prepare(plan, dtype, now.learning_rate, step, now.own.data());
-    work(block.count, [&] { update_array(plan, block, dtype); });
+                             py::reinterpret_borrow<py::object>(grad), state, step,
+                             now.learning_rate, now.own);
+    }
+    Plan plan;
+    plan.choose(rule_, precision, in_use);
+    plan.prepare(precision, now.learning_rate, step, now.own.data());
+    work(block.count, [&] { update_array(plan.update, block, precision); });
 }
 
 int Kernel::traverse(visitproc visit, void* arg) const {

@@ -3,13 +3,13 @@
 
 #include <pybind11/pybind11.h>
 
-#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "bindings/lock.h"
-#include "engine/kernels.h"
+#include "bindings/options.h"
+#include "engine/registry.h"
 
 namespace instep::bindings {
 
@@ -29,14 +29,14 @@ public:
 private:
     struct Numbers {
         double learning_rate = 0;
-        std::array<double, max_hyperparameters> own{};
+        RuleNumbers own{};
     };
 
     /// A copy: whatever Python runs next, another thread may call this kernel with others.
     Numbers check_numbers(PyObject* const* numbers, unsigned in_use);
     std::int64_t checked_step(PyObject* step, PyObject* const* numbers) const;
 
-    const RuleKernels& rule_;
+    const Rule& rule_;
     std::size_t slots_, scalars_, numbers_;
     py::object check_, check_step_;
 

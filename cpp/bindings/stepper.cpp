@@ -57,7 +57,7 @@ struct Offer {
         if (binding.is_none()) return;
         core = binding.attr("core");
         bound = &Box<Bound>::checked(core);
-        told = bound->configuration(binding.attr("configuration").cast<py::tuple>());
+        told = bound->configuration(binding.attr("configuration"));
     }
 };
 
@@ -86,7 +86,7 @@ PyObject* install(PyObject* self, PyObject* const* arguments, Py_ssize_t count) 
         const bool counts = count == 4 && arguments[3] != Py_None;
         if (counts && !offer.bound) throw py::type_error("_install: counters are a binding's");
         if (counts)
-            counters = offer.bound->counters_from(py::reinterpret_borrow<py::object>(arguments[3]));
+            counters = offer.bound->counters_from(py::reinterpret_borrow<py::dict>(arguments[3]));
         {
             // From here on nothing fails, and nobody sees half of it: neither another thread, as
             // Python's lock is kept, nor a child, as forks wait.

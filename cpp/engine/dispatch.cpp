@@ -8,11 +8,24 @@
 #endif
 
 namespace instep {
+
+#define INSTEP_UNITS(level)    \
+    namespace level::float32 { \
+    const Unit& unit();        \
+    }                          \
+    namespace level::float64 { \
+    const Unit& unit();        \
+    }
+INSTEP_UNITS(baseline)
+INSTEP_UNITS(avx2)
+INSTEP_UNITS(avx512)
+#undef INSTEP_UNITS
+
 namespace {
 
 struct Candidate {
     const char* name;
-    const Level& (*level)();
+    const Unit& (*units[precision_count])();
     bool supported;
 };
 
@@ -28,7 +41,7 @@ bool has_v3_rest() {
 std::vector<Candidate> candidates() {
     std::vector<Candidate> all;
 #if defined(INSTEP_HAS_BASELINE)
-    all.push_back({"baseline", baseline::level, true});
+    all.push_back({"baseline", {baseline::float32::unit, baseline::float64::unit}, true});
 #endif
 #if defined(__x86_64__)
     __builtin_cpu_init();
@@ -40,16 +53,16 @@ std::vector<Candidate> candidates() {
         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl");
 #if defined(INSTEP_HAS_AVX2)
-    all.push_back({"avx2", avx2::level, v3});
+    all.push_back({"avx2", {avx2::float32::unit, avx2::float64::unit}, v3});
 #endif
 #if defined(INSTEP_HAS_AVX512)
-    all.push_back({"avx512", avx512::level, v4});
+    all.push_back({"avx512", {avx512::float32::unit, avx512::float64::unit}, v4});
 #endif
 #endif
     return all;
 }
 
-const Level& choose() {
+Level choose() {
     const char* const wanted = std::getenv("INSTEP_ISA");
     const Candidate* best = nullptr;
     std::string names;
@@ -68,13 +81,13 @@ const Level& choose() {
     if (!best)
         throw std::runtime_error("INSTEP_ISA=" + std::string(wanted) +
                                  " is not an instruction set of this build; it has " + names);
-    return best->level();
+    return {best->name, {&best->units[0](), &best->units[1]()}};
 }
 
 }  // namespace
 
 const Level& level() {
-    static const Level& chosen = choose();
+    static const Level chosen = choose();
     return chosen;
 }
 
@@ -82,14 +95,6 @@ std::vector<std::string> built_levels() {
     std::vector<std::string> names;
     for (const Candidate& each : candidates()) names.emplace_back(each.name);
     return names;
-}
-
-const RuleKernels* find_rule(const std::string& name) {
-    const Level& here = level();
-    for (int k = 0; k < here.rule_count; ++k)
-        if (name == here.rules[k].name) return &here.rules[k];
-    if (name == here.direction.name) return &here.direction;
-    return nullptr;
 }
 
 }  // namespace instep

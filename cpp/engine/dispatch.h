@@ -1,4 +1,4 @@
-// Which instruction-set level this process uses.
+// Which instruction-set level this process uses, and the rules in it.
 #pragma once
 
 #include <string>
@@ -8,14 +8,22 @@
 
 namespace instep {
 
+/// The kernels of an instruction set.
+struct Level {
+    const char* name;
+    const Unit* units[precision_count];
+};
+
 /// The best level that the processor has, or the lower one that INSTEP_ISA names. Chosen at the
 /// first call; throws std::runtime_error where INSTEP_ISA names none or one the processor lacks.
 const Level& level();
 
+/// Its kernels in one precision.
+inline const Unit& unit(Precision precision) {
+    return *level().units[static_cast<int>(precision)];
+}
+
 /// Names of the levels in this build, lowest first.
 std::vector<std::string> built_levels();
-
-/// The rule of that name in the chosen level; null where there is none.
-const RuleKernels* find_rule(const std::string& name);
 
 }  // namespace instep

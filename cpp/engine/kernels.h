@@ -4,19 +4,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "engine/formats.h"
+#include "engine/options.h"
 #include "rules/factors.h"
 
 namespace instep {
-
-enum class Dtype : std::uint8_t { float32, float64 };
-inline constexpr int dtype_count = 2;
-inline constexpr std::size_t itemsize(Dtype dtype) {
-    return dtype == Dtype::float32 ? 4 : 8;
-}
-
-inline constexpr Dtype other(Dtype dtype) {
-    return dtype == Dtype::float32 ? Dtype::float64 : Dtype::float32;
-}
 
 /// Sums over a block have as many partial sums, one per element index modulo it: a fixed order of
 /// addition whatever the width of the vectors.
@@ -30,8 +22,6 @@ inline constexpr int max_sums = 2;
 /// Threads share an array at multiples of it.
 inline constexpr std::size_t tile_elements = 1024;
 
-inline constexpr double no_clipping = __builtin_huge_val();
-
 /// The arrays that a kernel works on; slots follow.
 enum StreamIndex { param_stream, grad_stream, average_stream, accumulated_stream, first_slot };
 inline constexpr int stream_count = first_slot + max_slots;
@@ -41,28 +31,29 @@ inline constexpr unsigned bit(int stream) {
 }
 inline constexpr unsigned all_streams = bit(stream_count) - 1;
 
-/// Contiguous elements of all streams of one array, in its dtype; the gradient may be in the other.
+/// Contiguous elements of all streams of one array, stored as kernels compute with them; the
+/// gradient may have any format.
 struct Block {
     void* data[stream_count];  ///< null where there is no such stream
-    bool converts;             ///< whether the gradient is in the other dtype
     std::size_t count;
+    Format grad_format;
     Factors factors{};  ///< on the gradient: `Around::scale`, and clipping by norm
 };
 
-/// What happens to the gradient and the parameter around the rule, in this order. What is left at
-/// its default costs nothing.
+/// What happens to the gradient and the parameter around the rule. What is left at its default
+/// costs nothing.
 struct Around {
-    Factors unscale{};  ///< the gradient times these, before `accumulated` is added
-    double scale = 1;   ///< then times this, by way of `Block::factors`: mean, sign of maximize
-    double clipvalue = no_clipping;  ///< each element into [-clipvalue, clipvalue]
-    double l2 = 0;                   ///< coupled decay
-    double decay = 0;                ///< decoupled decay, times the learning rate
+    Factors unscale{};   ///< the gradient times these, before `accumulated` is added
+    double scale = 1;    ///< then times this, by way of `Block::factors`: mean, sign of maximize
+    GroupOptions group;  ///< clipping by value, then coupled decay
+    double decay = 0;    ///< decoupled decay, times the learning rate
     double ema_momentum = 0;
     bool first_average = false;  ///< the average starts as a copy of the parameter
     bool overwrite = false;      ///< the parameter becomes its average
 };
 
-/// A rule's numbers for one step and what surrounds it, in its dtype; opaque outside its kernels.
+/// A rule's numbers for one step and what surrounds it, in its precision; opaque outside its
+/// kernels.
 struct alignas(64) Coefficients {
     unsigned char bytes[256];
 };
@@ -70,6 +61,19 @@ struct alignas(64) Coefficients {
 struct SlotInfo {
     const char* name;
     bool optional;
+};
+
+/// What a rule is made of, whatever the precision.
+struct RuleInfo {
+    const char* name;
+    int slot_count;
+    SlotInfo slots[max_slots];
+    int hyperparameter_count;
+    const char* hyperparameters[max_hyperparameters];
+    int scalar_count;
+    const char* scalars[max_scalars];
+    int sum_count;       ///< sums over all elements that the update needs
+    bool sums_over_all;  ///< not of each array, but of all of them
 };
 
 /// `scalars` are the array's own numbers, which become those after the step.
@@ -82,28 +86,17 @@ using Complete = void (*)(const double* sums, double* scalars, Coefficients*);
 /// Updates a block; what lies at the beginning of the next one is fetched into the cache meanwhile.
 using Update = void (*)(const Block&, const Block& next, const Coefficients&);
 
+/// A rule in one precision.
 struct RuleKernels {
-    const char* name;
-    int slot_count;
-    SlotInfo slots[max_slots];
-    int hyperparameter_count;
-    const char* hyperparameters[max_hyperparameters];
-    int scalar_count;
-    const char* scalars[max_scalars];
-    Prepare prepare[dtype_count];
-    int sum_count;       ///< sums over all elements that the update needs
-    bool sums_over_all;  ///< not of each array, but of all of them
-    Measure measure[dtype_count][1 << max_slots];
-    Complete complete[dtype_count];
-    /// By dtype and by the set of slots in use (bit k: slot k); null where a slot is missing.
-    Update update[dtype_count][1 << max_slots];
+    Prepare prepare;
+    Complete complete;
+    /// By the set of slots in use (bit k: slot k); null where a slot is missing.
+    Measure measure[1 << max_slots];
+    Update update[1 << max_slots];
 };
 
-/// The memory traffic of an update without its mathematics: adds the gradient to each array.
-inline constexpr int max_touched = 1 + max_slots;
-using Touch = void (*)(void* const* arrays, const void* grad, std::size_t count);
-
-/// Copies and converts so many elements; strides in bytes.
+/// Copies so many elements, and converts them to or from what kernels compute with; strides in
+/// bytes.
 using Copy = void (*)(const char* from, std::ptrdiff_t from_stride, char* to,
                       std::ptrdiff_t to_stride, std::size_t count);
 /// The same for rows of so many elements, from anywhere into a buffer with room for `row_length`
@@ -112,39 +105,35 @@ using Transpose = void (*)(const char* from, std::ptrdiff_t row_stride,
                            std::ptrdiff_t column_stride, void* to, std::size_t row_length,
                            std::size_t rows, std::size_t count);
 
-struct Level {
-    const char* name;
-    const RuleKernels* rules;
+/// The memory traffic of an update without its mathematics: adds the gradient to each array.
+inline constexpr int max_touched = 1 + max_slots;
+using Touch = void (*)(void* const* arrays, const void* grad, std::size_t count);
+
+/// The rules that the engine has for itself.
+enum class Internal {
+    rest,        ///< leaves the parameter as it is: for averages of arrays without a gradient
+    accumulate,  ///< adds the gradient to the "parameter", an accumulator, or starts it anew
+    lend,        ///< leaves the gradient, clipped and so on, in a slot for somebody else to see
+    take,        ///< takes the "gradient" off the parameter: the update that they have made of it
+};
+inline constexpr int internal_count = 4;
+
+/// All kernels of a level in one precision.
+struct Unit {
+    const RuleInfo* rules;
+    const RuleKernels* kernels;  ///< of the rules, and then of `Internal`
     int rule_count;
-    /// Leaves the parameter as it is: for averages of arrays without a gradient.
-    RuleKernels rest;
-    /// Adds the gradient to the "parameter", an accumulator; its only hyperparameter is 1 where the
-    /// accumulator starts anew.
-    RuleKernels accumulate;
-    /// Hands the gradient out in its only slot, or with its only hyperparameter takes the step that
-    /// is there: the part of the engine in rules that see whole arrays.
-    RuleKernels direction;
     /// Adds the squares of (unscale * grad + accumulated) to `sum_lanes` sums.
-    void (*sum_of_squares[dtype_count])(const Block&, const Factors& unscale, double* sums);
-    /// By the dtypes from and to.
-    Copy copy[dtype_count][dtype_count];
-    Transpose transpose[dtype_count][dtype_count];
+    void (*sum_of_squares)(const Block&, const Factors& unscale, double* sums);
+    Copy gather[format_count];   ///< from a format
+    Copy scatter[format_count];  ///< to a format; null where nothing is written in it
+    Transpose transpose[format_count];
+    /// By the gradient's format and the number of arrays.
+    Touch touch[format_count][max_touched + 1];
     /// For tests: square roots of whole vectors of 64 bytes from estimates of their reciprocals, or
     /// from the processor's own; null where the level has none but the instruction.
     void (*fused_square_roots)(const float* x, const float* estimates, float* roots,
                                std::size_t count);
-    /// By the arrays' dtype, the gradient's dtype and the number of arrays.
-    Touch touch[dtype_count][dtype_count][max_touched + 1];
 };
-
-namespace baseline {
-const Level& level();
-}
-namespace avx2 {
-const Level& level();
-}
-namespace avx512 {
-const Level& level();
-}
 
 }  // namespace instep

@@ -7,30 +7,23 @@
 #include <optional>
 #include <vector>
 
-#include "engine/dispatch.h"
+#include "engine/options.h"
+#include "engine/registry.h"
 #include "engine/step.h"
 
 namespace instep {
 
 /// What a group of parameter arrays has of its own.
 struct Group {
-    double learning_rate = 0, l2 = 0, weight_decay = 0;
-    double clipnorm = no_clipping, clipvalue = no_clipping;
-    bool maximize = false;
-    std::array<double, max_hyperparameters> own{};  ///< of the rule, in its order
+    double learning_rate = 0;
+    GroupOptions options;
+    std::array<double, max_hyperparameters> numbers{};  ///< of the rule, in its order
 };
 
-/// What all groups share.
-struct Options {
-    double loss_scale_factor = 1;
-    std::optional<double> global_clipnorm;
-    bool skip_nonfinite = false;
-    std::int64_t accumulation_steps = 1;
-    double ema_momentum = 0;
-    std::int64_t ema_overwrite_frequency = 0;  ///< in updates; 0: never
-    bool global_clock = false;  ///< rules count all updates, not only those of the array
-    /// Averages move, and are taken over, at every call of an accumulation window.
-    bool averages_every_call = false;
+/// What convention holds, as far as the rule itself does not know.
+struct Clocks {
+    bool global = false;      ///< rules count all updates, not only those of the array
+    bool every_call = false;  ///< averages move at every call of an accumulation window
 };
 
 /// One parameter array with its state.
@@ -61,38 +54,34 @@ void change(T& counter, T value) {
 
 class Optimizer {
 public:
-    Optimizer(const RuleKernels& rule, std::vector<Array> arrays);
+    Optimizer(const Rule& rule, std::vector<Array> arrays);
 
     std::vector<Array> arrays;
     std::vector<Clock> clocks;  ///< of the arrays
     std::vector<Group> groups;
     Options options;
+    Clocks counting;
 
     std::int64_t iterations = 0, skipped_steps = 0;
     std::int64_t window = 0;  ///< calls so far that await the update
     double grad_norm = -1;    ///< of the last update; negative where it was not wanted
 
-    const RuleKernels& rule() const { return rule_; }
+    const Rule& rule() const { return rule_; }
     /// Whether the next call updates, or only accumulates.
-    bool updates() const { return window + 1 >= options.accumulation_steps; }
+    bool updates() const { return window + 1 >= options.gradient_accumulation_steps; }
 
-    /// To be called when anything but a learning rate was assigned to.
+    /// The next step must be prepared from scratch: groups, options, counters or arrays are others
+    /// than in the last one. A learning rate alone may change without.
     void changed() { repeatable_ = false; }
 
     /// Prepares a step with one gradient per array, without data where there is none. Can fail; has
     /// changed nothing yet.
     void prepare(const std::vector<Stream>& gradients);
-    /// Carries out the step prepared: arrays, state and counters. May run without Python's lock.
-    void run() noexcept;
+    /// Carries out the step prepared: arrays, state and counters; true at its end. May run without
+    /// Python's lock. Where somebody else makes the updates of the gradients, it pauses with those
+    /// in their arrays' first slots, and returns false; nothing else has changed until then.
+    bool advance() noexcept;
 
-    /// Whether the step prepared has two parts: in the first one gradients are handed out, clipped
-    /// and so on, in the slots of their arrays; in the second one the steps are taken that somebody
-    /// else has put there instead.
-    bool has_two_parts() const { return &rule_ == &level().direction && updates(); }
-    /// The first part; false where the step is skipped. Nothing but those slots has changed.
-    bool hand_out() noexcept;
-    /// Prepares the second part, for `run`.
-    void prepare_to_take();
     /// The arrays that have a gradient in this step.
     const std::vector<std::size_t>& stepping() const { return stepping_; }
 
@@ -106,11 +95,12 @@ private:
     void set_numbers(Plan& plan) const;
     void keep_scalars() noexcept;
 
-    const RuleKernels& rule_;
+    /// Whether the rule's updates are made by somebody else.
+    bool lends() const { return &rule_ == &internal(Internal::lend); }
+
+    const Rule& rule_;
     Step step_;
     std::vector<std::size_t> stepping_;
-    bool takes_ = false;  ///< the step under way is a second part
-    double norm_handed_out_ = 0;
     bool repeatable_ = false;  ///< the last update was of all arrays, with gradients of their own
 };
 

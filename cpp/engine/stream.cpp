@@ -17,7 +17,7 @@ template <class Run>
 void for_each_run(const Shape& shape, const Stream& stream, std::size_t start, std::size_t count,
                   Run run) {
     if (stream.contiguous()) {
-        const auto step = static_cast<std::ptrdiff_t>(itemsize(stream.dtype));
+        const auto step = static_cast<std::ptrdiff_t>(itemsize(stream.format));
         run(stream.data + static_cast<std::ptrdiff_t>(start) * step, step, count);
         return;
     }
@@ -48,10 +48,10 @@ void for_each_run(const Shape& shape, const Stream& stream, std::size_t start, s
 
 }  // namespace
 
-void gather(const Shape& shape, const Stream& from, std::size_t start, std::size_t count, Dtype to,
-            void* buffer) {
-    const Copy copy = level().copy[static_cast<int>(from.dtype)][static_cast<int>(to)];
-    const auto item = static_cast<std::ptrdiff_t>(itemsize(to));
+void gather(const Shape& shape, const Stream& from, std::size_t start, std::size_t count,
+            Precision to, void* buffer) {
+    const Copy copy = unit(to).gather[static_cast<int>(from.format)];
+    const auto item = static_cast<std::ptrdiff_t>(itemsize(format_of(to)));
     char* at = static_cast<char*>(buffer);
     for_each_run(shape, from, start, count,
                  [&](const char* run, std::ptrdiff_t stride, std::size_t length) {
@@ -61,9 +61,9 @@ void gather(const Shape& shape, const Stream& from, std::size_t start, std::size
 }
 
 void scatter(const Shape& shape, const Stream& to, std::size_t start, std::size_t count,
-             const void* buffer) {
-    const Copy copy = level().copy[static_cast<int>(to.dtype)][static_cast<int>(to.dtype)];
-    const auto item = static_cast<std::ptrdiff_t>(itemsize(to.dtype));
+             Precision from, const void* buffer) {
+    const Copy copy = unit(from).scatter[static_cast<int>(to.format)];
+    const auto item = static_cast<std::ptrdiff_t>(itemsize(format_of(from)));
     const char* at = static_cast<const char*>(buffer);
     for_each_run(shape, to, start, count,
                  [&](char* run, std::ptrdiff_t stride, std::size_t length) {
@@ -72,7 +72,7 @@ void scatter(const Shape& shape, const Stream& to, std::size_t start, std::size_
                  });
 }
 
-Rows::Rows(const Shape& shape, const Stream& stream) {
+Transposed::Transposed(const Shape& shape, const Stream& stream) {
     if (stream.contiguous() || shape.extents.size() < 2) return;
     constexpr std::ptrdiff_t line = 64;
     const std::size_t inner = shape.extents.size() - 1;
@@ -88,20 +88,19 @@ Rows::Rows(const Shape& shape, const Stream& stream) {
         length *= static_cast<std::size_t>(shape.extents[other]);
 }
 
-std::size_t Rows::together(const Shape& shape, std::size_t row) const {
+std::size_t Transposed::together(const Shape& shape, std::size_t row) const {
     const auto extent = static_cast<std::size_t>(shape.extents[axis_]);
     return std::min<std::size_t>(most, extent - row % extent);
 }
 
-void Rows::gather(const Shape& shape, const Stream& from, std::size_t row, std::size_t rows,
-                  std::size_t column, std::size_t count, Dtype to, void* buffer) const {
-    const Transpose transpose =
-        level().transpose[static_cast<int>(from.dtype)][static_cast<int>(to)];
+void Transposed::gather(const Shape& shape, const Stream& from, std::size_t row, std::size_t rows,
+                        std::size_t column, std::size_t count, Precision to, void* buffer) const {
+    const Transpose transpose = unit(to).transpose[static_cast<int>(from.format)];
     char* at = static_cast<char*>(buffer);
     for_each_run(shape, from, row * length + column, count,
                  [&](const char* run, std::ptrdiff_t stride, std::size_t columns) {
                      transpose(run, from.strides[axis_], stride, at, count, rows, columns);
-                     at += columns * itemsize(to);
+                     at += columns * itemsize(format_of(to));
                  });
 }
 

@@ -22,7 +22,7 @@ struct Shape {
 /// One array's memory, visited in the order of a Shape.
 struct Stream {
     char* data = nullptr;  ///< null: there is no such array
-    Dtype dtype = Dtype::float32;
+    Format format = Format::float32;
     /// Bytes between neighbours along each axis of the shape; null where elements are contiguous
     /// in the order in which they are visited.
     const std::ptrdiff_t* strides = nullptr;
@@ -37,52 +37,49 @@ struct Stream {
 struct Layout {
     Shape shape;
     std::size_t size = 0;
-    Dtype dtype = Dtype::float32;
+    Precision precision = Precision::float32;
     Stream streams[stream_count];
 
     void set(int index, const Stream& stream) {
         streams[index] = stream;
         block.data[index] = stream.data;
-        if (stream.data) {
-            present |= bit(index);
-            ++count;
-        }
-        if (needs_buffer(stream)) buffered |= bit(index);
+        if (!stream.data) return;
+        present |= bit(index);
+        bytes += size * itemsize(stream.format);
+        if (!stream.contiguous() || stream.format != format_of(precision)) buffered |= bit(index);
     }
-    /// Whether kernels can't read the stream as it is.
-    static bool needs_buffer(const Stream& stream) { return stream.data && !stream.contiguous(); }
 
     // The same as kernels see it.
     Block block{};
     unsigned present = 0;   ///< the streams that there are
-    std::size_t count = 0;  ///< their number
+    std::size_t bytes = 0;  ///< of all of them
     unsigned buffered = 0;  ///< those that kernels can't read as they are
 };
 
-/// Copies elements [start, start + count) of a stream into contiguous memory of another dtype.
-void gather(const Shape& shape, const Stream& from, std::size_t start, std::size_t count, Dtype to,
-            void* buffer);
+/// Copies elements [start, start + count) of a stream into a buffer, for kernels of a precision.
+void gather(const Shape& shape, const Stream& from, std::size_t start, std::size_t count,
+            Precision to, void* buffer);
 
-/// Copies contiguous elements back; the buffer has the stream's dtype.
+/// Copies them back.
 void scatter(const Shape& shape, const Stream& to, std::size_t start, std::size_t count,
-             const void* buffer);
+             Precision from, const void* buffer);
 
 /// The rows of a shape, along which a stream's elements lie far from each other while those of
 /// neighbouring rows share the lines of the cache: a transposed array. Such rows are worth reading
 /// several at a time.
-class Rows {
+class Transposed {
 public:
     static constexpr std::size_t most = 32;  ///< rows at a time: two lines of float32
 
     /// Without rows where the stream's elements are best read in order.
-    Rows(const Shape& shape, const Stream& stream);
+    Transposed(const Shape& shape, const Stream& stream);
 
     std::size_t length = 0;  ///< elements of a row; 0: there are no rows
     /// How many rows from this one on are neighbours, `most` at most.
     std::size_t together(const Shape& shape, std::size_t row) const;
     /// Copies some columns of some neighbouring rows to a buffer, row by row.
     void gather(const Shape& shape, const Stream& from, std::size_t row, std::size_t rows,
-                std::size_t column, std::size_t count, Dtype to, void* buffer) const;
+                std::size_t column, std::size_t count, Precision to, void* buffer) const;
 
 private:
     std::size_t axis_ = 0;  ///< along which rows are neighbours

@@ -131,7 +131,7 @@ int threads_for(std::size_t bytes) {
 }
 
 #if defined(_OPENMP)
-INSTEP_UNSEEN void parallel(int threads, void (*body)(void*, int, int), void* context) {
+INSTEP_UNSEEN void run_team(int threads, void (*body)(void*, int, int), void* context) {
     tsan::release(context);
 #pragma omp parallel num_threads(threads)
     {
@@ -152,7 +152,7 @@ std::string threading_layer() {
     return "OpenMP " + std::to_string(_OPENMP);
 }
 #else
-void parallel(int, void (*body)(void*, int, int), void* context) {
+void run_team(int, void (*body)(void*, int, int), void* context) {
     body(context, 0, 1);
 }
 

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <string>
 
+#include "engine/share.h"
+
 namespace instep {
 
 /// The most threads that a step uses: `set_num_threads`, else INSTEP_NUM_THREADS, else
@@ -22,7 +24,16 @@ int threads_for(std::size_t bytes);
 
 /// Runs body(context, thread, team) on up to `threads` threads at once, `team` of them in fact, and
 /// returns when all have.
-void parallel(int threads, void (*body)(void* context, int thread, int team), void* context);
+void run_team(int threads, void (*body)(void* context, int thread, int team), void* context);
+/// Calls body(member) that way; without others for a single thread.
+template <class Body>
+void parallel(int threads, const Body& body) {
+    if (threads == 1) return body(Member{0, 1});
+    const auto call = [](void* context, int thread, int team) {
+        (*static_cast<const Body*>(context))(Member{thread, team});
+    };
+    run_team(threads, call, const_cast<Body*>(&body));
+}
 /// Inside `parallel` with a team of more than one: waits for all of them.
 void barrier();
 

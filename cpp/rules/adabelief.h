@@ -1,5 +1,5 @@
 #pragma once
-#include "rules/math.h"
+#include "rules/vocabulary.h"
 
 namespace instep::INSTEP_LEVEL {
 
@@ -14,19 +14,20 @@ struct AdaBelief {
     T from_m, from_g, epsilon, epsilon_root;
     Average<T> beta_1, beta_2;
 
-    explicit AdaBelief(const StepNumbers& now) {
-        const auto& [b1, b2, epsilon_, root, nesterov] = now.hyperparameters<5>();
+    explicit AdaBelief(const Numbers<AdaBelief>& now) {
+        const double b1 = now["beta_1"], b2 = now["beta_2"];
+        const bool nesterov = now["nesterov"] != 0;
         const double c1 = complement_of_power(b1, now.step), c2 = complement_of_power(b2, now.step);
         const double rate = now.learning_rate * sqrt(c2);
         from_m = nesterov ? rate * b1 / complement_of_power(b1, now.step + 1) : rate / c1;
         from_g = nesterov ? rate * (1 - b1) / c1 : 0;
-        epsilon = epsilon_ * sqrt(c2);
-        epsilon_root = root;
-        beta_1 = now.average<T>(b1);
-        beta_2 = now.average<T>(b2);
+        epsilon = now["epsilon"] * sqrt(c2);
+        epsilon_root = now["epsilon_root"];
+        beta_1 = now.average(b1);
+        beta_2 = now.average(b2);
     }
 
-    template <class V>
+    template <Number V>
     INSTEP_INLINE void operator()(V& p, V g, V& m, V& v) const {
         m = beta_1(m, g);
         const V surprise = g - m;

@@ -1,5 +1,5 @@
 #pragma once
-#include "rules/math.h"
+#include "rules/vocabulary.h"
 
 namespace instep::INSTEP_LEVEL {
 
@@ -18,18 +18,17 @@ struct Adadelta {
     Average<T> rho;
     bool divides_by_earlier;
 
-    explicit Adadelta(const StepNumbers& now) {
-        const auto& [rho_, epsilon_, earlier] = now.hyperparameters<3>();
+    explicit Adadelta(const Numbers<Adadelta>& now) {
         rate = now.learning_rate * root_down;
-        rho = now.average<T>(rho_);
-        epsilon = epsilon_;
-        divides_by_earlier = earlier != 0;
+        rho = now.average(now["rho"]);
+        epsilon = now["epsilon"];
+        divides_by_earlier = now["divides_by_earlier"] != 0;
         now.plain_if(!divides_by_earlier);
     }
 
     /// The two roots of the paper are taken as one, of a ratio, which then also gives the square of
     /// the update without its root's rounding error.
-    template <class V>
+    template <Number V>
     INSTEP_INLINE void operator()(V& p, V g, V& mean_square, V& mean_square_update) const {
         const V earlier = mean_square, share = rho.share(g * g);
         mean_square = rho.of_squares(mean_square, share);

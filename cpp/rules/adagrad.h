@@ -1,5 +1,5 @@
 #pragma once
-#include "rules/math.h"
+#include "rules/vocabulary.h"
 
 namespace instep::INSTEP_LEVEL {
 
@@ -15,16 +15,17 @@ struct Adagrad {
     T rate, epsilon_inside, epsilon;
     bool rests_at_zero;
 
-    explicit Adagrad(const StepNumbers& now) {
-        const auto& [decay, epsilon_, in_root, rests] = now.hyperparameters<4>();
-        rate = now.learning_rate / (1 + static_cast<double>(now.step - 1) * decay);
-        epsilon_inside = in_root ? epsilon_ : 0;
-        epsilon = in_root ? 0 : epsilon_;
-        rests_at_zero = rests != 0;
+    explicit Adagrad(const Numbers<Adagrad>& now) {
+        const double earlier = static_cast<double>(now.step - 1);
+        const bool in_root = now["epsilon_in_root"] != 0;
+        rate = now.learning_rate / (1 + earlier * now["learning_rate_decay"]);
+        epsilon_inside = in_root ? now["epsilon"] : 0;
+        epsilon = in_root ? 0 : now["epsilon"];
+        rests_at_zero = now["rests_at_zero"] != 0;
         now.plain_if(!in_root && !rests_at_zero);
     }
 
-    template <class V>
+    template <Number V>
     INSTEP_INLINE void operator()(V& p, V g, V& accumulator) const {
         accumulator += g * g;
         V sum = accumulator;

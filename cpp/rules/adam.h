@@ -1,5 +1,5 @@
 #pragma once
-#include "rules/math.h"
+#include "rules/vocabulary.h"
 
 namespace instep::INSTEP_LEVEL {
 
@@ -18,20 +18,21 @@ struct Adam {
     T rate, epsilon, epsilon_root, correction, back;
     Average<T> beta_1, beta_2;
 
-    explicit Adam(const StepNumbers& now) {
-        const auto& [b1, b2, epsilon_, root, is_hat, of_corrected] = now.hyperparameters<6>();
+    explicit Adam(const Numbers<Adam>& now) {
+        const double b1 = now["beta_1"], b2 = now["beta_2"];
         const double c1 = complement_of_power(b1, now.step), c2 = complement_of_power(b2, now.step);
         rate = now.learning_rate * sqrt(c2) / c1;
-        epsilon = is_hat ? epsilon_ : epsilon_ * sqrt(c2);
-        epsilon_root = root * c2;
+        const bool of_corrected = now["maximum_of_corrected"] != 0;
+        epsilon = now["epsilon"] * (now["epsilon_hat"] ? 1 : sqrt(c2));
+        epsilon_root = now["epsilon_root"] * c2;
         correction = of_corrected ? 1 / c2 : 1;
         back = of_corrected ? c2 : 1;
-        beta_1 = now.average<T>(b1);
-        beta_2 = now.average<T>(b2);
-        now.plain_if(root == 0 && !of_corrected);
+        beta_1 = now.average(b1);
+        beta_2 = now.average(b2);
+        now.plain_if(now["epsilon_root"] == 0 && !of_corrected);
     }
 
-    template <class V, class M>
+    template <Number V, class M>
     INSTEP_INLINE void operator()(V& p, V g, V& m, V& v, M& v_max) const {
         m = beta_1(m, g);
         v = beta_2.of_squares(v, beta_2.share(g * g));

@@ -1,5 +1,5 @@
 #pragma once
-#include "rules/math.h"
+#include "rules/vocabulary.h"
 
 namespace instep::INSTEP_LEVEL {
 
@@ -15,17 +15,18 @@ struct Adamax {
     Average<T> beta_1;
     Decay<T> beta_2;
 
-    explicit Adamax(const StepNumbers& now) {
-        const auto& [b1, b2, epsilon_, decay, in_maximum] = now.hyperparameters<5>();
-        rate = now.learning_rate / (1 + static_cast<double>(now.step - 1) * decay) /
+    explicit Adamax(const Numbers<Adamax>& now) {
+        const double b1 = now["beta_1"], earlier = static_cast<double>(now.step - 1);
+        const bool in_maximum = now["epsilon_in_maximum"] != 0;
+        rate = now.learning_rate / (1 + earlier * now["learning_rate_decay"]) /
                complement_of_power(b1, now.step);
-        epsilon = in_maximum ? 0 : epsilon_;
-        epsilon_inside = in_maximum ? epsilon_ : 0;
-        beta_1 = now.average<T>(b1);
-        beta_2 = b2;
+        epsilon = in_maximum ? 0 : now["epsilon"];
+        epsilon_inside = in_maximum ? now["epsilon"] : 0;
+        beta_1 = now.average(b1);
+        beta_2 = now["beta_2"];
     }
 
-    template <class V>
+    template <Number V>
     INSTEP_INLINE void operator()(V& p, V g, V& m, V& u) const {
         m = beta_1(m, g);
         u = max(beta_2 * u + V(0), abs(g) + epsilon_inside);

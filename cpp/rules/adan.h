@@ -1,5 +1,5 @@
 #pragma once
-#include "rules/math.h"
+#include "rules/vocabulary.h"
 
 namespace instep::INSTEP_LEVEL {
 
@@ -16,23 +16,23 @@ struct Adan {
     Average<T> beta_1, beta_2, beta_3;
     bool first;
 
-    explicit Adan(const StepNumbers& now) {
-        const auto& [b1, b2, b3, epsilon_, root, complement] = now.hyperparameters<6>();
+    explicit Adan(const Numbers<Adan>& now) {
+        const double b1 = now["beta_1"], b2 = now["beta_2"], b3 = now["beta_3"];
         const double c1 = complement_of_power(b1, now.step), c2 = complement_of_power(b2, now.step);
         const double c3 = complement_of_power(b3, now.step), rate = now.learning_rate * sqrt(c3);
-        const double part = complement ? 1 - b2 : b2;
+        const double part = now["adds_complement"] ? 1 - b2 : b2;
         ahead = part;
         from_m = rate / c1;
         from_v = rate * part / c2;
-        epsilon = epsilon_ * sqrt(c3);
-        epsilon_root = root * c3;
-        beta_1 = now.average<T>(b1);
-        beta_2 = now.average<T>(b2);
-        beta_3 = now.average<T>(b3);
+        epsilon = now["epsilon"] * sqrt(c3);
+        epsilon_root = now["epsilon_root"] * c3;
+        beta_1 = now.average(b1);
+        beta_2 = now.average(b2);
+        beta_3 = now.average(b3);
         first = now.step == 1;
     }
 
-    template <class V>
+    template <Number V>
     INSTEP_INLINE void operator()(V& p, V g, V& m, V& v, V& n, V& previous) const {
         const V difference = first ? V(0) : g - previous;
         m = beta_1(m, g);

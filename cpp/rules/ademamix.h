@@ -1,5 +1,5 @@
 #pragma once
-#include "rules/math.h"
+#include "rules/vocabulary.h"
 
 namespace instep::INSTEP_LEVEL {
 
@@ -15,20 +15,20 @@ struct AdEMAMix {
     T from_fast, from_slow, epsilon, epsilon_root;
     Average<T> beta_1, beta_2, beta_3;
 
-    explicit AdEMAMix(const StepNumbers& now) {
-        const auto& [b1, b2, b3, alpha, epsilon_, root] = now.hyperparameters<6>();
+    explicit AdEMAMix(const Numbers<AdEMAMix>& now) {
+        const double b1 = now["beta_1"], b2 = now["beta_2"], alpha = now["alpha"];
         const double c1 = complement_of_power(b1, now.step), c2 = complement_of_power(b2, now.step);
         const double rate = now.learning_rate * sqrt(c2);
         from_fast = rate / c1;
         from_slow = rate * alpha;
-        epsilon = epsilon_ * sqrt(c2);
-        epsilon_root = root * c2;
-        beta_1 = now.average<T>(b1);
-        beta_2 = now.average<T>(b2);
-        beta_3 = now.average<T>(b3);
+        epsilon = now["epsilon"] * sqrt(c2);
+        epsilon_root = now["epsilon_root"] * c2;
+        beta_1 = now.average(b1);
+        beta_2 = now.average(b2);
+        beta_3 = now.average(now["beta_3"]);
     }
 
-    template <class V>
+    template <Number V>
     INSTEP_INLINE void operator()(V& p, V g, V& fast, V& slow, V& v) const {
         fast = beta_1(fast, g);
         slow = beta_3(slow, g);

@@ -1,5 +1,5 @@
 #pragma once
-#include "rules/math.h"
+#include "rules/vocabulary.h"
 
 namespace instep::INSTEP_LEVEL {
 
@@ -15,9 +15,9 @@ struct ASGD {
     T decay, rate, share;
     bool copies;
 
-    explicit ASGD(const StepNumbers& now) {
-        const auto& [lambd, alpha, t0] = now.hyperparameters<3>();
-        double &eta = now.scalars[0], &mu = now.scalars[1];
+    explicit ASGD(const Numbers<ASGD>& now) {
+        const double lambd = now["lambd"], alpha = now["alpha"], t0 = now["t0"];
+        double &eta = now.scalar("eta"), &mu = now.scalar("mu");
         if (now.step == 1) eta = now.learning_rate;
         decay = lambd * eta;
         rate = eta;
@@ -28,7 +28,7 @@ struct ASGD {
         mu = past > 1 ? 1 / past : 1;
     }
 
-    template <class V>
+    template <Number V>
     INSTEP_INLINE void operator()(V& p, V g, V& ax) const {
         p -= decay * p;
         p -= rate * g;

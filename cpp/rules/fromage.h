@@ -1,5 +1,5 @@
 #pragma once
-#include "rules/math.h"
+#include "rules/vocabulary.h"
 
 namespace instep::INSTEP_LEVEL {
 
@@ -9,31 +9,31 @@ template <class T>
 struct Fromage {
     static constexpr auto slots = state();
     static constexpr auto hyperparameters = names("min_norm");
-    static constexpr int sums = 2;
+    static constexpr auto sums = names("p_squared", "g_squared");
 
     double learning_rate, min_norm;
     T shrinkage;
     Factor<T> rate;
 
-    explicit Fromage(const StepNumbers& now) {
-        const auto& [least] = now.hyperparameters<1>();
+    explicit Fromage(const Numbers<Fromage>& now) {
         learning_rate = now.learning_rate;
-        min_norm = least;
+        min_norm = now["min_norm"];
         shrinkage = 1 - 1 / sqrt(1 + learning_rate * learning_rate);
         rate = 0;
     }
 
-    template <class Add, class V>
+    template <class Add, Number V>
     INSTEP_INLINE void measure(Add add, V p, V g) const {
-        add(0, p, p);
-        add(1, g, g);
+        add("p_squared", p, p);
+        add("g_squared", g, g);
     }
-    void complete(const double* totals, double*) {
-        const double length = at_least(sqrt(totals[0])), steepness = at_least(sqrt(totals[1]));
+    void complete(const Totals<Fromage>& totals) {
+        const double length = at_least(sqrt(totals["p_squared"]));
+        const double steepness = at_least(sqrt(totals["g_squared"]));
         const double ratio = length == 0 || steepness == 0 ? 1 : length / steepness;
         rate = learning_rate / sqrt(1 + learning_rate * learning_rate) * ratio;
     }
-    template <class V>
+    template <Number V>
     INSTEP_INLINE void operator()(V& p, V g) const {
         p -= shrinkage * p + rate * g;
     }

@@ -1,5 +1,5 @@
 #pragma once
-#include "rules/math.h"
+#include "rules/vocabulary.h"
 
 namespace instep::INSTEP_LEVEL {
 
@@ -17,19 +17,18 @@ struct Ftrl {
     T one_over_rate, l1, minus_l1, constant, shrinkage;
     bool is_root, rests;
 
-    explicit Ftrl(const StepNumbers& now) {
-        const auto& [rate_power, l1_, l2, shrink, beta] = now.hyperparameters<5>();
-        exponent = -rate_power;
-        is_root = rate_power == -0.5;
+    explicit Ftrl(const Numbers<Ftrl>& now) {
+        exponent = -now["learning_rate_power"];
+        is_root = exponent == 0.5;
         rests = now.learning_rate == 0;
         one_over_rate = 1 / now.learning_rate;
-        l1 = l1_;
-        minus_l1 = -l1_;
-        constant = 2 * l2 + beta / now.learning_rate;
-        shrinkage = 2 * shrink;
+        l1 = now["l1_regularization_strength"];
+        minus_l1 = -l1;
+        constant = 2 * now["l2_regularization_strength"] + now["beta"] / now.learning_rate;
+        shrinkage = 2 * now["l2_shrinkage_regularization_strength"];
     }
 
-    template <class V>
+    template <Number V>
     INSTEP_INLINE void operator()(V& p, V g, V& accumulator, V& linear) const {
         if (rests) return;  // the formula divides by the rate
         const V sum = accumulator + g * g;
@@ -42,7 +41,7 @@ struct Ftrl {
     }
 
 private:
-    template <class V>
+    template <Number V>
     INSTEP_INLINE V powered(V x) const {
         return is_root ? sqrt(x) : real_power(x, exponent);
     }

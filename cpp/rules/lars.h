@@ -1,5 +1,5 @@
 #pragma once
-#include "rules/math.h"
+#include "rules/vocabulary.h"
 
 namespace instep::INSTEP_LEVEL {
 
@@ -10,7 +10,7 @@ struct Lars {
     static constexpr auto slots = state(optional("momentum"));
     static constexpr auto hyperparameters =
         names("momentum", "nesterov", "trust_coefficient", "epsilon", "weight_decay");
-    static constexpr int sums = 2;
+    static constexpr auto sums = names("p_squared", "g_squared");
 
     double learning_rate, trust, epsilon, weight_decay;
     Factor<T> rate;
@@ -18,30 +18,29 @@ struct Lars {
     Decay<T> mu;
     bool nesterov;
 
-    explicit Lars(const StepNumbers& now) {
-        const auto& [momentum, look_ahead, trust_, epsilon_, decay_] = now.hyperparameters<5>();
+    explicit Lars(const Numbers<Lars>& now) {
         learning_rate = now.learning_rate;
-        trust = trust_;
-        epsilon = epsilon_;
-        weight_decay = decay_;
+        trust = now["trust_coefficient"];
+        epsilon = now["epsilon"];
+        weight_decay = now["weight_decay"];
         rate = 0;
-        decay = decay_;
-        mu = momentum;
-        nesterov = look_ahead != 0;
+        decay = weight_decay;
+        mu = now["momentum"];
+        nesterov = now["nesterov"] != 0;
     }
 
-    template <class Add, class V, class B>
+    template <class Add, Number V, class B>
     INSTEP_INLINE void measure(Add add, V p, V g, B) const {
-        add(0, p, p);
-        add(1, g, g);
+        add("p_squared", p, p);
+        add("g_squared", g, g);
     }
-    void complete(const double* totals, double*) {
-        const double length = sqrt(totals[0]), steepness = sqrt(totals[1]);
+    void complete(const Totals<Lars>& totals) {
+        const double length = sqrt(totals["p_squared"]), steepness = sqrt(totals["g_squared"]);
         const bool is_zero = length == 0 || steepness == 0;
         rate = learning_rate *
                (is_zero ? 1 : trust * length / (steepness + weight_decay * length + epsilon));
     }
-    template <class V, class B>
+    template <Number V, class B>
     INSTEP_INLINE void operator()(V& p, V g, B& b) const {
         const V update = rate * (g + decay * p);
         if constexpr (used<B>) {

@@ -1,5 +1,5 @@
 #pragma once
-#include "rules/math.h"
+#include "rules/vocabulary.h"
 
 namespace instep::INSTEP_LEVEL {
 
@@ -12,14 +12,13 @@ struct Lion {
     T learning_rate;
     Average<T> beta_1, beta_2;
 
-    explicit Lion(const StepNumbers& now) {
-        const auto& [b1, b2] = now.hyperparameters<2>();
+    explicit Lion(const Numbers<Lion>& now) {
         learning_rate = now.learning_rate;
-        beta_1 = now.average<T>(b1);
-        beta_2 = now.average<T>(b2);
+        beta_1 = now.average(now["beta_1"]);
+        beta_2 = now.average(now["beta_2"]);
     }
 
-    template <class V>
+    template <Number V>
     INSTEP_INLINE void operator()(V& p, V g, V& m) const {
         p -= learning_rate * sign(beta_1(m, g));
         m = beta_2(m, g);

@@ -1,5 +1,5 @@
 #pragma once
-#include "rules/math.h"
+#include "rules/vocabulary.h"
 
 namespace instep::INSTEP_LEVEL {
 
@@ -11,7 +11,7 @@ struct NovoGrad {
     static constexpr auto scalars = names("v");
     static constexpr auto hyperparameters =
         names("beta_1", "beta_2", "epsilon", "epsilon_root", "weight_decay");
-    static constexpr int sums = 1;
+    static constexpr auto sums = names("g_squared");
 
     double beta_2, epsilon, epsilon_root;
     Factor<T> scale;
@@ -19,28 +19,28 @@ struct NovoGrad {
     Decay<T> beta_1;
     bool first;
 
-    explicit NovoGrad(const StepNumbers& now) {
-        const auto& [b1, b2, epsilon_, root, weight_decay] = now.hyperparameters<5>();
-        beta_2 = b2;
-        epsilon = epsilon_;
-        epsilon_root = root;
+    explicit NovoGrad(const Numbers<NovoGrad>& now) {
+        beta_2 = now["beta_2"];
+        epsilon = now["epsilon"];
+        epsilon_root = now["epsilon_root"];
         learning_rate = now.learning_rate;
         scale = 0;
-        decay = weight_decay;
-        beta_1 = b1;
+        decay = now["weight_decay"];
+        beta_1 = now["beta_1"];
         first = now.step == 1;
     }
 
-    template <class Add, class V>
+    template <class Add, Number V>
     INSTEP_INLINE void measure(Add add, V, V g, V) const {
-        add(0, g, g);
+        add("g_squared", g, g);
     }
-    void complete(const double* totals, double* numbers) {
-        double& v = numbers[0];
-        v = first ? totals[0] : beta_2 * v + (1 - beta_2) * totals[0];
+    void complete(const Totals<NovoGrad>& totals) {
+        const double square = totals["g_squared"];
+        double& v = totals.scalar("v");
+        v = first ? square : beta_2 * v + (1 - beta_2) * square;
         scale = 1 / (sqrt(v + epsilon_root) + epsilon);
     }
-    template <class V>
+    template <Number V>
     INSTEP_INLINE void operator()(V& p, V g, V& m) const {
         const V direction = scale * g + decay * p;
         m = first ? direction : beta_1 * m + direction;

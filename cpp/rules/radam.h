@@ -1,5 +1,5 @@
 #pragma once
-#include "rules/math.h"
+#include "rules/vocabulary.h"
 
 namespace instep::INSTEP_LEVEL {
 
@@ -17,26 +17,26 @@ struct RAdam {
     Average<T> beta_1, beta_2;
     bool rectifies;
 
-    explicit RAdam(const StepNumbers& now) {
-        const auto& [b1, b2, epsilon_, root, threshold, look_ahead, is_hat, at_threshold] =
-            now.hyperparameters<8>();
+    explicit RAdam(const Numbers<RAdam>& now) {
+        const double b1 = now["beta_1"], b2 = now["beta_2"], threshold = now["threshold"];
         const double t = static_cast<double>(now.step);
         const double c1 = complement_of_power(b1, now.step), c2 = complement_of_power(b2, now.step);
         const double longest = 2 / (1 - b2) - 1;
         const double length = longest - 2 * t * (1 - c2) / c2;
-        rectifies = length > threshold || (at_threshold && length == threshold);
+        rectifies = length > threshold || (now["rectifies_at_threshold"] && length == threshold);
         const double rectification =
             sqrt((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length));
         const double rate = now.learning_rate * (rectifies ? rectification * sqrt(c2) : 1);
+        const bool look_ahead = now["nesterov"] != 0;
         from_m = look_ahead ? rate * b1 / complement_of_power(b1, now.step + 1) : rate / c1;
         from_g = look_ahead ? rate * (1 - b1) / c1 : 0;
-        epsilon = is_hat ? epsilon_ : epsilon_ * sqrt(c2);
-        epsilon_root = root * c2;
-        beta_1 = now.average<T>(b1);
-        beta_2 = now.average<T>(b2);
+        epsilon = now["epsilon"] * (now["epsilon_hat"] ? 1 : sqrt(c2));
+        epsilon_root = now["epsilon_root"] * c2;
+        beta_1 = now.average(b1);
+        beta_2 = now.average(b2);
     }
 
-    template <class V>
+    template <Number V>
     INSTEP_INLINE void operator()(V& p, V g, V& m, V& v) const {
         m = beta_1(m, g);
         v = beta_2.of_squares(v, beta_2.share(g * g));

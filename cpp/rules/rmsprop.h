@@ -1,5 +1,5 @@
 #pragma once
-#include "rules/math.h"
+#include "rules/vocabulary.h"
 
 namespace instep::INSTEP_LEVEL {
 
@@ -21,24 +21,25 @@ struct RMSprop {
     Decay<T> mu;
     bool nesterov, subtracts_epsilon;
 
-    explicit RMSprop(const StepNumbers& now) {
-        const auto& [rho_, momentum, epsilon, look_ahead, in_root, corrects, rate_after,
-                     subtracts] = now.hyperparameters<8>();
+    explicit RMSprop(const Numbers<RMSprop>& now) {
+        const double epsilon = now["epsilon"];
+        const bool in_root = now["eps_in_sqrt"] != 0, corrects = now["bias_correction"] != 0;
+        const bool rate_after = now["rate_after_momentum"] != 0;
         inner_rate = rate_after ? 1 : now.learning_rate;
         outer_rate = rate_after ? now.learning_rate : 1;
-        rho = now.average<T>(rho_);
-        mu = momentum;
+        rho = now.average(now["rho"]);
+        mu = now["momentum"];
         epsilon_inside = in_root ? epsilon : 0;
         epsilon_outside = in_root ? 0 : epsilon;
-        correction = corrects ? 1 / complement_of_power(rho_, now.step) : 1;
+        correction = corrects ? 1 / complement_of_power(now["rho"], now.step) : 1;
         twice = 2 * epsilon;
-        lowest = subtracts ? -epsilon : 0;
-        nesterov = look_ahead != 0;
-        subtracts_epsilon = subtracts != 0;
+        nesterov = now["nesterov"] != 0;
+        subtracts_epsilon = now["subtracts_epsilon"] != 0;
+        lowest = subtracts_epsilon ? -epsilon : 0;
         now.plain_if(!rate_after && in_root && !corrects && !nesterov && !subtracts_epsilon);
     }
 
-    template <class V, class A, class B>
+    template <Number V, class A, class B>
     INSTEP_INLINE void operator()(V& p, V g, V& v, A& a, B& b) const {
         v = rho.of_squares(v, rho.share(g * g));
         V variance = v;

@@ -1,5 +1,5 @@
 #pragma once
-#include "rules/math.h"
+#include "rules/vocabulary.h"
 
 namespace instep::INSTEP_LEVEL {
 
@@ -15,18 +15,17 @@ struct Rprop {
     T learning_rate, eta_minus, eta_plus, least, most;
     bool first, one_late;
 
-    explicit Rprop(const StepNumbers& now) {
-        const auto& [minus, plus, min, max, late] = now.hyperparameters<5>();
+    explicit Rprop(const Numbers<Rprop>& now) {
         learning_rate = now.learning_rate;
         first = now.step == 1;
-        eta_minus = minus;
-        eta_plus = plus;
-        least = min;
-        most = max;
-        one_late = late != 0;
+        eta_minus = now["eta_minus"];
+        eta_plus = now["eta_plus"];
+        least = now["min_step_size"];
+        most = now["max_step_size"];
+        one_late = now["one_late"] != 0;
     }
 
-    template <class V>
+    template <Number V>
     INSTEP_INLINE void operator()(V& p, V g, V& previous, V& step_size) const {
         if (first) step_size = learning_rate;
         const V agreement = sign(g) * sign(previous);

@@ -1,5 +1,5 @@
 #pragma once
-#include "rules/math.h"
+#include "rules/vocabulary.h"
 
 namespace instep::INSTEP_LEVEL {
 
@@ -13,21 +13,22 @@ struct Interpolation {
     double rate;  ///< of the step of z
     T from_y, from_z;
 
-    /// `next_rate`: where the step of z is one update later in its schedule than the weight of x
-    /// (Optax), the learning rate of the next update, else negative; `uniform`: all updates weigh
+    /// Where the step of z is one update later in its schedule than the weight of x (Optax),
+    /// `next_learning_rate` is that of the next update, else negative; `uniform`: all updates weigh
     /// the same (Keras).
-    Interpolation(const StepNumbers& now, double beta, double warmup_steps, double exponent,
-                  double next_rate, bool uniform) {
-        const double t = static_cast<double>(now.step);
+    template <class Rule>
+    Interpolation(const Numbers<Rule>& now, bool uniform) {
+        const double beta = now["beta_1"], warmup_steps = now["warmup_steps"];
+        const double next_rate = now["next_learning_rate"], t = static_cast<double>(now.step);
         const auto warmed = [&](double step) {
             return step < warmup_steps ? step / warmup_steps : 1;
         };
-        double &largest = now.scalars[0], &sum = now.scalars[1];
+        double &largest = now.scalar("learning_rate_max"), &sum = now.scalar("weight_sum");
         const bool late = next_rate >= 0;
         rate = now.learning_rate * warmed(late ? t - 1 : t);
         const double weighing = (late ? next_rate : now.learning_rate) * warmed(t);
         if (weighing > largest) largest = weighing;
-        const double weight = uniform ? 1 : real_power(largest, exponent);
+        const double weight = uniform ? 1 : real_power(largest, now["weight_lr_power"]);
         sum = uniform ? t : sum + weight;
         const double share = sum > 0 ? weight / sum : 0;
         from_y = 1 - share;
@@ -58,17 +59,17 @@ struct ScheduleFreeAdamW {
     T rate, plain_rate, epsilon, decay;
     Average<T> beta_2;
 
-    explicit ScheduleFreeAdamW(const StepNumbers& now)
-        : interpolation(now, now.own[0], now.own[3], now.own[4], now.own[6], now.own[7]) {
-        const double b2 = now.own[1], c2 = complement_of_power(b2, now.step);
+    explicit ScheduleFreeAdamW(const Numbers<ScheduleFreeAdamW>& now)
+        : interpolation(now, now["uniform_weights"] != 0) {
+        const double b2 = now["beta_2"], c2 = complement_of_power(b2, now.step);
         rate = interpolation.rate * sqrt(c2);
         plain_rate = interpolation.rate;
-        epsilon = now.own[2] * sqrt(c2);
-        decay = now.own[5];
-        beta_2 = now.average<T>(b2);
+        epsilon = now["epsilon"] * sqrt(c2);
+        decay = now["weight_decay"];
+        beta_2 = now.average(b2);
     }
 
-    template <class V>
+    template <Number V>
     INSTEP_INLINE void operator()(V& y, V g, V& z, V& v) const {
         v = beta_2.of_squares(v, beta_2.share(g * g));
         const V before = z;
@@ -88,13 +89,12 @@ struct ScheduleFreeSGD {
     Interpolation<T> interpolation;
     T rate, decay;
 
-    explicit ScheduleFreeSGD(const StepNumbers& now)
-        : interpolation(now, now.own[0], now.own[1], now.own[2], now.own[4], false) {
+    explicit ScheduleFreeSGD(const Numbers<ScheduleFreeSGD>& now) : interpolation(now, false) {
         rate = interpolation.rate;
-        decay = now.own[3];
+        decay = now["weight_decay"];
     }
 
-    template <class V>
+    template <Number V>
     INSTEP_INLINE void operator()(V& y, V g, V& z) const {
         const V before = z;
         z -= rate * (g + decay * y);

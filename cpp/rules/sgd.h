@@ -1,5 +1,5 @@
 #pragma once
-#include "rules/math.h"
+#include "rules/vocabulary.h"
 
 namespace instep::INSTEP_LEVEL {
 
@@ -17,18 +17,18 @@ struct SGD {
     Decay<T> mu;
     bool first, nesterov;
 
-    explicit SGD(const StepNumbers& now) {
-        const auto& [momentum, dampening, look_ahead, rate_inside] = now.hyperparameters<4>();
+    explicit SGD(const Numbers<SGD>& now) {
+        const bool rate_inside = now["rate_in_momentum"] != 0;
         learning_rate = now.learning_rate;
         outer_rate = rate_inside ? 1 : now.learning_rate;
         inner_rate = rate_inside ? now.learning_rate : 1;
-        mu = momentum;
-        share = (rate_inside ? now.learning_rate : 1) * (1 - dampening);
+        mu = now["momentum"];
+        share = (rate_inside ? now.learning_rate : 1) * (1 - now["dampening"]);
         first = now.step == 1 && !rate_inside;
-        nesterov = look_ahead != 0;
+        nesterov = now["nesterov"] != 0;
     }
 
-    template <class V, class B>
+    template <Number V, class B>
     INSTEP_INLINE void operator()(V& p, V g, B& b) const {
         if constexpr (used<B>) {
             b = first ? g : mu * b + share * g;

@@ -1,5 +1,5 @@
 #pragma once
-#include "rules/math.h"
+#include "rules/vocabulary.h"
 
 namespace instep::INSTEP_LEVEL {
 
@@ -12,9 +12,9 @@ struct SignSGD {
 
     T learning_rate;
 
-    explicit SignSGD(const StepNumbers& now) { learning_rate = now.learning_rate; }
+    explicit SignSGD(const Numbers<SignSGD>& now) { learning_rate = now.learning_rate; }
 
-    template <class V>
+    template <Number V>
     INSTEP_INLINE void operator()(V& p, V g) const {
         p -= learning_rate * sign(g);
     }

@@ -1,5 +1,5 @@
 #pragma once
-#include "rules/math.h"
+#include "rules/vocabulary.h"
 
 namespace instep::INSTEP_LEVEL {
 
@@ -13,13 +13,12 @@ struct Signum {
     T learning_rate;
     Average<T> mu;
 
-    explicit Signum(const StepNumbers& now) {
-        const auto& [momentum] = now.hyperparameters<1>();
+    explicit Signum(const Numbers<Signum>& now) {
         learning_rate = now.learning_rate;
-        mu = now.average<T>(momentum);
+        mu = now.average(now["momentum"]);
     }
 
-    template <class V>
+    template <Number V>
     INSTEP_INLINE void operator()(V& p, V g, V& m) const {
         m = mu(m, g);
         p -= learning_rate * sign(m);

@@ -1,5 +1,5 @@
 #pragma once
-#include "rules/math.h"
+#include "rules/vocabulary.h"
 
 namespace instep::INSTEP_LEVEL {
 
@@ -14,18 +14,18 @@ struct Yogi {
     T rate, epsilon, epsilon_root, complement;
     Average<T> beta_1;
 
-    explicit Yogi(const StepNumbers& now) {
-        const auto& [b1, b2, epsilon_, root, corrects] = now.hyperparameters<5>();
+    explicit Yogi(const Numbers<Yogi>& now) {
+        const double b1 = now["beta_1"], b2 = now["beta_2"], corrects = now["corrects_bias"];
         const double c1 = corrects ? complement_of_power(b1, now.step) : 1;
         const double c2 = corrects ? complement_of_power(b2, now.step) : 1;
         rate = now.learning_rate * sqrt(c2) / c1;
-        epsilon = epsilon_ * sqrt(c2);
-        epsilon_root = root * c2;
+        epsilon = now["epsilon"] * sqrt(c2);
+        epsilon_root = now["epsilon_root"] * c2;
         complement = 1 - b2;
-        beta_1 = now.average<T>(b1);
+        beta_1 = now.average(b1);
     }
 
-    template <class V>
+    template <Number V>
     INSTEP_INLINE void operator()(V& p, V g, V& m, V& v) const {
         m = beta_1(m, g);
         const V square = g * g;

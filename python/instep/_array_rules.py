@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instep._binding import Values
 from instep._hyperparameters import (
     Choice,
     Count,
@@ -27,6 +26,7 @@ from instep._hyperparameters import (
     positive,
 )
 from instep._optimizer import Optimizer
+from instep._rule import Values
 
 if TYPE_CHECKING:
     from instep._memory import Array
@@ -75,7 +75,6 @@ class Adafactor(Optimizer):
     2018, algorithms 4 and 5.
     """
 
-    _rule = "direction"
     _clock = True
 
     learning_rate: Rate = Rate(default=0.01)
@@ -115,7 +114,7 @@ class Adafactor(Optimizer):
         return shapes
 
     @classmethod
-    def _direct(
+    def _update(
         cls, g: Array, param: Array, state: State, numbers: Values, step: int
     ) -> dict[str, Array]:
         new: dict[str, Array] = {}
@@ -185,8 +184,6 @@ class SM3(Optimizer):
     2019, SM3-II.
     """
 
-    _rule = "direction"
-
     learning_rate: Rate = Rate(default=0.1)
     momentum: Number = decay_rate(default=0.9)
     epsilon: Number = non_negative(default=0.0)
@@ -200,7 +197,7 @@ class SM3(Optimizer):
         return {**shapes, **{f"accumulator_{k}": length for k, length in enumerate(lengths)}}
 
     @classmethod
-    def _direct(
+    def _update(
         cls, g: Array, param: Array, state: State, numbers: Values, step: int
     ) -> dict[str, Array]:
         new: dict[str, Array] = {}
@@ -265,8 +262,6 @@ class Muon(Optimizer):
     K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
     """
 
-    _rule = "direction"
-
     learning_rate: Rate = Rate(default=0.02)
     momentum: Number = decay_rate(default=0.95)
     nesterov: Flag = Flag(default=True)
@@ -294,7 +289,7 @@ class Muon(Optimizer):
         return {"m": param.shape, "v": param.shape}
 
     @classmethod
-    def _direct(
+    def _update(
         cls, g: Array, param: Array, state: State, numbers: Values, step: int
     ) -> dict[str, Array]:
         lr = numbers["learning_rate"]

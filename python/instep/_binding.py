@@ -9,24 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instep import _core
-from instep._conventions import COUNTS_CALLS, GLOBAL_CLOCK
+from instep import _core, _slots
 from instep._group import Group
-from instep._memory import zeros, zeros_like
+from instep._memory import zeros_like
+from instep._rule import CLIPPING_OPTIONS, GROUP_OPTIONS, Values, Variant
 
 if TYPE_CHECKING:
     from instep._memory import Array
-    from instep._optimizer import Optimizer
 
-Values = dict[str, Any]
-"""Hyperparameters by name."""
-
-PARAMETER = "parameter"
-"""What a slot starts as that starts as a copy of the parameter."""
-
-CLIPPING_OPTIONS = ("clipnorm", "clipvalue")
-GROUP_OPTIONS = ("learning_rate", "l2", "weight_decay", *CLIPPING_OPTIONS, "maximize")
-"""What a group may have of its own, besides the rule's hyperparameters."""
+# Names in a parameter's state beside those of its slots.
+AVERAGE = "average"
+ACCUMULATOR = "accumulator_of_gradients"
 
 
 class Binding:
@@ -34,8 +27,8 @@ class Binding:
 
     Parameters
     ----------
-    optimizer
-        Whose rule and convention hold.
+    variant
+        The rule.
     params
         The structure of arrays, with groups in it.
     tree
@@ -44,101 +37,88 @@ class Binding:
         The hyperparameters in force.
     overrides
         For each group those that it has of its own; the default group, first, has none.
-    of_leaves
+    group_of
         The group of each array.
     before
         A binding whose state goes on in this one, as far as the hyperparameters need it.
     orders
         The order in which to visit the axes of each array, where it is not that of its memory.
+    state
+        Arrays to keep the state in, by name for each array, instead of new ones.
     """
 
     def __init__(
         self,
-        optimizer: Optimizer,
+        variant: Variant,
         params: Any,
         tree: _core.Tree,
         values: Values,
         overrides: list[Values],
-        of_leaves: list[int],
+        group_of: list[int],
         before: Binding | None = None,
         orders: list[list[int]] | None = None,
+        state: list[dict[str, Array]] | None = None,
     ) -> None:
-        self.params, self.tree, self.of_leaves = params, tree, of_leaves
-        self._direct = optimizer._direct
-        self._uses = self._needs(optimizer, values, overrides)
-        slots_of_groups, averages, accumulators = self._uses[:3]
-        self.keeps_averages = averages
-        slot_names, _, scalar_names = rule_of(optimizer)
-        self.slots: list[dict[str, Array]] = [{} for _ in tree.leaves]
+        self.variant = variant
+        self.params, self.tree, self.group_of = params, tree, group_of
+        self._uses = self._needs(variant, values, overrides)
+        slots_of_groups, self.keeps_averages, accumulates, _ = self._uses
+        self.slots: list[dict[str, Array]] = []
         self.averages: list[Array] = []
         self.accumulators: list[Array] = []
         for k, (param, path) in enumerate(zip(tree.leaves, tree.paths, strict=True)):
-            numbers = optimizer._numbers(effective(values, overrides[of_leaves[k]]))
-            in_use = {
-                **dict.fromkeys(slots_of_groups[of_leaves[k]], param.shape),
-                **dict.fromkeys(scalar_names, ()),
-                **optimizer._state_shapes(param, path, numbers),
-            }
-            places = len(in_use) + averages + accumulators
-            for place, (name, shape) in enumerate(in_use.items(), 1):
-                slot = before.slots[k].get(name) if before else None
-                if slot is None:
-                    if name in scalar_names:
-                        slot = zeros(shape, np.float64)
-                    elif works_outside(optimizer):
-                        slot = zeros(shape, param.dtype)
-                    else:
-                        slot = zeros_like(param, place, places)
-                    if name in optimizer._initial_state:
-                        slot[...] = self._initial(optimizer, name, numbers, param)
-                self.slots[k][name] = slot
-            if averages:
-                average = before.averages[k] if before and before.averages else None
-                if average is None:
-                    average = zeros_like(param, len(in_use) + 1, places)
+            numbers = variant.numbers(effective(values, overrides[group_of[k]]))
+            shapes = _slots.shapes(variant.rule, param, path, slots_of_groups[group_of[k]], numbers)
+            known = state[k] if state else before.slots[k] if before else {}
+            places = len(shapes) + self.keeps_averages + accumulates
+            slots: dict[str, Array] = {}
+            for place, (name, shape) in enumerate(shapes.items(), 1):
+                slots[name] = (
+                    known[name]
+                    if name in known
+                    else _slots.make(variant, name, shape, param, numbers, (place, places))
+                )
+            self.slots.append(slots)
+            if self.keeps_averages:
+                if before and before.averages:
+                    average = before.averages[k]
+                else:
+                    average = zeros_like(param, len(shapes) + 1, places)
                     average[...] = param
                 self.averages.append(average)
-            if accumulators:
-                accumulator = before.accumulators[k] if before and before.accumulators else None
-                if accumulator is None:
+            if accumulates:
+                if before and before.accumulators:
+                    accumulator = before.accumulators[k]
+                else:
                     accumulator = zeros_like(param, places, places)
                 self.accumulators.append(accumulator)
 
-        nothing: list[Array | None] = [None] * len(tree.leaves)
-        engine_slots: list[list[Array | None]]
-        engine_slots = [[slots.get(name) for name, _ in slot_names] for slots in self.slots]
-        self._directions: list[Array] = []
-        if works_outside(optimizer):
-            self._directions = [np.zeros(p.shape, p.dtype) for p in tree.leaves]
-            engine_slots = [[direction] for direction in self._directions]
-        known = {*scalar_names, *(name for name, _ in slot_names)}
-        others = [[each for each in s.items() if each[0] not in known] for s in self.slots]
-        initial = optimizer._initial_state
+        self._updates: list[Array] = []
+        if variant.rule._sees_whole_arrays():
+            self._updates = [np.zeros(p.shape, p.dtype) for p in tree.leaves]
+        updates = [{"update": update} for update in self._updates] or [{} for _ in tree.leaves]
         copies = [
             (slots[name], param)
             for slots, param in zip(self.slots, tree.leaves, strict=True)
-            for name, start in initial.items()
-            if start == PARAMETER
+            for name in _slots.copied(variant.rule)
         ]
-        copies += zip(self.averages, tree.leaves, strict=averages)
-        self.core: _core.Bound = _core.Bound(
-            optimizer._rule,
-            tree,
-            engine_slots,
-            [[slots[name] for name in scalar_names] for slots in self.slots],
-            [*self.averages] or nothing,
-            [*self.accumulators] or nothing,
-            others,
-            copies,
-            before.core.counters() if before else None,
-            before.core.orders() if before and before.tree is tree else orders,
+        copies += zip(self.averages, tree.leaves, strict=self.keeps_averages)
+        self.core = _core.Bound(
+            rule=variant.rule._kernel,
+            tree=tree,
+            state=[{**slots, **update} for slots, update in zip(self.slots, updates, strict=True)],
+            averages=self.averages or None,
+            accumulators=self.accumulators or None,
+            copies=copies,
+            counters=before.core.counters() if before else None,
+            orders=before.core.orders() if before and before.tree is tree else orders,
         )
-        self._configure(optimizer, values, overrides)
+        self._configure(values, overrides)
 
     @classmethod
     def new(
         cls,
-        optimizer: Optimizer,
+        variant: Variant,
         params: Any,
         values: Values,
         groups: tuple[list[Values], list[int]] | None = None,
@@ -146,10 +126,10 @@ class Binding:
     ) -> Binding:
         """Return the first binding of an optimizer, in the structure's groups or in these."""
         tree = _core.Tree(params, Group)
-        overrides, of_leaves = groups or _groups_of(optimizer, tree)
-        return cls(optimizer, params, tree, values, overrides, of_leaves, None, orders)
+        overrides, group_of = groups or _groups_of(variant, tree)
+        return cls(variant, params, tree, values, overrides, group_of, None, orders)
 
-    def moved(self, optimizer: Optimizer, params: Any) -> Binding:
+    def moved(self, params: Any, values: Values) -> Binding:
         """Return a binding of other arrays of the same structure, with this state."""
         tree = _core.Tree(params, Group)
         if not self.tree.same_structure(tree):
@@ -163,24 +143,34 @@ class Binding:
                     f"{path}: expected a {old.dtype} array of shape {old.shape} as was bound, "
                     f"got a {new.dtype} array of shape {new.shape}"
                 )
-        overrides, of_leaves = self.overrides, self.of_leaves
+        overrides, group_of = self.overrides, self.group_of
         if any(tree.groups):
-            overrides, of_leaves = _groups_of(optimizer, tree)
-        return Binding(optimizer, params, tree, optimizer._values, overrides, of_leaves, self)
+            overrides, group_of = _groups_of(self.variant, tree)
+        return Binding(self.variant, params, tree, values, overrides, group_of, self)
 
-    def configured(
-        self, optimizer: Optimizer, values: Values, overrides: list[Values] | None = None
-    ) -> Binding:
+    def configured(self, values: Values) -> Binding:
         """Return a binding of the same arrays and state under other hyperparameters."""
-        overrides = self.overrides if overrides is None else overrides
-        if self._needs(optimizer, values, overrides) != self._uses:
-            return Binding(
-                optimizer, self.params, self.tree, values, overrides, self.of_leaves, self
-            )
+        if self._needs(self.variant, values, self.overrides) != self._uses:
+            return self.restated(values, self.overrides)
         other = object.__new__(Binding)
         other.__dict__.update(self.__dict__)
-        other._configure(optimizer, values, overrides)
+        other._configure(values, self.overrides)
         return other
+
+    def restated(
+        self, values: Values, overrides: list[Values], state: list[dict[str, Array]] | None = None
+    ) -> Binding:
+        """Return a binding of the same arrays under hyperparameters that may need other state."""
+        return Binding(
+            self.variant,
+            self.params,
+            self.tree,
+            values,
+            overrides,
+            self.group_of,
+            self,
+            state=state,
+        )
 
     def aligned(self, pairs: Sequence[tuple[Any, Any]]) -> Any:
         """Return the gradients of (gradient, variable) pairs in the structure of the parameters."""
@@ -195,9 +185,7 @@ class Binding:
         grads: list[Any] = [None] * len(self.tree.leaves)
         named: set[int] = set()
         for position, (grad, variable) in enumerate(pairs):
-            index = self._by_identity.get(id(variable))
-            if index is None:
-                index = self._by_memory.get(_memory_of(variable))
+            index = self.index_of(variable)
             if index is None:
                 raise ValueError(
                     f"grads_and_vars[{position}]: expected one of the "
@@ -212,31 +200,6 @@ class Binding:
             named.add(index)
             grads[index] = grad
         return self.tree.unflatten(grads)
-
-    def take_slots(self, state: Sequence[Any], grad: Array) -> None:
-        """Keep the state of the only array in these arrays, for rules outside of the engine."""
-        [slots], [param] = self.slots, self.tree.leaves
-        if len(state) != len(slots):
-            raise TypeError(f"state: expected the arrays {', '.join(slots)}, got {len(state)}")
-        known = [param, grad]
-        for (name, like), array in zip(slots.items(), state, strict=True):
-            if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
-                raise TypeError(f"{name}: expected a NumPy array, got {type(array).__name__}")
-            if array.dtype != like.dtype:
-                raise TypeError(
-                    f"{name}: expected the parameter's dtype, {like.dtype}, got {array.dtype}"
-                )
-            if array.shape != like.shape:
-                raise ValueError(f"{name}: expected shape {like.shape}, got {array.shape}")
-            if not array.flags.carray:
-                raise ValueError(
-                    f"{name}: expected a writable C-contiguous array, got one that is not"
-                )
-            if any(np.may_share_memory(array, other) for other in known):
-                raise ValueError(f"{name}: expected memory of its own, got some that is shared")
-            known.append(array)
-        plain = [array.view(np.ndarray) for array in state]
-        self.slots = [dict(zip(slots, plain, strict=True))]
 
     @functools.cached_property
     def _leaves(self) -> list[Array]:
@@ -262,62 +225,44 @@ class Binding:
 
     @staticmethod
     def _needs(
-        optimizer: Optimizer, values: Values, overrides: Sequence[Values]
+        variant: Variant, values: Values, overrides: Sequence[Values]
     ) -> tuple[list[list[str]], bool, bool, list[Values]]:
         """Return what decides on state arrays.
 
-        The slots in use in each group, whether there are averages and accumulators; for rules
-        outside of the engine, all of their groups' numbers.
+        The slots in use in each group, whether there are averages and accumulators; for rules on
+        whole arrays, all of their groups' numbers.
         """
-        slots, _, _ = rule_of(optimizer)
         groups = [effective(values, override) for override in overrides]
         for group in groups:
-            optimizer._check_values(group)
-        switches = optimizer._optional_slots
-        in_use = [
-            [name for name, optional in slots if not optional or group[switches[name]]]
-            for group in groups
-        ]
-        numbers = [optimizer._numbers({**group, "learning_rate": None}) for group in groups]
+            variant.check_together(group)
         return (
-            in_use,
+            [_slots.in_use(variant.rule, group) for group in groups],
             values["use_ema"],
             values["gradient_accumulation_steps"] > 1,
-            numbers if works_outside(optimizer) else [],
+            [variant.numbers({**group, "learning_rate": None}) for group in groups]
+            if variant.rule._sees_whole_arrays()
+            else [],
         )
 
-    @staticmethod
-    def _initial(optimizer: Optimizer, name: str, numbers: Values, param: Array) -> Array | float:
-        """Return what a slot starts as."""
-        start: Any = optimizer._initial_state[name]
-        if start == PARAMETER:
-            return param
-        while isinstance(start, str):  # a convention may name another hyperparameter
-            start = numbers.get(start, 0.0)
-        if not callable(start):
-            return float(start)
-        # Rules that start from a schedule take it in the first update of their own clock. Only
-        # where that is everybody's, an array may come later, and must have been asked for here.
-        return _core.ask(start, 0) if optimizer._convention in GLOBAL_CLOCK else 0.0
-
-    def _find_directions(
+    def _make_updates(
         self, stepping: Sequence[int], learning_rates: Sequence[float]
     ) -> list[tuple[Array, Array]]:
-        """Turn gradients into the steps to take; return state arrays and what they become."""
+        """Turn gradients into updates; return state arrays and what they become."""
         changes = []
         counters = self.core.counters()
         for k in stepping:
             if self.tree.leaves[k].size == 0:
                 continue
-            group = self.of_leaves[k]
+            group = self.group_of[k]
             numbers = {**self._numbers[group], "learning_rate": learning_rates[group]}
-            step = (counters[0] if self._global_clock else counters[4][k]) + 1
+            is_global = self.variant.has_global_clock
+            step = (counters["iterations"] if is_global else counters["steps"][k]) + 1
             state = self.slots[k]
             # To NumPy before its second version, arrays of no dimension are numbers of no dtype.
-            g, param = np.atleast_1d(self._directions[k], np.asarray(self.tree.leaves[k]))
+            g, param = np.atleast_1d(self._updates[k], np.asarray(self.tree.leaves[k]))
             views = {name: np.atleast_1d(array) for name, array in state.items()}
             with np.errstate(all="ignore"):  # as in the engine
-                new = self._direct(g, param, views, numbers, step)
+                new = self.variant.rule._update(g, param, views, numbers, step)
             changes += [
                 (
                     state[name],
@@ -327,63 +272,40 @@ class Binding:
             ]
         return changes
 
-    def _configure(self, optimizer: Optimizer, values: Values, overrides: list[Values]) -> None:
+    def _configure(self, values: Values, overrides: list[Values]) -> None:
         """Put together what the engine is told of the hyperparameters."""
         self.overrides = overrides
-        own = rule_of(optimizer)[1]
-        inside = optimizer._cell.decay == "inside"
-        groups = [optimizer._numbers(effective(values, each), own) for each in overrides]
-        self._numbers, self._global_clock = groups, optimizer._convention in GLOBAL_CLOCK
-        self.configuration = (
-            [
-                (
-                    group["learning_rate"],
-                    group["l2"],
-                    0.0 if inside else group["weight_decay"],
-                    group["clipnorm"],
-                    group["clipvalue"],
-                    group["maximize"],
-                    [_number(name, group, inside) for name in own],
-                )
+        variant = self.variant
+        groups = [effective(values, each) for each in overrides]
+        self._numbers = [variant.numbers(group) for group in groups] if self._updates else []
+        self.configuration: _core.Configuration = {
+            "groups": [
+                {
+                    "options": variant.options_of_engine(group),
+                    "numbers": variant.numbers_of_kernel(group),
+                }
                 for group in groups
             ],
-            self.of_leaves,
-            (
-                values["loss_scale_factor"],
-                values["global_clipnorm"],
-                values["skip_nonfinite"],
-                values["gradient_accumulation_steps"],
-                values["ema_momentum"],
-                values["ema_overwrite_frequency"] or 0,
-                self._global_clock,
-                optimizer._convention in COUNTS_CALLS,
-            ),
-            self._find_directions if self._directions else None,
-        )
+            "group_of": self.group_of,
+            "options": values,
+            "global_clock": variant.has_global_clock,
+            "every_call": variant.counts_calls,
+            "update": self._make_updates if self._updates else None,
+        }
 
+    def arrays_of(self, k: int) -> dict[str, Array]:
+        """Return all arrays of state that the k-th parameter has, by name."""
+        arrays = dict(self.slots[k])
+        if self.averages:
+            arrays[AVERAGE] = self.averages[k]
+        if self.accumulators:
+            arrays[ACCUMULATOR] = self.accumulators[k]
+        return arrays
 
-def works_outside(optimizer: Optimizer) -> bool:
-    """Return whether the rule works outside of the engine, which hands it gradients."""
-    return optimizer._rule not in _core.rules
-
-
-def rule_of(
-    optimizer: Optimizer,
-) -> tuple[tuple[tuple[str, bool], ...], tuple[str, ...], tuple[str, ...]]:
-    """Return what the engine knows of a rule: slots, hyperparameters, scalars."""
-    return _core.rules.get(optimizer._rule, ((), (), ()))
-
-
-def _number(name: str, group: Values, decays_inside: bool) -> float:
-    """Return a number of the rule's, as the engine takes it."""
-    if name == "weight_decay" and not decays_inside:
-        return 0.0
-    if name == "next_learning_rate":
-        if not group.get("is_one_late", False):
-            return -1.0
-        rate = group["learning_rate"]
-        return _core.ASK_SCHEDULE if callable(rate) else float(rate)
-    return float(group[name])
+    def index_of(self, array: Any) -> int | None:
+        """Return which parameter an array is, by identity or memory; None if it is none."""
+        index = self._by_identity.get(id(array))
+        return self._by_memory.get(_memory_of(array)) if index is None else index
 
 
 def effective(values: Values, override: Mapping[str, Any]) -> Values:
@@ -395,13 +317,13 @@ def effective(values: Values, override: Mapping[str, Any]) -> Values:
     return result
 
 
-def _groups_of(optimizer: Optimizer, tree: _core.Tree) -> tuple[list[Values], list[int]]:
+def _groups_of(variant: Variant, tree: _core.Tree) -> tuple[list[Values], list[int]]:
     """Return the overrides of each distinct nesting of groups, and which one each leaf is in."""
-    options = (*optimizer._own(), *GROUP_OPTIONS)
-    allowed = [name for name in options if name not in optimizer._joint]
+    options = (*variant.rule._own(), *GROUP_OPTIONS)
+    allowed = [name for name in options if name not in variant.rule._joint]
     overrides: list[Values] = [{}]
     known: dict[tuple[int, ...], int] = {(): 0}
-    of_leaves = []
+    group_of = []
     for path, around in zip(tree.paths, tree.groups, strict=True):
         key = tuple(map(id, around))
         if key not in known:
@@ -415,7 +337,7 @@ def _groups_of(optimizer: Optimizer, tree: _core.Tree) -> tuple[list[Values], li
                         )
                 try:
                     own = {
-                        name: optimizer._checked(name, value)
+                        name: variant.checked(name, value)
                         for name, value in group.options.items()
                         if value is not None or name in CLIPPING_OPTIONS
                     }
@@ -424,8 +346,8 @@ def _groups_of(optimizer: Optimizer, tree: _core.Tree) -> tuple[list[Values], li
                 merged = {**effective(merged, own), **own} if merged else own
             known[key] = len(overrides)
             overrides.append(merged)
-        of_leaves.append(known[key])
-    return overrides, of_leaves
+        group_of.append(known[key])
+    return overrides, group_of
 
 
 def _memory_of(array: Any) -> object:

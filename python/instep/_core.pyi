@@ -1,27 +1,42 @@
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 _Array = NDArray[np.floating[Any]]
-_Group = tuple[
-    float | Callable[[int], float],
-    float,
-    float,
-    float | None,
-    float | None,
-    bool,
-    Sequence[float],
-]
-_Options = tuple[float, float | None, bool, int, float, int, bool, bool]
-_Directions = Callable[[Sequence[int], Sequence[float]], list[tuple[_Array, _Array]]]
-Configuration = tuple[list[_Group], list[int], _Options, _Directions | None]
-Counters = tuple[int, int, int, float | None, list[int], list[bool]]
+
+class RuleInfo(TypedDict):
+    slots: tuple[tuple[str, bool], ...]
+    hyperparameters: tuple[str, ...]
+    scalars: tuple[str, ...]
+
+class GroupConfiguration(TypedDict):
+    options: dict[str, Any]
+    numbers: dict[str, float]
+
+class Configuration(TypedDict):
+    groups: list[GroupConfiguration]
+    group_of: list[int]
+    options: dict[str, Any]
+    global_clock: bool
+    every_call: bool
+    update: Callable[[Sequence[int], Sequence[float]], list[tuple[_Array, _Array]]] | None
+
+class Counters(TypedDict):
+    iterations: int
+    skipped_steps: int
+    window: int
+    grad_norm: float | None
+    steps: list[int]
+    in_window: list[bool]
 
 ASK_SCHEDULE: float
 MOST_STEPS: int
-rules: dict[str, tuple[tuple[tuple[str, bool], ...], tuple[str, ...], tuple[str, ...]]]
+rules: dict[str, RuleInfo]
+formats: dict[str, bool]
+options: tuple[str, ...]
+group_options: tuple[str, ...]
 
 class Tree:
     def __init__(self, params: object, group_type: type) -> None: ...
@@ -37,13 +52,12 @@ class Tree:
 class Bound:
     def __init__(
         self,
+        *,
         rule: str,
         tree: Tree,
-        slots: list[list[_Array | None]],
-        scalars: list[list[_Array]],
-        averages: list[_Array | None],
-        accumulators: list[_Array | None],
-        others: list[list[tuple[str, _Array]]],
+        state: list[dict[str, _Array]],
+        averages: list[_Array] | None,
+        accumulators: list[_Array] | None,
         copies: list[tuple[_Array, _Array]],
         counters: Counters | None,
         orders: list[list[int]] | None,
@@ -89,7 +103,7 @@ class Kernel:
         cls,
         rule: str,
         numbers: int,
-        check: Callable[[tuple[Any, ...], tuple[bool, ...]], tuple[float, list[float]]],
+        check: Callable[[tuple[Any, ...], tuple[bool, ...]], dict[str, float]],
         check_step: Callable[[Any, tuple[Any, ...]], int],
         /,
     ) -> Kernel: ...

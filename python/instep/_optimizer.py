@@ -2,100 +2,35 @@
 
 from __future__ import annotations
 
-import functools
 import numbers
 import operator
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, SupportsIndex
 
 import numpy as np
 
 from instep import _core, _state
-from instep._binding import GROUP_OPTIONS, Binding, Values, effective
-from instep._conventions import CONVENTIONS, GLOBAL_CLOCK, Convention
+from instep._binding import Binding, effective
 from instep._hyperparameters import (
-    Choice,
     Count,
     Flag,
     Frequency,
-    Hyperparameter,
     Limit,
     Number,
-    Numbers,
-    OptionalNumber,
     Rate,
-    dataclass_transform,
-    decay_rate,
     non_negative,
-    positive,
 )
+from instep._rule import GROUP_OPTIONS, Rule, Values, Variant
+from instep._signature import Constructed, Signature, argument
 
 if TYPE_CHECKING:
     from instep._memory import Array
 
-CLIPPINGS = ("clipvalue", "clipnorm", "global_clipnorm")
 
-
-def argument(*, default: Any, kw_only: bool = True) -> Any:
-    """Declare, to type checkers, an argument of the constructor that is no hyperparameter."""
-
-
-@dataclass_transform(
-    kw_only_default=True,
-    field_specifiers=(
-        Choice,
-        Count,
-        Flag,
-        Frequency,
-        Limit,
-        Number,
-        Numbers,
-        OptionalNumber,
-        Rate,
-        argument,
-        decay_rate,
-        non_negative,
-        positive,
-    ),
-)
-class _Constructed(_core.Stepper):
-    """Gives each rule a constructor that takes its hyperparameters by name."""
-
-
-class _Signature:
-    """A class's signature, for `help` and the like, put together when it is asked for."""
-
-    def __get__(self, optimizer: object, cls: type) -> Any:
-        import inspect
-
-        by_name = {**dict.fromkeys(_hyperparameters_of(cls)), "convention": "paper"}
-        return inspect.Signature(
-            [
-                inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None),
-                *(
-                    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
-                    for name, default in {**by_name, "state_dtype": None}.items()
-                ),
-            ]
-        )
-
-
-def _hyperparameters_of(cls: type) -> dict[str, Hyperparameter[Any]]:
-    """Return a class's hyperparameters by name, the learning rate and the rule's own ones first."""
-    bases = [each for each in cls.__mro__ if each.__module__ != _Constructed.__module__]
-    common = [each for each in cls.__mro__ if each.__module__ == _Constructed.__module__]
-    found: dict[str, Hyperparameter[Any]] = {}
-    for each in [*bases, *common]:
-        for name, value in vars(each).items():
-            if isinstance(value, Hyperparameter):
-                found.setdefault(name, value)
-    return dict(sorted(found.items(), key=lambda item: item[0] != "learning_rate"))
-
-
-class Optimizer(_Constructed):
+class Optimizer(Rule, Constructed):
     """Base of all optimizers.
 
     Parameters
@@ -138,17 +73,7 @@ class Optimizer(_Constructed):
     accumulate; `grad_norm`; clip; `maximize`; `l2`; `weight_decay`; rule; average; overwrite.
     """
 
-    __signature__: ClassVar[Any] = _Signature()
-    _rule: ClassVar[str]
-    """The name of the kernel function; "direction" for rules that work outside of the engine."""
-    _optional_slots: ClassVar[Mapping[str, str]] = {}
-    """Slots that exist where a hyperparameter is neither 0 nor False."""
-    _initial_state: ClassVar[Mapping[str, str | float]] = {}
-    """Slots that do not start at 0: a number, the name of a hyperparameter, or `PARAMETER`."""
-    _joint: ClassVar[tuple[str, ...]] = ()
-    """Hyperparameters that all arrays have in common, so that groups can't have others."""
-    _clock: ClassVar[bool | str] = False
-    """Whether the formula depends on the update's count, or the hyperparameter that makes it so."""
+    __signature__: ClassVar[Any] = Signature()
 
     if TYPE_CHECKING:
         params: Any = argument(default=None, kw_only=False)
@@ -183,7 +108,7 @@ class Optimizer(_Constructed):
                     f"params: expected arrays, got the number {params!r}; "
                     f"did you mean learning_rate={params!r}?"
                 )
-            self._convention = _known_convention(type(self), convention)
+            self._variant = variant = Variant(type(self), convention)
             if state_dtype is not None:
                 raise ValueError("state_dtype: expected None; state has the dtype of its parameter")
             names = self._hyperparameters()
@@ -193,99 +118,11 @@ class Optimizer(_Constructed):
                         f"{type(self).__name__}: expected hyperparameters among "
                         f"{', '.join(names)}; got {name!r}"
                     )
-            values = {name: self._checked(name, given.get(name)) for name in names}
-            self._check_values(values)
-            self._install(values, None if params is None else Binding.new(self, params, values))
+            values = {name: variant.checked(name, given.get(name)) for name in names}
+            variant.check_together(values)
+            self._install(values, None if params is None else Binding.new(variant, params, values))
 
     # Hyperparameters ----------------------------------------------------------------------------
-
-    @classmethod
-    @functools.cache
-    def _hyperparameters(cls) -> dict[str, Hyperparameter[Any]]:
-        """Return every hyperparameter by name, the learning rate and the rule's own ones first."""
-        return _hyperparameters_of(cls)
-
-    @classmethod
-    @functools.cache
-    def _own(cls) -> list[str]:
-        """Return the names of the rule's own hyperparameters."""
-        common = _hyperparameters_of(Optimizer)
-        return [name for name in cls._hyperparameters() if name not in common]
-
-    @property
-    def _cell(self) -> Convention:
-        """What the convention's table says of this rule."""
-        return conventions_of(type(self))[self._convention]
-
-    def _default(self, name: str) -> Any:
-        """Return what None stands for."""
-        return self._cell.default(name, self._hyperparameters()[name].default)
-
-    def _checked(self, name: str, value: Any) -> Any:
-        """Return a hyperparameter's value checked, or for None its default."""
-        hyperparameter = self._hyperparameters()[name]
-        is_given = value is not None
-        if not is_given:
-            value = self._default(name)
-            if value is None and name == "learning_rate":
-                raise TypeError(
-                    f"learning_rate: expected a number or a schedule; convention "
-                    f"{self._convention!r} has no default for {type(self).__name__}"
-                )
-        checked = hyperparameter.check(value)
-        if name == "weight_decay" and is_given and checked and self._cell.decay == "coupled":
-            raise ValueError(
-                f"weight_decay: expected l2={value!r} instead: the weight decay of "
-                f"{self._convention}'s {self._cell.source} is coupled"
-            )
-        return checked
-
-    def _check_values(self, values: Values) -> None:
-        """Raise ValueError for values that exclude each other, under this convention."""
-        self._check_together({**self._cell.values, **values})
-
-    @classmethod
-    def _check_together(cls, values: Values) -> None:
-        """Raise ValueError for values that exclude each other; rules add their own."""
-        clippings = [name for name in CLIPPINGS if values[name] is not None]
-        if len(clippings) > 1:
-            raise ValueError(f"{clippings[0]}: expected at most one clipping, got {clippings}")
-
-    @classmethod
-    def _state_shapes(cls, param: Array, path: str, numbers: Values) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of the state that a rule keeps for an array outside of the engine.
-
-        Raises
-        ------
-        ValueError
-            If the rule is not for arrays such as this one.
-        """
-        return {}
-
-    @classmethod
-    def _direct(
-        cls, g: Array, param: Array, state: Mapping[str, Array], numbers: Values, step: int
-    ) -> dict[str, Array]:
-        """Turn a gradient into the step to take, in place, and return what state becomes.
-
-        For rules that work outside of the engine, in which these have the name "direction". Where
-        arrays have no dimension, they have one of length 1 here.
-        """
-        raise NotImplementedError
-
-    @classmethod
-    def _counts(cls, param: Array) -> bool:
-        """Return whether the paper's update of such an array depends on its count."""
-        return cls._clock is True
-
-    @classmethod
-    def _resolved(cls, values: Values) -> Values:
-        """Return the hyperparameters with those defaults settled that depend on others."""
-        return values
-
-    def _numbers(self, values: Values, names: Iterable[str] = ()) -> Values:
-        """Return hyperparameters and the formula's switches, of which `names` are all there are."""
-        return {**dict.fromkeys(names, False), **self._cell.values, **self._resolved(values)}
 
     if not TYPE_CHECKING:  # a type checker knows the attributes, and would forget them
 
@@ -300,16 +137,17 @@ class Optimizer(_Constructed):
             super().__setattr__(name, value)
 
     def _assign(self, name: str, value: Any) -> None:
-        checked = self._checked(name, value)
+        checked = self._variant.checked(name, value)
         with self._hold():
             values = {**self._values, name: checked}
-            self._check_values(values)
+            self._variant.check_together(values)
             binding = self._binding
             if binding is not None:
                 window = "gradient_accumulation_steps"
-                if name == window and checked != self._values[name] and binding.core.counters()[2]:
+                is_other = name == window and checked != self._values[name]
+                if is_other and binding.core.counters()["window"]:
                     raise ValueError(f"{window}: expected no change in the middle of a window")
-                binding = binding.configured(self, values)
+                binding = binding.configured(values)
             self._install(values, binding)
 
     if not TYPE_CHECKING:  # to type checkers these are arguments of the constructor
@@ -317,7 +155,7 @@ class Optimizer(_Constructed):
         @property
         def convention(self) -> str:
             """Whose defaults and formula the rule follows."""
-            return self._convention
+            return self._variant.convention
 
         @property
         def params(self) -> Any:
@@ -332,7 +170,7 @@ class Optimizer(_Constructed):
     @property
     def config(self) -> Values:
         """Every hyperparameter in force, by name."""
-        return {**self._values, "convention": self._convention}
+        return {**self._values, "convention": self._variant.convention}
 
     @property
     def current_learning_rate(self) -> float:
@@ -357,7 +195,7 @@ class Optimizer(_Constructed):
             values = effective(self._values, override)
             result.append({"params": [], **{name: values[name] for name in names}})
         if binding is not None:
-            for leaf, group in zip(binding.tree.leaves, binding.of_leaves, strict=True):
+            for leaf, group in zip(binding.tree.leaves, binding.group_of, strict=True):
                 result[group]["params"].append(leaf)
         return [MappingProxyType(group) for group in result]
 
@@ -381,9 +219,9 @@ class Optimizer(_Constructed):
         with self._hold():
             values, binding = self._values, self._binding
             if binding is None:
-                self._install(values, Binding.new(self, params, values))
+                self._install(values, Binding.new(self._variant, params, values))
             else:
-                self._install(values, binding.moved(self, params))
+                self._install(values, binding.moved(params, values))
 
     def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Any]]) -> None:
         """Update variables with their gradients; binds the optimizer at the first call.
@@ -422,7 +260,7 @@ class Optimizer(_Constructed):
         grads, variables = ([each[k] for each in pairs] for k in range(2))
         while True:  # until no other thread changes hyperparameters meanwhile
             values = self._values
-            if self._bind_and_step(values, Binding.new(self, variables, values), grads):
+            if self._bind_and_step(values, Binding.new(self._variant, variables, values), grads):
                 return None
 
     def _bound(self, what: str) -> Binding:
@@ -463,8 +301,8 @@ class Optimizer(_Constructed):
         leaves: list[Values] = [
             {name: _core.alias(slot) for name, slot in slots.items()} for slots in binding.slots
         ]
-        if self._convention not in GLOBAL_CLOCK:
-            for leaf, step in zip(leaves, binding.core.counters()[4], strict=True):
+        if not self._variant.has_global_clock:
+            for leaf, step in zip(leaves, binding.core.counters()["steps"], strict=True):
                 leaf["step"] = step
         return binding.tree.unflatten(leaves)
 
@@ -486,7 +324,7 @@ class Optimizer(_Constructed):
         Not part of it: the parameters, and schedules.
         """
         with self._hold():
-            return _state.dump(self, self._bound("state_dict"))
+            return _state.dump(self._values, self._bound("state_dict"))
 
     def load_state_dict(self, d: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned; schedules stay as they are.
@@ -555,7 +393,7 @@ class Optimizer(_Constructed):
             raise TypeError(f"params: expected True or False, got {type(params).__name__}")
         binding = self._bound(what)
         binding.core.check_unchanged()
-        return _state.dump(self, binding, copy=False, params=params)
+        return _state.dump(self._values, binding, copy=False, params=params)
 
     def _take_over(self, state: Any, *, params: bool) -> None:
         """Load a state, and the parameters if they are part of it and wanted."""
@@ -563,37 +401,39 @@ class Optimizer(_Constructed):
             binding = self._bound("load")
             if params:
                 binding.core.check_unchanged()
-            self._install(*_state.load(self, binding, state, params=params))
+            self._install(*_state.load(self._values, binding, state, params=params))
 
-    def _resume(self, state: Sequence[Any], grad: Array, step: int) -> None:
+    def _resume(self, state: dict[str, Array], step: int) -> None:
         """Go on at an update of a single array with its state in these arrays themselves."""
         binding = self._bound("state")
-        binding.take_slots(state, grad)
-        self._install(self._values, binding, (), (step - 1, 0, 0, None, [step - 1], [False]))
+        binding = binding.restated(self._values, binding.overrides, [state])
+        done = step - 1
+        counters: _core.Counters = {**binding.core.counters(), "iterations": done, "steps": [done]}
+        self._install(self._values, binding, (), counters)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         return super().__reduce_ex__(max(operator.index(protocol), 2))  # older ones know no state
 
     def __getstate__(self) -> Values:
         with self._hold():
-            state: Values = {"convention": self._convention, "values": self._values}
+            state: Values = {"convention": self._variant.convention, "values": self._values}
             binding = self._binding
             if binding is not None:
                 binding.core.check_unchanged()
                 state["params"] = binding.params
                 # Arrays that were built later may be in groups that their structure does not show.
-                state["groups"] = binding.overrides, binding.of_leaves
+                state["groups"] = binding.overrides, binding.group_of
                 # NumPy's pickles bring arrays back in another layout, on which sums depend.
                 state["orders"] = binding.core.orders()
-                state["state"] = _state.dump(self, binding)
+                state["state"] = _state.dump(self._values, binding)
             return state
 
     def __setstate__(self, state: Values) -> None:
-        self._convention, values = state["convention"], state["values"]
+        self._variant, values = Variant(type(self), state["convention"]), state["values"]
         if "params" not in state:
             return self._install(values, None)
         groups, orders = state["groups"], state["orders"]
-        self._install(values, Binding.new(self, state["params"], values, groups, orders))
+        self._install(values, Binding.new(self._variant, state["params"], values, groups, orders))
         self.load_state_dict(state["state"])
         return None
 
@@ -601,10 +441,12 @@ class Optimizer(_Constructed):
         shown = {
             name: value
             for name, value in self._values.items()
-            if name == "learning_rate" or name in self._own() or value != self._default(name)
+            if name == "learning_rate"
+            or name in self._own()
+            or value != self._variant.default(name)
         }
         parts = [f"{name}={value!r}" for name, value in shown.items()]
-        parts.append(f"convention={self._convention!r}")
+        parts.append(f"convention={self._variant.convention!r}")
         if self._binding is None:
             size = "unbound"
         else:
@@ -614,25 +456,6 @@ class Optimizer(_Constructed):
         return f"<{type(self).__name__}({', '.join(parts)}): {size}>"
 
 
-def conventions_of(cls: type[Optimizer]) -> Mapping[str, Convention]:
-    """Return the conventions that a rule has; a rule that no table names has the paper's."""
-    for each in cls.__mro__:
-        if each.__name__ in CONVENTIONS:
-            return CONVENTIONS[each.__name__]
-    return {"paper": Convention(cls.__name__, "", {}, "decoupled")}
-
-
-def _known_convention(cls: type[Optimizer], convention: Any) -> str:
-    """Return the convention's name; raise ValueError where the rule does not have it."""
-    known = conventions_of(cls)
-    if not isinstance(convention, str) or convention not in known:
-        raise ValueError(
-            f"convention: expected one that {cls.__name__} has "
-            f"({', '.join(map(repr, known))}), got {convention!r}"
-        )
-    return convention
-
-
 def _pair(position: int, pair: Any) -> tuple[Any, Any]:
     """Return a (gradient, variable) pair; raise TypeError for anything else."""
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
@@ -640,3 +463,7 @@ def _pair(position: int, pair: Any) -> tuple[Any, Any]:
             f"grads_and_vars[{position}]: expected (gradient, variable), got {type(pair).__name__}"
         )
     return pair[0], pair[1]
+
+
+if unknown := {*_core.options, *_core.group_options} - Optimizer._hyperparameters().keys():
+    raise ImportError(f"Optimizer: the engine's options {', '.join(sorted(unknown))} are unknown")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from instep._binding import PARAMETER, Values
 from instep._hyperparameters import (
     Count,
     Flag,
@@ -21,6 +20,7 @@ from instep._hyperparameters import (
     positive,
 )
 from instep._optimizer import Optimizer
+from instep._rule import PARAMETER, Values
 
 
 class SGD(Optimizer):
@@ -46,7 +46,7 @@ class SGD(Optimizer):
     momentum in deep learning", ICML 2013, equations 1 to 4.
     """
 
-    _rule = "sgd"
+    _kernel = "sgd"
     _clock = "momentum"
     _optional_slots = {"momentum": "momentum"}
 
@@ -87,7 +87,7 @@ class Adagrad(Optimizer):
     stochastic optimization", JMLR 12, 2011, figure 1 (diagonal).
     """
 
-    _rule = "adagrad"
+    _kernel = "adagrad"
     _clock = "learning_rate_decay"
     _initial_state = {"accumulator": "initial_accumulator_value"}
 
@@ -130,7 +130,7 @@ class RMSprop(Optimizer):
     A. Graves, "Generating sequences with recurrent neural networks", 2013, equations 38 to 41.
     """
 
-    _rule = "rmsprop"
+    _kernel = "rmsprop"
     _clock = "bias_correction"
     _optional_slots = {"mean_gradient": "centered", "momentum": "momentum"}
     _initial_state = {"mean_square": "initial_accumulator_value"}
@@ -173,7 +173,7 @@ class Adadelta(Optimizer):
     M. Zeiler, "ADADELTA: an adaptive learning rate method", 2012, algorithm 1.
     """
 
-    _rule = "adadelta"
+    _kernel = "adadelta"
 
     learning_rate: Rate = Rate(default=1.0)
     rho: Number = decay_rate(default=0.95)
@@ -207,7 +207,7 @@ class Adam(Optimizer):
     algorithm 2.
     """
 
-    _rule = "adam"
+    _kernel = "adam"
     _clock = True
     _optional_slots = {"v_max": "amsgrad"}
 
@@ -257,7 +257,7 @@ class Adamax(Optimizer):
     whose division by zero epsilon avoids.
     """
 
-    _rule = "adamax"
+    _kernel = "adamax"
     _clock = True
 
     learning_rate: Rate = Rate(default=0.002)
@@ -293,7 +293,7 @@ class Nadam(Optimizer):
     section 3.
     """
 
-    _rule = "nadam"
+    _kernel = "nadam"
     _clock = True
     _initial_state = {"u_product": 1.0}
 
@@ -334,7 +334,7 @@ class RAdam(Optimizer):
     learning rate and beyond", ICLR 2020, algorithm 2.
     """
 
-    _rule = "radam"
+    _kernel = "radam"
     _clock = True
 
     learning_rate: Rate = Rate(default=0.001)
@@ -371,7 +371,7 @@ class Rprop(Optimizer):
     C. Igel and M. Huesken, "Improving the Rprop learning algorithm", 2000 (iRprop-).
     """
 
-    _rule = "rprop"
+    _kernel = "rprop"
     _clock = True
     _initial_state = {"step_size": "learning_rate"}
 
@@ -414,7 +414,7 @@ class ASGD(Optimizer):
     gradient descent", 2010.
     """
 
-    _rule = "asgd"
+    _kernel = "asgd"
     _clock = True
     _initial_state = {"eta": "learning_rate", "mu": 1.0}
 
@@ -453,7 +453,7 @@ class Ftrl(Optimizer):
     with lambda_2 as twice `l2_regularization_strength`.
     """
 
-    _rule = "ftrl"
+    _kernel = "ftrl"
     _initial_state = {"accumulator": "initial_accumulator_value"}
 
     learning_rate: Rate = Rate(default=0.001)
@@ -483,7 +483,7 @@ class Lion(Optimizer):
     X. Chen et al., "Symbolic discovery of optimization algorithms", NeurIPS 2023, algorithm 2.
     """
 
-    _rule = "lion"
+    _kernel = "lion"
 
     learning_rate: Rate = Rate(default=1e-4)
     beta_1: Number = decay_rate(default=0.9)
@@ -516,7 +516,7 @@ class Lamb(Optimizer):
     2020, algorithm 2.
     """
 
-    _rule = "lamb"
+    _kernel = "lamb"
     _clock = True
 
     learning_rate: Rate = Rate(default=0.001)
@@ -554,7 +554,7 @@ class Lars(Optimizer):
     algorithm 1.
     """
 
-    _rule = "lars"
+    _kernel = "lars"
     _optional_slots = {"momentum": "momentum"}
 
     learning_rate: Rate = Rate(default=0.1)
@@ -596,7 +596,7 @@ class Yogi(Optimizer):
     optimization", NeurIPS 2018, algorithm 2.
     """
 
-    _rule = "yogi"
+    _kernel = "yogi"
     _initial_state = {"m": "initial_m", "v": "initial_accumulator_value"}
 
     learning_rate: Rate = Rate(default=0.01)
@@ -630,7 +630,7 @@ class AdaBelief(Optimizer):
     NeurIPS 2020, algorithm 2.
     """
 
-    _rule = "adabelief"
+    _kernel = "adabelief"
     _clock = True
 
     learning_rate: Rate = Rate(default=0.001)
@@ -666,7 +666,7 @@ class Adan(Optimizer):
     code.
     """
 
-    _rule = "adan"
+    _kernel = "adan"
     _clock = True
 
     learning_rate: Rate = Rate(default=0.001)
@@ -703,7 +703,7 @@ class NovoGrad(Optimizer):
     of deep networks", 2019, algorithm 1.
     """
 
-    _rule = "novograd"
+    _kernel = "novograd"
     _clock = True
 
     learning_rate: Rate = Rate(default=0.01)
@@ -727,7 +727,7 @@ class SignSGD(Optimizer):
     optimisation for non-convex problems", ICML 2018, algorithm 1.
     """
 
-    _rule = "sign_sgd"
+    _kernel = "sign_sgd"
 
     learning_rate: Rate = Rate(default=1e-4)
 
@@ -750,7 +750,7 @@ class Signum(Optimizer):
     optimisation for non-convex problems", ICML 2018, algorithm 2.
     """
 
-    _rule = "signum"
+    _kernel = "signum"
 
     learning_rate: Rate = Rate(default=1e-4)
     momentum: Number = decay_rate(default=0.9)
@@ -775,7 +775,7 @@ class Fromage(Optimizer):
     the stability of learning", NeurIPS 2020, algorithm 1.
     """
 
-    _rule = "fromage"
+    _kernel = "fromage"
 
     learning_rate: Rate = Rate(default=0.01)
     min_norm: Number = non_negative(default=1e-6)
@@ -806,7 +806,7 @@ class AdEMAMix(Optimizer):
     algorithm 1, without its schedulers of beta_3 and alpha.
     """
 
-    _rule = "ademamix"
+    _kernel = "ademamix"
     _clock = True
 
     learning_rate: Rate = Rate(default=0.001)
@@ -847,7 +847,7 @@ class ScheduleFreeAdamW(Optimizer):
     A. Defazio et al., "The road less scheduled", NeurIPS 2024, algorithm 1.
     """
 
-    _rule = "schedule_free_adamw"
+    _kernel = "schedule_free_adamw"
     _clock = True
     _initial_state = {"z": PARAMETER}
 
@@ -894,7 +894,7 @@ class ScheduleFreeSGD(Optimizer):
     A. Defazio et al., "The road less scheduled", NeurIPS 2024, equations 3 to 5.
     """
 
-    _rule = "schedule_free_sgd"
+    _kernel = "schedule_free_sgd"
     _clock = True
     _initial_state = {"z": PARAMETER}
 
@@ -955,7 +955,7 @@ class Prodigy(Optimizer):
     2024, algorithm 4.
     """
 
-    _rule = "prodigy"
+    _kernel = "prodigy"
     _initial_state = {"p_0": PARAMETER, "d": "estim_lr0"}
     _joint = (
         "learning_rate",

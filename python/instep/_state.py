@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instep import _core
-from instep._binding import Binding, Values
+from instep._binding import Binding
 from instep._hyperparameters import Choice, Frequency, OptionalNumber, shown
+from instep._rule import Values, Variant
 
 if TYPE_CHECKING:
     from instep._memory import Array
-    from instep._optimizer import Optimizer
 
 Copies = list[tuple["Array", "Array"]]
 """Pairs of an array to write and one to read."""
@@ -24,62 +24,59 @@ SCHEDULE = "schedule"
 """Stands for a schedule, which is code and not part of the state."""
 
 
-def dump(
-    optimizer: Optimizer, binding: Binding, *, copy: bool = True, params: bool = False
-) -> Values:
-    """Return the state of an optimizer; see `Optimizer.state_dict`.
+def dump(values: Values, binding: Binding, *, copy: bool = True, params: bool = False) -> Values:
+    """Return the state of an optimizer with these hyperparameters; see `Optimizer.state_dict`.
 
     Without `copy` arrays are those of the optimizer themselves; with `params` the parameters are
     part of it.
     """
-    iterations, skipped_steps, window, grad_norm, steps, in_window = binding.core.counters()
+    counters = binding.core.counters()
     binding.core.refresh()
     arrays = {}
     paths = binding.tree.paths
     for k, path in enumerate(paths):
         arrays[path] = {
-            "group": binding.of_leaves[k],
-            "step": steps[k],
-            "in_window": in_window[k],
+            "group": binding.group_of[k],
+            "step": counters["steps"][k],
+            "in_window": counters["in_window"][k],
             **{
                 name: array.copy() if copy else array
-                for name, array in _arrays_of(binding, k).items()
+                for name, array in binding.arrays_of(k).items()
             },
         }
     return {
         "format": FORMAT,
-        "rule": type(optimizer).__name__,
-        "convention": optimizer.convention,
-        "hyperparameters": _plain(optimizer._values),
+        "rule": binding.variant.rule.__name__,
+        "convention": binding.variant.convention,
+        "hyperparameters": _plain(values),
         "groups": {str(k): _plain(override) for k, override in enumerate(binding.overrides)},
-        "iterations": iterations,
-        "skipped_steps": skipped_steps,
-        "window": window,
-        **({} if grad_norm is None else {"grad_norm": grad_norm}),
+        "iterations": counters["iterations"],
+        "skipped_steps": counters["skipped_steps"],
+        "window": counters["window"],
+        **({} if counters["grad_norm"] is None else {"grad_norm": counters["grad_norm"]}),
         "arrays": arrays,
         **({"parameters": dict(zip(paths, binding.tree.leaves, strict=True))} if params else {}),
     }
 
 
 def load(
-    optimizer: Optimizer, binding: Binding, d: Any, *, params: bool = False
+    here: Values, binding: Binding, d: Any, *, params: bool = False
 ) -> tuple[Values, Binding, Copies, _core.Counters]:
     """Check a state; return what `Stepper._install` needs to take it over.
+
+    `here` are the hyperparameters in force.
 
     With `params`, parameters that are part of it are taken over, too. Nothing has changed yet.
     """
     state = _mapping(d, "state")
     _expect(state, "format", FORMAT)
-    _expect(state, "rule", type(optimizer).__name__)
-    _expect(state, "convention", optimizer.convention)
+    variant = binding.variant
+    _expect(state, "rule", variant.rule.__name__)
+    _expect(state, "convention", variant.convention)
 
-    values = _restored(
-        optimizer,
-        _entry(state, "hyperparameters", "state"),
-        optimizer._values,
-        "state['hyperparameters']",
-    )
-    optimizer._check_values(values)
+    saved = _entry(state, "hyperparameters", "state")
+    values = _restored(variant, saved, here, "state['hyperparameters']")
+    variant.check_together(values)
     groups = _mapping(_entry(state, "groups", "state"), "state['groups']")
     if len(groups) != len(binding.overrides):
         raise ValueError(
@@ -88,17 +85,17 @@ def load(
     overrides = []
     for k, override in enumerate(binding.overrides):
         saved = _entry(groups, str(k), "state['groups']")
-        overrides.append(_restored(optimizer, saved, override, f"state['groups']['{k}']"))
-    counters = {name: _count(state, name, "state") for name in ("iterations", "skipped_steps")}
+        overrides.append(_restored(variant, saved, override, f"state['groups']['{k}']"))
+    iterations, skipped_steps = (
+        _count(state, name, "state") for name in ("iterations", "skipped_steps")
+    )
     window = _count(state, "window", "state")
     if window and window >= values["gradient_accumulation_steps"]:
         raise ValueError(f"state['window']: expected less than a whole window, got {window}")
 
     grad_norm = None if state.get("grad_norm") is None else _norm(state["grad_norm"])
 
-    target = Binding(
-        optimizer, binding.params, binding.tree, values, overrides, binding.of_leaves, binding
-    )
+    target = binding.restated(values, overrides)
     arrays = _mapping(_entry(state, "arrays", "state"), "state['arrays']")
     paths = binding.tree.paths
     _expect_paths(arrays, paths, "state['arrays']")
@@ -107,16 +104,16 @@ def load(
     for k, path in enumerate(paths):
         what = f"state['arrays'][{path!r}]"
         entry = _mapping(arrays[path], what)
-        _expect(entry, "group", binding.of_leaves[k], what)
+        _expect(entry, "group", binding.group_of[k], what)
         steps.append(_count(entry, "step", what))
         in_window.append(_flag(entry, "in_window", what))
         if in_window[k] and not window:
             raise ValueError(f"{what}['in_window']: expected False outside of a window, got True")
-        here = _arrays_of(target, k)
-        unknown = set(entry) - {"group", "step", "in_window", *here}
+        arrays_here = target.arrays_of(k)
+        unknown = set(entry) - {"group", "step", "in_window", *arrays_here}
         if unknown:
             raise ValueError(f"{what}: expected no {sorted(unknown, key=str)}")
-        copies += [(array, _array(entry, name, array, what)) for name, array in here.items()]
+        copies += [(array, _array(entry, name, array, what)) for name, array in arrays_here.items()]
 
     if params and "parameters" in state:
         what = "state['parameters']"
@@ -131,23 +128,15 @@ def load(
         (to, each if each.flags.aligned and target.core.is_apart(each) else each.copy())
         for to, each in copies
     ]
-    iterations, skipped_steps = counters["iterations"], counters["skipped_steps"]
-    return (
-        values,
-        target,
-        copies,
-        (iterations, skipped_steps, window, grad_norm, steps, in_window),
-    )
-
-
-def _arrays_of(binding: Binding, k: int) -> dict[str, Array]:
-    """Return all arrays of state that the k-th parameter has, by name."""
-    arrays = dict(binding.slots[k])
-    if binding.averages:
-        arrays["average"] = binding.averages[k]
-    if binding.accumulators:
-        arrays["accumulator_of_gradients"] = binding.accumulators[k]
-    return arrays
+    counters: _core.Counters = {
+        "iterations": iterations,
+        "skipped_steps": skipped_steps,
+        "window": window,
+        "grad_norm": grad_norm,
+        "steps": steps,
+        "in_window": in_window,
+    }
+    return values, target, copies, counters
 
 
 def _plain(values: Mapping[str, Any]) -> Values:
@@ -161,9 +150,9 @@ def _plain(values: Mapping[str, Any]) -> Values:
     return plain
 
 
-def _restored(optimizer: Optimizer, saved: Any, here: Values, what: str) -> Values:
+def _restored(variant: Variant, saved: Any, here: Values, what: str) -> Values:
     """Return saved hyperparameters checked, with this optimizer's schedules."""
-    known = optimizer._hyperparameters()
+    known = variant.rule._hyperparameters()
     given = _mapping(saved, what)
     unknown = sorted(given.keys() - here.keys(), key=str)
     if unknown:
@@ -187,7 +176,7 @@ def _restored(optimizer: Optimizer, saved: Any, here: Values, what: str) -> Valu
         elif restored is None:
             result[name] = known[name].check(None)
         else:
-            result[name] = optimizer._checked(name, restored)
+            result[name] = variant.checked(name, restored)
     return result
 
 

@@ -9,14 +9,15 @@ None, or left out at the end. `step` is the 1-based count of the update.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from instep import _array_rules, _core, _rules
 from instep._hyperparameters import Count
-from instep._optimizer import Optimizer, conventions_of
+from instep._optimizer import Optimizer
+from instep._rule import NEXT_RATE, conventions_of
 
 if TYPE_CHECKING:
     from instep._memory import Array
@@ -79,15 +80,16 @@ _ARRAY_DOCUMENTATION = """Update a parameter and its state in place by the rule 
 
 def _kernel(rule: str, cls: type[Optimizer]) -> Kernel:
     """Return the function of one rule, with the class's defaults and checks."""
-    slots, told, scalars = _core.rules[rule]
+    info = _core.rules[rule]
+    slots, told, scalars = info["slots"], info["hyperparameters"], info["scalars"]
     hyperparameters = cls._hyperparameters()
     own = [name for name in told if name in hyperparameters]
     names = ["learning_rate", *own]
     paper = conventions_of(cls)["paper"].values
     defaults = {name: each.default for name, each in hyperparameters.items()}
 
-    def check(values: tuple[Any, ...], in_use: tuple[bool, ...]) -> tuple[float, list[float]]:
-        """Return the learning rate and the other numbers, checked as by the class."""
+    def check(values: tuple[Any, ...], in_use: tuple[bool, ...]) -> dict[str, float]:
+        """Return the learning rate and the kernel's other numbers, checked as by the class."""
         if callable(values[0]):
             raise TypeError(f"learning_rate: expected a number, got {values[0]!r}")
         given = dict(zip(names, values, strict=True))
@@ -99,19 +101,17 @@ def _kernel(rule: str, cls: type[Optimizer]) -> Kernel:
                 raise TypeError(
                     f"{slot}: expected a state array for {switch}={numbers[switch]!r}, got None"
                 )
-        absent = {**dict.fromkeys(told, False), "next_learning_rate": -1.0}
+        absent = {**dict.fromkeys(told, False), NEXT_RATE: -1.0}
         resolved = {**absent, **paper, **cls._resolved(numbers)}
-        return float(resolved["learning_rate"]), [float(resolved[name]) for name in told]
+        return {name: float(resolved[name]) for name in ("learning_rate", *told)}
 
     @functools.lru_cache(maxsize=64)
     def remembered(
         values: tuple[Any, ...], types: tuple[type, ...], in_use: tuple[bool, ...]
-    ) -> tuple[float, list[float]]:
+    ) -> dict[str, float]:
         return check(values, in_use)
 
-    def check_numbers(
-        values: tuple[Any, ...], in_use: tuple[bool, ...]
-    ) -> tuple[float, list[float]]:
+    def check_numbers(values: tuple[Any, ...], in_use: tuple[bool, ...]) -> dict[str, float]:
         try:
             return remembered(values, tuple(map(type, values)), in_use)
         except TypeError:  # not hashable, or not of a type that will do, which check says better
@@ -171,13 +171,25 @@ def _array_kernel(rule: str, cls: type[Optimizer]) -> Kernel:
         if step is None and cls._counts(param):
             raise TypeError(f"step: {rule} needs it, the 1-based count of the update")
         optimizer = cls(param, **hyperparameters)
-        given = [each for each in state if each is not None]
-        optimizer._resume(given, grad, 1 if step is None else _step(step))
+        optimizer._resume(_named(state, optimizer.state), 1 if step is None else _step(step))
         optimizer.step(grad)
 
     kernel.__name__ = kernel.__qualname__ = rule
     kernel.__doc__ = _ARRAY_DOCUMENTATION.format(cls=cls.__name__)
     return kernel
+
+
+def _named(given: Sequence[Array | None], like: dict[str, Any]) -> dict[str, Array]:
+    """Return arrays of state by name; their shapes are the rule's, all else the engine's to check."""
+    names = [name for name in like if name != "step"]
+    arrays = [each for each in given if each is not None]
+    if len(arrays) != len(names):
+        raise TypeError(f"state: expected the arrays {', '.join(names)}, got {len(arrays)}")
+    for name, array in zip(names, arrays, strict=True):
+        shape = getattr(array, "shape", None)
+        if shape is not None and shape != like[name].shape:
+            raise ValueError(f"{name}: expected shape {like[name].shape}, got {shape}")
+    return dict(zip(names, arrays, strict=True))
 
 
 def _step(value: Any) -> int:
@@ -191,7 +203,7 @@ def _makers() -> dict[str, Callable[[], Kernel]]:
     made: dict[str, Callable[[], Kernel]] = {}
     for name in vars(_rules)["__all__"]:
         cls = getattr(_rules, name)
-        made.setdefault(cls._rule, functools.partial(_kernel, cls._rule, cls))
+        made.setdefault(cls._kernel, functools.partial(_kernel, cls._kernel, cls))
     for name in vars(_array_rules)["__all__"]:
         cls = getattr(_array_rules, name)
         made[name.lower()] = functools.partial(_array_kernel, name.lower(), cls)

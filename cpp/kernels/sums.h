@@ -1,7 +1,7 @@
 // Sums over a block in an order that no instruction set, thread or alignment changes.
 #pragma once
 
-#include "engine/update.h"
+#include "kernels/update.h"
 
 namespace instep::INSTEP_LEVEL {
 
@@ -50,11 +50,11 @@ INSTEP_INLINE void measure_block(const Block& block, const Prepared<Rule, T>& pr
         P p = param.template load<P>(way, i), g = grad.template load<P>(way, i);
         process(g, p, i, way, around, factor, accumulated);
         if (around.decays) p -= around.decay * p;
-        const auto add = [&](int which, P a, P b) INSTEP_INLINE_LAMBDA {
+        const auto add = [&](Name<Rule::sums> sum, P a, P b) INSTEP_INLINE_LAMBDA {
             T x[sum_lanes], y[sum_lanes];
             a.store(x);
             b.store(y);
-            double* const lanes = sums + static_cast<std::size_t>(which) * sum_lanes;
+            double* const lanes = sums + static_cast<std::size_t>(sum.index) * sum_lanes;
             const auto add_lane = [&](std::size_t k) INSTEP_INLINE_LAMBDA {
                 const double product = static_cast<double>(x[k]) * static_cast<double>(y[k]);
                 lanes[k] += product;

@@ -1,4 +1,4 @@
-#include "bindings/state.h"
+#include "bindings/allocate.h"
 
 #include <cstdlib>
 #include <cstring>

@@ -1,8 +1,9 @@
 // Numbers for rules to compute with: registers side by side.
 #pragma once
 
-#include "engine/square_root.h"
-#include "engine/vector.h"
+#include "kernels/formats.h"
+#include "kernels/square_root.h"
+#include "kernels/vector.h"
 
 namespace instep::INSTEP_LEVEL {
 
@@ -26,16 +27,11 @@ struct Pack {
         for (V& v : part) v = x - V{};
     }
 
-    /// From numbers of either dtype.
-    template <class From>
-    static INSTEP_INLINE Pack load(const From* from) {
-        typedef From Given __attribute__((vector_size(register_lanes * sizeof(From))));
+    /// From numbers of any format.
+    template <class Stored>
+    static INSTEP_INLINE Pack load(const Stored* from) {
         Pack x;
-        for (int k = 0; k < registers; ++k) {
-            Given given;
-            __builtin_memcpy(&given, from + k * register_lanes, sizeof given);
-            x.part[k] = __builtin_convertvector(given, V);
-        }
+        for (int k = 0; k < registers; ++k) x.part[k] = read<V>(from + k * register_lanes);
         return x;
     }
     INSTEP_INLINE void store(T* to) const {

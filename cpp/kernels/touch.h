@@ -1,20 +1,20 @@
 // The machine's limit, for benchmarks: an update's memory traffic with one addition per array.
 #pragma once
 
-#include "engine/update.h"
+#include "kernels/update.h"
 
 namespace instep::INSTEP_LEVEL {
 
-template <class T, class G, int arrays>
+template <class T, class Stored, int arrays>
 static void touch(void* const* to, const void* from, std::size_t count) {
     using P = Pack<T, 2>;
-    const G* const grad = static_cast<const G*>(from);
+    const Stored* const grad = static_cast<const Stored*>(from);
     T* written[arrays];
     for (int k = 0; k < arrays; ++k) written[k] = static_cast<T*>(to[k]);
 
     std::size_t i = 0;
     for (; i + P::lanes <= count; i += P::lanes) {
-        fetch<P::lanes>(grad + i + fetch_distance<G>);
+        fetch<P::lanes>(grad + i + fetch_distance<Stored>);
         const P g = P::load(grad + i);
         P x[arrays];
         for (int k = 0; k < arrays; ++k) {
@@ -24,7 +24,7 @@ static void touch(void* const* to, const void* from, std::size_t count) {
         for (int k = 0; k < arrays; ++k) x[k].store(written[k] + i);
     }
     for (; i < count; ++i)
-        for (int k = 0; k < arrays; ++k) written[k][i] += static_cast<T>(grad[i]);
+        for (int k = 0; k < arrays; ++k) written[k][i] += read_one<T>(grad + i);
 }
 
 }  // namespace instep::INSTEP_LEVEL

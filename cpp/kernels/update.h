@@ -1,11 +1,11 @@
-// The loop that every rule, dtype and option goes through.
+// The loop that every rule, precision and option goes through.
 #pragma once
 
 #include <type_traits>
 #include <utility>
 
 #include "engine/kernels.h"
-#include "engine/simd.h"
+#include "kernels/pack.h"
 
 namespace instep::INSTEP_LEVEL {
 
@@ -89,41 +89,45 @@ struct Stream<T, false> {
     INSTEP_INLINE void store(Way, std::size_t, Unused) const {}
 };
 
-/// The gradient, in the dtype of its parameter or in the other one.
+/// The gradient, in any format.
 template <class T>
 class Gradient {
 public:
     INSTEP_INLINE Gradient(const Block& block)
-        : same_(static_cast<const T*>(block.data[grad_stream])),
-          other_(static_cast<const Other*>(block.data[grad_stream])),
-          converts_(block.converts) {}
+        : data_(block.data[grad_stream]),
+          format_(block.grad_format),
+          converts_(format_ != format_of_type<T>) {}
 
     INSTEP_INLINE void look_ahead(const Block& block, std::ptrdiff_t offset) {
-        same_ahead_ = static_cast<const T*>(block.data[grad_stream]) + offset;
-        other_ahead_ = static_cast<const Other*>(block.data[grad_stream]) + offset;
+        ahead_ = static_cast<const char*>(block.data[grad_stream]) +
+                 offset * static_cast<std::ptrdiff_t>(itemsize(format_));
     }
     template <std::size_t count>
     INSTEP_INLINE void fetch(std::size_t i) const {
-        if (converts_)
-            instep::INSTEP_LEVEL::fetch<count>(other_ahead_ + i);
-        else
-            instep::INSTEP_LEVEL::fetch<count>(same_ahead_ + i);
+        as_elements(ahead_, [&](const auto* elements) INSTEP_INLINE_LAMBDA {
+            instep::INSTEP_LEVEL::fetch<count>(elements + i);
+        });
     }
     template <class P, class Way>
     INSTEP_INLINE P load(Way way, std::size_t i) const {
-        if (converts_) return way.template load<P>(other_ + i);
-        return way.template load<P>(same_ + i);
+        return as_elements(data_, [&](const auto* elements) INSTEP_INLINE_LAMBDA {
+            return way.template load<P>(elements + i);
+        });
     }
 
 private:
-    using Other = std::conditional_t<sizeof(T) == 4, double, float>;
+    template <class Function>
+    INSTEP_INLINE auto as_elements(const void* memory, Function function) const {
+        if (!converts_) return function(static_cast<const T*>(memory));  // most are
+        return as_stored(format_, memory, function);
+    }
 
-    const T *same_, *same_ahead_ = nullptr;
-    const Other *other_, *other_ahead_ = nullptr;
+    const void *data_, *ahead_ = nullptr;
+    Format format_;
     bool converts_;
 };
 
-/// `Around` in the kernel's dtype.
+/// `Around` in the kernel's precision.
 template <class T>
 struct Surroundings {
     Factor<T> unscale;
@@ -134,11 +138,11 @@ struct Surroundings {
 
     explicit Surroundings(const Around& around)
         : unscale(around.unscale),
-          clipvalue(static_cast<T>(around.clipvalue)),
-          l2(static_cast<T>(around.l2)),
+          clipvalue(static_cast<T>(around.group.clipvalue)),
+          l2(static_cast<T>(around.group.l2)),
           decay(static_cast<T>(around.decay)),
           ema_momentum(around.ema_momentum),
-          clips(around.clipvalue != no_clipping),
+          clips(around.group.clipvalue != no_limit),
           adds_l2(l2 != 0),
           decays(decay != 0),
           first_average(around.first_average),
@@ -239,7 +243,7 @@ INSTEP_NOINLINE void update_slots(const Block& block, const Block& next,
         Stream<T, (slots >> k & 1) != 0>(block, first_slot + static_cast<int>(k))...);
 }
 
-/// The kernel of one rule in one dtype for one set of slots in use.
+/// The kernel of one rule in one precision for one set of slots in use.
 template <template <class> class Rule, class T, unsigned slots>
 static void update(const Block& block, const Block& next, const Coefficients& coefficients) {
     const auto& prepared = reinterpret_cast<const Prepared<Rule<T>, T>&>(coefficients);

@@ -1,7 +1,7 @@
 // The square root of float32 without the divider: the same bits as the processor's instruction.
 #pragma once
 
-#include "engine/vector.h"
+#include "kernels/vector.h"
 
 namespace instep::INSTEP_LEVEL {
 

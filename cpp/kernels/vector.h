@@ -3,7 +3,7 @@
 
 #include <cstddef>
 
-#include "rules/math.h"
+#include "rules/vocabulary.h"
 
 #if defined(__SSE2__)
 #include <immintrin.h>

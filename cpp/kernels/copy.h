@@ -1,7 +1,7 @@
 // Elements of any stride into or out of a buffer.
 #pragma once
 
-#include "engine/update.h"
+#include "kernels/update.h"
 
 namespace instep::INSTEP_LEVEL {
 
@@ -10,8 +10,14 @@ template <std::ptrdiff_t stride, class From, class To>
 INSTEP_INLINE void copy_with_stride(const char* from, char* to, std::size_t count) {
     const From* const source = reinterpret_cast<const From*>(from);
     To* const target = reinterpret_cast<To*>(to);
-    for (std::size_t i = 0; i < count; ++i)
-        target[i] = static_cast<To>(source[static_cast<std::ptrdiff_t>(i) * stride]);
+    std::size_t i = 0;
+    if constexpr (stride == 1) {
+        using V = Vector<To>;
+        constexpr std::size_t lanes = sizeof(V) / sizeof(To);
+        for (; i + lanes <= count; i += lanes) store(target + i, read<V>(source + i));
+    }
+    for (; i < count; ++i)
+        target[i] = read_one<To>(source + static_cast<std::ptrdiff_t>(i) * stride);
 }
 
 /// Fetches the lines of so many elements, one tile further on.
@@ -41,7 +47,7 @@ static void copy(const char* from, std::ptrdiff_t from_stride, char* to, std::pt
         if (from_stride == 2 * from_size) return copy_with_stride<2, From, To>(from, to, count);
     }
     const auto one = [&]() INSTEP_INLINE_LAMBDA {
-        *reinterpret_cast<To*>(to) = static_cast<To>(*reinterpret_cast<const From*>(from));
+        *reinterpret_cast<To*>(to) = read_one<To>(reinterpret_cast<const From*>(from));
         from += from_stride;
         to += to_stride;
     };
@@ -54,7 +60,6 @@ template <class From, class To>
 static void transpose(const char* from, std::ptrdiff_t row_stride, std::ptrdiff_t column_stride,
                       void* to, std::size_t row_length, std::size_t rows, std::size_t count) {
     constexpr std::ptrdiff_t ahead = 16;  // columns, each on lines and often on a page of its own
-    typedef From Given __attribute__((vector_size(4 * sizeof(From))));
     typedef To Quad __attribute__((vector_size(4 * sizeof(To))));
     To* const target = static_cast<To*>(to);
     const auto fetch_column = [&](const char* column) INSTEP_INLINE_LAMBDA {
@@ -69,11 +74,8 @@ static void transpose(const char* from, std::ptrdiff_t row_stride, std::ptrdiff_
         std::size_t row = 0;
         for (; row + 4 <= rows; row += 4) {
             Quad in[4];
-            for (int k = 0; k < 4; ++k) {
-                Given x;
-                __builtin_memcpy(&x, from + k * column_stride + row * sizeof(From), sizeof x);
-                in[k] = __builtin_convertvector(x, Quad);
-            }
+            for (int k = 0; k < 4; ++k)
+                in[k] = read<Quad>(reinterpret_cast<const From*>(from + k * column_stride) + row);
             const Quad low0 = __builtin_shufflevector(in[0], in[1], 0, 4, 1, 5);
             const Quad low1 = __builtin_shufflevector(in[2], in[3], 0, 4, 1, 5);
             const Quad high0 = __builtin_shufflevector(in[0], in[1], 2, 6, 3, 7);
@@ -88,13 +90,13 @@ static void transpose(const char* from, std::ptrdiff_t row_stride, std::ptrdiff_
         }
         for (; row < rows; ++row)
             for (int k = 0; k < 4; ++k)
-                target[row * row_length + column + static_cast<std::size_t>(k)] = static_cast<To>(
-                    *reinterpret_cast<const From*>(from + k * column_stride + row * sizeof(From)));
+                target[row * row_length + column + static_cast<std::size_t>(k)] =
+                    read_one<To>(reinterpret_cast<const From*>(from + k * column_stride) + row);
     }
     for (; column < count; ++column, from += column_stride) {
         fetch_column(from);
         for (std::size_t row = 0; row < rows; ++row)
-            target[row * row_length + column] = static_cast<To>(*reinterpret_cast<const From*>(
+            target[row * row_length + column] = read_one<To>(reinterpret_cast<const From*>(
                 from + static_cast<std::ptrdiff_t>(row) * row_stride));
     }
 }

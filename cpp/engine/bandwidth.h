@@ -11,9 +11,9 @@ namespace instep {
 /// Contiguous arrays of one size, to each of which the gradient is added.
 struct Touched {
     const char* grad;
-    Dtype grad_dtype;
+    Format grad_format;
     std::vector<char*> arrays;  ///< at most `max_touched`
-    Dtype dtype;
+    Precision precision;        ///< as which they are stored
     std::size_t count;
 };
 

@@ -1,0 +1,124 @@
+#include "bindings/parameter.h"
+
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace instep::bindings {
+
+BoundParameter::BoundParameter(py::object param, std::string path, const py::dict& state,
+                               py::object average, py::object accumulator, const py::object& axes,
+                               const RuleInfo& rule)
+    : param_((check_parameter(param, Name(path)), std::move(param))),
+      average_(std::move(average)),
+      accumulator_(std::move(accumulator)),
+      path_(std::move(path)),
+      order_(axes.is_none() ? Order(View(param_))
+                            : Order(View(param_), axes.cast<std::vector<int>>())),
+      as_bound_(View(param_)) {
+    const View view(param_);
+    const auto named = [&](const char* its_name) {
+        return state.contains(its_name) ? py::object(state[its_name]) : py::none();
+    };
+    for (int s = 0; s < rule.slot_count; ++s) {
+        const SlotInfo& slot = rule.slots[s];
+        slot_names_.push_back(slot.name);
+        slots_.push_back(named(slot.name));
+        if (!slots_.back().is_none())
+            check_state(slots_.back(), view, name(slot.name));
+        else if (!slot.optional)
+            throw py::type_error(name(slot.name) + ": expected an array, got None");
+    }
+    for (int s = 0; s < rule.scalar_count; ++s) {
+        scalar_names_.push_back(rule.scalars[s]);
+        scalars_.push_back(named(rule.scalars[s]));
+        check_scalar(scalars_.back(), name(rule.scalars[s]));
+    }
+    if (!average_.is_none()) check_state(average_, view, name("average"));
+    if (!accumulator_.is_none()) check_state(accumulator_, view, name("accumulator"));
+    const auto is_known = [&](const std::string& its_name) {
+        const auto equals = [&](const char* known) { return its_name == known; };
+        return std::any_of(slot_names_.begin(), slot_names_.end(), equals) ||
+               std::any_of(scalar_names_.begin(), scalar_names_.end(), equals);
+    };
+    for (const auto& [key, array] : state) {
+        const auto its_name = key.cast<std::string>();
+        if (is_known(its_name)) continue;
+        check_array(array, name(its_name.c_str()));
+        others_.emplace_back(its_name, py::reinterpret_borrow<py::object>(array));
+    }
+}
+
+Name BoundParameter::name(const char* role) const {
+    return Name(role, " of ", path_);
+}
+
+Array BoundParameter::array() {
+    stream_strides_.clear();
+    stream_strides_.reserve(stream_count);
+    Array array;
+    Layout& layout = array.layout;
+    const auto add = [&](int index, const py::object& object) {
+        if (!object.is_none())
+            layout.set(index, order_.stream(View(object), stream_strides_.emplace_back()));
+    };
+    layout.shape = order_.shape;
+    layout.size = layout.block.count = View(param_).size();
+    layout.precision = precision_of(View(param_).format());
+    add(param_stream, param_);
+    add(average_stream, average_);
+    add(accumulated_stream, accumulator_);
+    for (std::size_t s = 0; s < slots_.size(); ++s)
+        add(first_slot + static_cast<int>(s), slots_[s]);
+    for (std::size_t s = 0; s < scalars_.size(); ++s)
+        array.scalars[s] = reinterpret_cast<double*>(View(scalars_[s]).data());
+    return array;
+}
+
+void BoundParameter::add_to(Memory& memory) const {
+    memory.add(param_, Name(path_));
+    for (std::size_t s = 0; s < slots_.size(); ++s)
+        if (!slots_[s].is_none()) memory.add(slots_[s], name(slot_names_[s]));
+    for (std::size_t s = 0; s < scalars_.size(); ++s)
+        memory.add(scalars_[s], name(scalar_names_[s]));
+    if (!average_.is_none()) memory.add(average_, name("average"));
+    if (!accumulator_.is_none()) memory.add(accumulator_, name("accumulator"));
+    for (const auto& [its_name, other] : others_) memory.add(other, name(its_name.c_str()));
+}
+
+void BoundParameter::refuse_changes() const {
+    if (!View(param_).has_flag(py::detail::npy_api::NPY_ARRAY_WRITEABLE_))
+        throw py::value_error(path_ +
+                              ": expected an array to update in place, got one that was "
+                              "made read-only since it was bound");
+    throw py::value_error(path_ +
+                          ": expected the array as it was bound, got one that was "
+                          "resized, reshaped or moved since; bind again with build");
+}
+
+Stream BoundParameter::checked_gradient(py::handle object, const Memory& memory) {
+    if (object.is_none()) return {};
+    if (View(param_).ndim() == 0 && is_number(object)) {
+        number_ = py::cast<double>(object);
+        return {reinterpret_cast<char*>(&number_), Format::float64, nullptr, false};
+    }
+    const Name name("gradient", " for ", path_);
+    check_gradient(object, View(param_), name);
+    const View view(object);
+    const Bounds bounds = view.bounds();
+    if (bounds.low < free_.low || bounds.high > free_.high)
+        free_ = memory.check_apart(object, bounds, name);
+    return order_.stream(view, gradient_strides_);
+}
+
+void BoundParameter::check_still(py::handle object, const Stream& stream) const {
+    check_unchanged();
+    if (!stream.data || stream.data == reinterpret_cast<const char*>(&number_)) return;
+    const View view(object);
+    if (view.data() != stream.data || !view.same_shape(View(param_)))
+        throw py::value_error(name("gradient").str() +
+                              ": expected an array that stays as it is during the step");
+}
+
+}  // namespace instep::bindings

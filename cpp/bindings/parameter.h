@@ -1,0 +1,69 @@
+// A parameter array with its state, and what must not change while it is bound.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bindings/arrays.h"
+#include "bindings/overlap.h"
+#include "engine/optimizer.h"
+
+namespace instep::bindings {
+
+/// A parameter as it was bound: what must not have changed since, and how its memory is visited.
+class BoundParameter {
+public:
+    /// `state` has arrays by name: the rule's slots, of which optional ones may be missing or None,
+    /// its scalars, and others that the engine does not know, but whose memory is the parameter's
+    /// as well. Average and accumulator may be None; `axes` are those of the order to visit it in,
+    /// None for that of its memory.
+    BoundParameter(py::object param, std::string path, const py::dict& state, py::object average,
+                   py::object accumulator, const py::object& axes, const RuleInfo& rule);
+
+    py::handle object() const { return param_; }
+    const std::vector<int>& axes() const { return order_.axes; }
+    /// For the engine; points into this object, wherever it moves.
+    Array array();
+    /// Adds all of its arrays.
+    void add_to(Memory& memory) const;
+    /// Raises ValueError where the array was resized, moved or made read-only.
+    void check_unchanged() const {
+        if (!is_unchanged()) refuse_changes();
+    }
+    bool is_unchanged() const { return as_bound_.is_current(); }
+    /// A gradient as a stream, or an empty one for None; raises where it can't be read. The stream
+    /// holds until the next call. `looked_closer`: where it became true, Python code may have run.
+    Stream gradient(py::handle object, const Memory& memory, bool& looked_closer) {
+        if (order_.c_contiguous && as_bound_.matches(object, free_)) {
+            const View view(object);
+            return {view.data(), as_bound_.format(), nullptr, false};
+        }
+        looked_closer = true;
+        return checked_gradient(object, memory);
+    }
+
+    /// Raises ValueError where parameter or gradient have changed since `gradient`.
+    void check_still(py::handle object, const Stream& stream) const;
+
+private:
+    [[noreturn]] void refuse_changes() const;
+    Stream checked_gradient(py::handle object, const Memory& memory);
+    Name name(const char* role) const;
+
+    py::object param_, average_, accumulator_;
+    std::vector<py::object> slots_, scalars_;
+    std::vector<const char*> slot_names_, scalar_names_;
+    std::vector<std::pair<std::string, py::object>> others_;
+    std::string path_;
+    Order order_;
+    Snapshot as_bound_;
+    Bounds free_{0, 0};  ///< memory next to ours, where the last gradient was
+    std::vector<std::vector<std::ptrdiff_t>> stream_strides_;
+    std::vector<std::ptrdiff_t> gradient_strides_;
+    double number_ = 0;  ///< the gradient of a 0-d array, given as a number
+};
+
+}  // namespace instep::bindings

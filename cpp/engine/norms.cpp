@@ -1,0 +1,66 @@
+#include "engine/norms.h"
+
+#include "engine/dispatch.h"
+#include "engine/tiles.h"
+
+namespace instep {
+namespace {
+
+/// A gradient as the caller gave it or as the rule will see it. The former comes in the order of
+/// its memory where it fills that: a transposed array need not be read across its lines only to be
+/// summed.
+struct Gradient {
+    Work work;
+    unsigned streams;
+    Factors unscale;
+
+    Gradient(const Work& part, const Plan& plan, Squares what)
+        : work(part),
+          streams(bit(grad_stream) | (what == Squares::raw ? 0 : bit(accumulated_stream))),
+          unscale(what == Squares::raw ? Factors() : plan.around.unscale) {
+        if (what == Squares::raw && work.grad.dense) work.buffered &= ~bit(grad_stream);
+    }
+    template <class Visit>
+    void for_each_block(std::size_t start, std::size_t count, Visit visit) const {
+        for_each_tile(work, start, count, streams, 0, work.block,
+                      [&](const Block& block, const Block&) { visit(block); });
+    }
+};
+
+}  // namespace
+
+double sum_of_lanes(double* lanes) {
+    for (std::size_t width = sum_lanes / 2; width > 0; width /= 2)
+        for (std::size_t k = 0; k < width; ++k) lanes[k] += lanes[k + width];
+    return lanes[0];
+}
+
+double sum_of_squares(const Work& work, const Plan& plan, Squares what, std::size_t start,
+                      std::size_t count) {
+    double lanes[sum_lanes] = {};
+    const Gradient gradient(work, plan, what);
+    const auto add = unit(work.precision()).sum_of_squares;
+    gradient.for_each_block(start, count,
+                            [&](const Block& block) { add(block, gradient.unscale, lanes); });
+    return sum_of_lanes(lanes);
+}
+
+double careful_norm(const Work& work, const Plan& plan, Squares what) {
+    Gradient gradient(work, plan, what);
+    gradient.work.buffered |= bit(grad_stream);  // so that it is in the precision of its parameter
+    const auto at = [&](const void* data, std::size_t k) {
+        if (work.precision() == Precision::float64) return static_cast<const double*>(data)[k];
+        return static_cast<double>(static_cast<const float*>(data)[k]);
+    };
+    const double unscale = gradient.unscale.first * gradient.unscale.second;
+    return scaled_norm([&](auto visit) {
+        gradient.for_each_block(0, work.layout->size, [&](const Block& block) {
+            const void* const accumulated = block.data[accumulated_stream];
+            for (std::size_t k = 0; k < block.count; ++k)
+                visit(unscale * at(block.data[grad_stream], k) +
+                      (accumulated ? at(accumulated, k) : 0));
+        });
+    });
+}
+
+}  // namespace instep

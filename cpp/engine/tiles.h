@@ -1,0 +1,51 @@
+// Elements of a step's part, a tile at a time where they must go through buffers.
+#pragma once
+
+#include <algorithm>
+
+#include "engine/work.h"
+
+namespace instep {
+
+/// Calls kernel(block, next) for elements [start, start + count) of the streams in `used`, with
+/// those that it can't read as they are in buffers. What it changed of a stream in `written` goes
+/// back. `next` is what it may fetch ahead; after the last elements, the block given.
+template <class Kernel>
+void for_each_tile(const Work& work, std::size_t start, std::size_t count, unsigned used,
+                   unsigned written, const Block& after, Kernel kernel) {
+    const Precision precision = work.precision();
+    Block block = part_of(work.block, precision, start, count);
+    for (int s = 0; s < stream_count; ++s)
+        if (!(used & bit(s))) block.data[s] = nullptr;
+    const unsigned buffered = work.buffered & used;
+    if (!buffered) return kernel(block, after);
+
+    if (buffered & bit(grad_stream) || !work.grad.data) block.grad_format = format_of(precision);
+    const auto advance = [&](Block& tile) {
+        const unsigned in_buffers = buffered | (work.grad.data ? 0 : bit(grad_stream));
+        const Block next = part_of(tile, precision, tile_elements, 0);
+        for (int s = 0; s < stream_count; ++s)
+            if (!(in_buffers & bit(s))) tile.data[s] = next.data[s];
+    };
+    alignas(64) unsigned char buffers[stream_count][tile_elements * sizeof(double)];
+    for (std::size_t done = 0; done < count; done += tile_elements) {
+        block.count = std::min(tile_elements, count - done);
+        for (int s = 0; s < stream_count; ++s) {
+            if (!(buffered & bit(s))) continue;
+            block.data[s] = buffers[s];
+            gather(work.layout->shape, work.stream(s), start + done, block.count, precision,
+                   buffers[s]);
+        }
+        if (!work.grad.data) block.data[grad_stream] = block.data[param_stream];
+        Block next = block;
+        advance(next);
+        kernel(block, done + tile_elements < count ? next : after);
+        for (int s = 0; s < stream_count; ++s)
+            if (buffered & written & bit(s))
+                scatter(work.layout->shape, work.stream(s), start + done, block.count, precision,
+                        buffers[s]);
+        advance(block);
+    }
+}
+
+}  // namespace instep

@@ -1,0 +1,66 @@
+#include "engine/work.h"
+
+#include "engine/float_mode.h"
+
+namespace instep {
+
+void Plan::choose(const Rule& from, Precision precision, unsigned slots) {
+    rule = &from;
+    update.kernel = from.in(precision).update[slots];
+    measure = from.in(precision).measure[slots];
+}
+
+void Plan::prepare(Precision precision, double learning_rate, std::int64_t step,
+                   const double* hyperparameters) {
+    const FlushSubnormals mode;  // numbers, too, come from one floating-point mode
+    rule->in(precision).prepare(learning_rate, step, hyperparameters, scalars, around,
+                                &update.coefficients);
+}
+
+Work::Work(const Layout& arrays, StreamIndex what, unsigned streams, const Stream& gradient,
+           bool is_raw, std::size_t its_plan)
+    : block(arrays.block),
+      layout(&arrays),
+      plan(its_plan),
+      buffered(arrays.buffered),
+      target(what),
+      raw_gradient(is_raw) {
+    if (target != param_stream) {
+        block.data[param_stream] = block.data[target];
+        buffered = (buffered & ~bit(param_stream)) | (buffered >> target & 1) << param_stream;
+    }
+    set_gradient(gradient);
+    if ((layout->present & ~streams) == 0) return;
+    buffered &= streams;
+    for (int s = 0; s < stream_count; ++s)
+        if (!(streams & bit(s))) block.data[s] = nullptr;
+}
+
+void Work::set_gradient(const Stream& gradient) {
+    grad = gradient;
+    // A kernel that works without a gradient reads one all the same.
+    block.data[grad_stream] = grad.data ? grad.data : block.data[param_stream];
+    block.grad_format = grad.data ? grad.format : format_of(precision());
+    buffered &= ~bit(grad_stream);
+    if (grad.data && !grad.contiguous()) buffered |= bit(grad_stream);
+}
+
+void Work::take_update() {
+    set_gradient(layout->streams[first_slot]);
+    block.factors = {};
+    block.data[accumulated_stream] = block.data[first_slot] = nullptr;
+    buffered &= ~(bit(accumulated_stream) | bit(first_slot));
+}
+
+Block part_of(const Block& block, Precision precision, std::size_t start, std::size_t count) {
+    Block part = block;
+    const std::size_t item = itemsize(format_of(precision));
+    for (int s = 0; s < stream_count; ++s)
+        if (part.data[s])
+            part.data[s] = static_cast<char*>(part.data[s]) +
+                           start * (s == grad_stream ? itemsize(block.grad_format) : item);
+    part.count = count;
+    return part;
+}
+
+}  // namespace instep

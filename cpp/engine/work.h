@@ -1,0 +1,64 @@
+// What a step is made of: plans for arrays that are updated alike, and each array's part.
+#pragma once
+
+#include "engine/registry.h"
+#include "engine/stream.h"
+
+namespace instep {
+
+/// A kernel and what it works with.
+struct Call {
+    Update kernel = nullptr;
+    Coefficients coefficients;
+
+    void operator()(const Block& block, const Block& next) const {
+        kernel(block, next, coefficients);
+    }
+};
+
+/// What arrays that are updated alike have in common in a step.
+struct Plan {
+    const Rule* rule = nullptr;
+    std::size_t array = 0;  ///< one of those
+    bool is_given = true;   ///< their gradients are the caller's
+    bool has_gradient = true;
+    Around around;
+    Call update;
+    Call lend;                      ///< where somebody else makes the update of the gradient
+    Measure measure = nullptr;      ///< where the update needs sums
+    double scalars[max_scalars]{};  ///< of a plan's only array, as they will be after the step
+
+    /// Chooses a rule's kernels for these slots.
+    void choose(const Rule& from, Precision precision, unsigned slots);
+    /// Sets the coefficients of the update from the numbers of the step and from `around`.
+    void prepare(Precision precision, double learning_rate, std::int64_t step,
+                 const double* hyperparameters);
+};
+
+/// One parameter array's part in a step.
+struct Work {
+    Block block;  ///< all of its elements
+    Stream grad;  ///< the caller's, or an accumulator; may be missing
+    const Layout* layout;
+    std::size_t plan;    ///< index into `Step::plans`
+    unsigned buffered;   ///< the streams that kernels can't read as they are
+    StreamIndex target;  ///< what is updated: the parameter, or the accumulator
+    bool raw_gradient;   ///< whether the gradient is the caller's
+
+    Work(const Layout& arrays, StreamIndex what, unsigned streams, const Stream& gradient,
+         bool is_raw, std::size_t its_plan);
+
+    Precision precision() const { return layout->precision; }
+    const Stream& stream(int index) const {
+        if (index == grad_stream) return grad;
+        return layout->streams[index == param_stream ? target : index];
+    }
+    void set_gradient(const Stream& gradient);
+    /// From now on the gradient is the update that somebody else has left in the first slot.
+    void take_update();
+};
+
+/// Elements [start, start + count) of a block.
+Block part_of(const Block& block, Precision precision, std::size_t start, std::size_t count);
+
+}  // namespace instep

@@ -1,0 +1,16 @@
+// What is compiled once per instruction-set level sees its name, and inlines what must be.
+#pragma once
+
+#ifndef INSTEP_LEVEL
+#error "rules are compiled by kernels/unit.cpp, with INSTEP_LEVEL set to the level's name"
+#endif
+
+#if defined(__GNUC__)
+#define INSTEP_INLINE inline __attribute__((always_inline))
+#define INSTEP_INLINE_LAMBDA __attribute__((always_inline))
+#define INSTEP_NOINLINE static __attribute__((noinline))
+#else
+#define INSTEP_INLINE inline
+#define INSTEP_INLINE_LAMBDA
+#define INSTEP_NOINLINE static
+#endif

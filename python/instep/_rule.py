@@ -1,0 +1,236 @@
+"""What a rule declares, and what a convention makes of it. Knows no arrays that are bound."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from instep import _core
+from instep._conventions import CONVENTIONS, COUNTS_CALLS, GLOBAL_CLOCK, Convention
+from instep._hyperparameters import Hyperparameter
+
+if TYPE_CHECKING:
+    from instep._memory import Array
+
+Values = dict[str, Any]
+"""Hyperparameters by name."""
+
+PARAMETER = "parameter"
+"""What a slot starts as that starts as a copy of the parameter."""
+
+GROUP_OPTIONS = ("learning_rate", *_core.group_options)
+"""What a group may have of its own, besides the rule's hyperparameters."""
+CLIPPINGS = ("clipvalue", "clipnorm", "global_clipnorm")
+CLIPPING_OPTIONS = tuple(name for name in GROUP_OPTIONS if name in CLIPPINGS)
+
+WHOLE_ARRAYS: _core.RuleInfo = {"slots": (), "hyperparameters": (), "scalars": ()}
+"""What the engine knows of rules that see whole arrays."""
+NEXT_RATE = "next_learning_rate"
+"""The number of a kernel that is the learning rate of the next update."""
+
+
+class Rule:
+    """What a rule's class declares, besides its hyperparameters and its documentation."""
+
+    _kernel: ClassVar[str] = "lend"
+    """The name of its kernel. Without one of its own it sees whole arrays: the engine lends it
+    gradients for `_update`, and takes what becomes of them off the parameters."""
+    _optional_slots: ClassVar[Mapping[str, str]] = {}
+    """Slots that exist where a hyperparameter is neither 0 nor False."""
+    _initial_state: ClassVar[Mapping[str, str | float]] = {}
+    """Slots that do not start at 0: a number, the name of a hyperparameter, or `PARAMETER`."""
+    _joint: ClassVar[tuple[str, ...]] = ()
+    """Hyperparameters that all arrays have in common, so that groups can't have others."""
+    _clock: ClassVar[bool | str] = False
+    """Whether the formula depends on the update's count, or the hyperparameter that makes it so."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "_kernel" in vars(cls):
+            _check_names(cls)
+
+    @classmethod
+    @functools.cache
+    def _hyperparameters(cls) -> dict[str, Hyperparameter[Any]]:
+        """Return every hyperparameter by name, the learning rate and the rule's own ones first."""
+        found: dict[str, Hyperparameter[Any]] = {}
+        for declared in _declared(cls):
+            for name, each in declared.items():
+                found.setdefault(name, each)
+        return dict(sorted(found.items(), key=lambda item: item[0] != "learning_rate"))
+
+    @classmethod
+    @functools.cache
+    def _own(cls) -> list[str]:
+        """Return the names of the rule's own hyperparameters: not of those that all rules have."""
+        common = _declared(cls)[-1]
+        return [name for name in cls._hyperparameters() if name not in common]
+
+    @classmethod
+    def _info(cls) -> _core.RuleInfo:
+        """Return what the engine knows of the rule: slots, hyperparameters, scalars."""
+        return _core.rules.get(cls._kernel, WHOLE_ARRAYS)
+
+    @classmethod
+    def _sees_whole_arrays(cls) -> bool:
+        return cls._kernel not in _core.rules
+
+    @classmethod
+    def _check_together(cls, values: Values) -> None:
+        """Raise ValueError for values that exclude each other; rules add their own."""
+        clippings = [name for name in CLIPPINGS if values[name] is not None]
+        if len(clippings) > 1:
+            raise ValueError(f"{clippings[0]}: expected at most one clipping, got {clippings}")
+
+    @classmethod
+    def _resolved(cls, values: Values) -> Values:
+        """Return the hyperparameters with those defaults settled that depend on others."""
+        return values
+
+    @classmethod
+    def _counts(cls, param: Array) -> bool:
+        """Return whether the paper's update of such an array depends on its count."""
+        return cls._clock is True
+
+    @classmethod
+    def _state_shapes(cls, param: Array, path: str, numbers: Values) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the state that a rule on whole arrays keeps for one of them.
+
+        Raises
+        ------
+        ValueError
+            If the rule is not for arrays such as this one.
+        """
+        return {}
+
+    @classmethod
+    def _update(
+        cls, g: Array, param: Array, state: Mapping[str, Array], numbers: Values, step: int
+    ) -> dict[str, Array]:
+        """Turn a gradient into what to take off the parameter, in place; return the new state.
+
+        For rules on whole arrays. Where arrays have no dimension, they have one of length 1 here.
+        """
+        raise NotImplementedError
+
+
+class Variant:
+    """A rule as a convention has it: its defaults, checks and numbers.
+
+    Parameters
+    ----------
+    rule
+        The class that declares it.
+    convention
+        Whose formula and defaults it follows.
+
+    Raises
+    ------
+    ValueError
+        If the rule does not have that convention.
+    """
+
+    __slots__ = ("cell", "convention", "rule")
+
+    def __init__(self, rule: type[Rule], convention: Any) -> None:
+        known = conventions_of(rule)
+        if not isinstance(convention, str) or convention not in known:
+            raise ValueError(
+                f"convention: expected one that {rule.__name__} has "
+                f"({', '.join(map(repr, known))}), got {convention!r}"
+            )
+        self.rule, self.convention, self.cell = rule, convention, known[convention]
+
+    @property
+    def has_global_clock(self) -> bool:
+        """Whether rules count every update, also those in which an array had no gradient."""
+        return self.convention in GLOBAL_CLOCK
+
+    @property
+    def counts_calls(self) -> bool:
+        """Whether schedules count and averages move at every call of an accumulation window."""
+        return self.convention in COUNTS_CALLS
+
+    def default(self, name: str) -> Any:
+        """Return the value of a hyperparameter that is left out."""
+        return self.cell.default(name, self.rule._hyperparameters()[name].default)
+
+    def checked(self, name: str, value: Any) -> Any:
+        """Return a hyperparameter's value checked, or for None its default."""
+        is_given = value is not None
+        if not is_given:
+            value = self.default(name)
+            if value is None and name == "learning_rate":
+                raise TypeError(
+                    f"learning_rate: expected a number or a schedule; convention "
+                    f"{self.convention!r} has no default for {self.rule.__name__}"
+                )
+        checked = self.rule._hyperparameters()[name].check(value)
+        if name == "weight_decay" and is_given and checked and self.cell.decay == "coupled":
+            raise ValueError(
+                f"weight_decay: expected l2={value!r} instead: the weight decay of "
+                f"{self.convention}'s {self.cell.source} is coupled"
+            )
+        return checked
+
+    def check_together(self, values: Values) -> None:
+        """Raise ValueError for values that exclude each other, under this convention."""
+        self.rule._check_together({**self.cell.values, **values})
+
+    def numbers(self, values: Values) -> Values:
+        """Return hyperparameters and the formula's switches."""
+        return {**self.cell.values, **self.rule._resolved(values)}
+
+    def options_of_engine(self, values: Values) -> Values:
+        """Return what the engine is told of the options that all rules have."""
+        return {**values, "weight_decay": 0.0} if self.cell.decay == "inside" else values
+
+    def numbers_of_kernel(self, values: Values) -> Values:
+        """Return what the engine is told of the rule's own hyperparameters and switches."""
+        names = self.rule._info()["hyperparameters"]
+        numbers = {**dict.fromkeys(names, False), **self.numbers(values)}
+        if self.cell.decay != "inside":
+            numbers["weight_decay"] = 0.0
+        if NEXT_RATE in names:
+            rate = numbers["learning_rate"] if numbers.get("is_one_late", False) else -1.0
+            numbers[NEXT_RATE] = _core.ASK_SCHEDULE if callable(rate) else rate
+        return {name: float(numbers[name]) for name in names}
+
+
+def conventions_of(rule: type[Rule]) -> Mapping[str, Convention]:
+    """Return the conventions that a rule has; a rule that no table names has the paper's."""
+    for each in rule.__mro__:
+        if each.__name__ in CONVENTIONS:
+            return CONVENTIONS[each.__name__]
+    return {"paper": Convention(rule.__name__, "", {}, "decoupled")}
+
+
+def _declared(cls: type[Rule]) -> list[dict[str, Hyperparameter[Any]]]:
+    """Return the hyperparameters that each base declares; last those that all rules have."""
+    declared = (
+        {name: value for name, value in vars(each).items() if isinstance(value, Hyperparameter)}
+        for each in cls.__mro__
+    )
+    return [each for each in declared if each]
+
+
+def _check_names(cls: type[Rule]) -> None:
+    """Raise ImportError where a class and its kernel do not have the same names."""
+    info, declared = cls._info(), cls._hyperparameters()
+    optional = {name for name, is_optional in info["slots"] if is_optional}
+    slots = {*(name for name, _ in info["slots"]), *info["scalars"]}
+    switches = {name for each in conventions_of(cls).values() for name in each.values}
+    for what, strange in {
+        "_kernel": {cls._kernel} - _core.rules.keys(),
+        "_optional_slots": optional ^ cls._optional_slots.keys(),
+        "hyperparameters of _optional_slots": {*cls._optional_slots.values()} - declared.keys(),
+        "_initial_state": cls._initial_state.keys() - slots,
+        "_joint": {*cls._joint} - declared.keys(),
+        "numbers of the kernel": {*info["hyperparameters"]}
+        - declared.keys()
+        - switches
+        - {NEXT_RATE},
+    }.items():
+        if strange:
+            raise ImportError(f"{cls.__name__}: {what}: {', '.join(sorted(strange))} unknown")

@@ -1,0 +1,66 @@
+"""The constructors of rules, as type checkers and `help` see them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from instep import _core
+from instep._hyperparameters import (
+    Choice,
+    Count,
+    Flag,
+    Frequency,
+    Limit,
+    Number,
+    Numbers,
+    OptionalNumber,
+    Rate,
+    dataclass_transform,
+    decay_rate,
+    non_negative,
+    positive,
+)
+
+
+def argument(*, default: Any, kw_only: bool = True) -> Any:
+    """Declare, to type checkers, an argument of the constructor that is no hyperparameter."""
+
+
+@dataclass_transform(
+    kw_only_default=True,
+    field_specifiers=(
+        Choice,
+        Count,
+        Flag,
+        Frequency,
+        Limit,
+        Number,
+        Numbers,
+        OptionalNumber,
+        Rate,
+        argument,
+        decay_rate,
+        non_negative,
+        positive,
+    ),
+)
+class Constructed(_core.Stepper):
+    """Gives each rule a constructor that takes its hyperparameters by name."""
+
+
+class Signature:
+    """A class's signature, for `help` and the like, put together when it is asked for."""
+
+    def __get__(self, optimizer: object, cls: Any) -> Any:
+        import inspect
+
+        by_name = {**dict.fromkeys(cls._hyperparameters()), "convention": "paper"}
+        return inspect.Signature(
+            [
+                inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None),
+                *(
+                    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+                    for name, default in {**by_name, "state_dtype": None}.items()
+                ),
+            ]
+        )
