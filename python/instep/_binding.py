@@ -103,7 +103,7 @@ class Binding:
             for name in _slots.copied(variant.rule)
         ]
         copies += zip(self.averages, tree.leaves, strict=self.keeps_averages)
-        self.core = _core.Bound(
+        self.core: _core.Bound = _core.Bound(
             rule=variant.rule._kernel,
             tree=tree,
             state=[{**slots, **update} for slots, update in zip(self.slots, updates, strict=True)],

@@ -180,7 +180,7 @@ def _array_kernel(rule: str, cls: type[Optimizer]) -> Kernel:
 
 
 def _named(given: Sequence[Array | None], like: dict[str, Any]) -> dict[str, Array]:
-    """Return arrays of state by name; their shapes are the rule's, all else the engine's to check."""
+    """Return arrays of state by name. The rule says their shapes, the engine checks all else."""
     names = [name for name in like if name != "step"]
     arrays = [each for each in given if each is not None]
     if len(arrays) != len(names):

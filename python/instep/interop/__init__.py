@@ -1,0 +1,57 @@
+"""Optimizer state from and to PyTorch and Keras: training goes on in the other framework.
+
+Neither framework is imported: plain dicts and lists of ndarrays go in and come out. Parameters are
+the caller's to copy; arrays of other layouts, transposed ones say, are not converted.
+
+From and to PyTorch, `torch_opt` being a `torch.optim` optimizer and `arrays` those of `opt`, an
+optimizer with ``convention="torch"``, in the order in which `torch_opt` was given its own::
+
+    interop.from_torch(opt, torch_opt.state_dict(), order=arrays)
+
+    d = interop.to_torch(opt, order=arrays)
+    for slots in d["state"].values():
+        slots.update({name: torch.as_tensor(slot) for name, slot in slots.items()})
+    torch_opt.load_state_dict(d)
+
+From and to Keras, `keras_opt` being a `keras.optimizers` optimizer that is built and `opt` one with
+``convention="keras"`` and the same hyperparameters::
+
+    variables = [(v.path, np.asarray(v)) for v in keras_opt.variables]
+    interop.from_keras(opt, variables, order=arrays)
+
+    for variable, array in zip(keras_opt.variables, interop.to_keras(opt, order=arrays)):
+        variable.assign(array)
+
+To a safetensors file, which other programs read, and back (``pip install safetensors``)::
+
+    interop.to_safetensors(opt, "checkpoint.safetensors")
+    interop.from_safetensors(opt, "checkpoint.safetensors")
+
+Examples
+--------
+>>> import numpy as np
+>>> import instep
+>>> from instep import interop
+>>> w, b = np.ones((2, 3)), np.zeros(2)
+>>> opt = instep.Adam({"w": w, "b": b}, convention="torch")
+>>> opt.step({"w": np.ones((2, 3)), "b": np.ones(2)})
+>>> d = interop.to_torch(opt, order=[w, b])
+>>> d["param_groups"][0]["betas"], d["param_groups"][0]["params"]
+((0.9, 0.999), [0, 1])
+>>> d["state"][1]["exp_avg"]
+array([0.1, 0.1])
+>>> interop.from_torch(opt, d, order=[w, b])
+"""
+
+from instep.interop._keras import from_keras, to_keras
+from instep.interop._safetensors import from_safetensors, to_safetensors
+from instep.interop._torch import from_torch, to_torch
+
+__all__ = [
+    "from_keras",
+    "from_safetensors",
+    "from_torch",
+    "to_keras",
+    "to_safetensors",
+    "to_torch",
+]

@@ -1,0 +1,284 @@
+"""Optimizer state from and to Keras."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from instep.interop._common import (
+    array_of,
+    check_like,
+    count_of,
+    entry_of,
+    leaves_in,
+    listed,
+    number_of,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from instep._binding import Binding
+    from instep._optimizer import Optimizer
+    from instep._rule import Values
+
+
+class _Variable(NamedTuple):
+    """The end of a Keras variable's path, the slot that it is, and its sign there.
+
+    With `always`, Keras has a variable for arrays without the slot, too, and does not use it.
+    """
+
+    ending: str
+    slot: str
+    sign: int = 1
+    always: bool = False
+
+
+_ALL_RULES = (
+    (_Variable("average", "average"),),
+    (_Variable("gradient_accumulator", "accumulator_of_gradients"),),
+)
+_ADAM = (
+    (_Variable("momentum", "m"), _Variable("velocity", "v")),
+    (_Variable("velocity_hat", "v_max"),),
+)
+_RULES: Mapping[str, tuple[tuple[_Variable, ...], ...]] = {
+    "SGD": ((_Variable("momentum", "momentum", -1),),),
+    "Adagrad": ((_Variable("accumulator", "accumulator"),),),
+    "RMSprop": (
+        (_Variable("velocity", "mean_square"),),
+        (_Variable("momentum", "momentum"),),
+        (_Variable("average_gradient", "mean_gradient"),),
+    ),
+    "Adadelta": (
+        (
+            _Variable("accumulated_grad", "mean_square"),
+            _Variable("accumulated_delta_var", "mean_square_update"),
+        ),
+    ),
+    "Adam": _ADAM,
+    "AdamW": _ADAM,
+    "Adamax": ((_Variable("momentum", "m"), _Variable("norm", "u")),),
+    "Nadam": _ADAM,
+    "Ftrl": ((_Variable("accumulator", "accumulator"), _Variable("linear", "linear")),),
+    "Lion": ((_Variable("momentum", "m"),),),
+    "Lamb": _ADAM,
+    "Adafactor": (
+        (
+            _Variable("", "r", always=True),
+            _Variable("", "c", always=True),
+            _Variable("velocity", "v", always=True),
+        ),
+    ),
+    "Muon": (
+        (_Variable("momentum", "momentum"), _Variable("momentum", "m"), _Variable("velocity", "v")),
+    ),
+    "ScheduleFreeAdamW": ((_Variable("momentum", "z"), _Variable("velocity", "v")),),
+}
+"""For each rule the variables that its Keras optimizer has, in its order.
+
+Keras makes those of one inner tuple for array after array, and then those of the next.
+"""
+
+
+class _Place(NamedTuple):
+    """Where the value of one Keras variable is found, as ``holder[key]``, and which one it is."""
+
+    ending: str
+    holder: Values
+    key: str
+    sign: int = 1
+    path: str = ""
+
+
+def from_keras(
+    optimizer: Optimizer, variables: Any, *, order: Sequence[NDArray[Any]] | None = None
+) -> None:
+    """Take over the variables of a `keras.optimizers` optimizer.
+
+    Parameters
+    ----------
+    optimizer
+        Bound, with ``convention="keras"``, and with the hyperparameters of the Keras optimizer, of
+        which its variables hold only the learning rate.
+    variables
+        The `variables` of the Keras optimizer, which must be built, as a list of (path, ndarray):
+        ``[(v.path, np.asarray(v)) for v in keras_opt.variables]``. A mapping, or ndarrays alone in
+        the same order will do; paths serve to check what they are.
+    order
+        The optimizer's arrays in the order of Keras's trainable variables. By default the order in
+        which the structure is walked, that is, dicts by sorted keys.
+
+    Raises
+    ------
+    RuntimeError
+        If the optimizer is unbound.
+    TypeError, ValueError
+        If the variables are of another rule, too few or too many, or not for these arrays. Nothing
+        has changed then.
+
+    Notes
+    -----
+    Keras's ``iteration`` counts calls, of which `gradient_accumulation_steps` make one of
+    `iterations`. Where one of the two optimizers has a schedule as its learning rate, the other
+    must have one, too.
+    """
+    entry_of(optimizer, "keras", _RULES)
+    binding = optimizer._bound("from_keras")
+    d = optimizer.state_dict()
+    numbers = _numbers(optimizer, d)
+    places = list(_places(optimizer, binding, d, numbers, order))
+    named = _named(variables)
+    for position, (place, (path, _)) in enumerate(zip(places, named, strict=False)):
+        _check_path(optimizer, place, path, f"variables[{position}]")
+    if len(named) != len(places):
+        endings = listed({place.ending: None for place in places if place.ending})
+        raise ValueError(
+            f"variables: expected the {len(places)} that Keras's {type(optimizer).__name__} of "
+            f"these hyperparameters has for {len(binding.tree.leaves)} arrays ({endings}), got "
+            f"{len(named)}"
+        )
+    for position, (place, (path, value)) in enumerate(zip(places, named, strict=True)):
+        what = f"variables[{position}]" + (f" ({path!r})" if path else "")
+        array, like = array_of(value, what), place.holder[place.key]
+        if place.holder is numbers:
+            numbers[place.key] = number_of(array, what)
+        elif place.path:
+            check_like(array, like, place.path, what)
+            place.holder[place.key] = np.asarray(place.sign * array)
+
+    calls = count_of(np.asarray(numbers["iteration"]), "variables[0]")
+    d["iterations"], d["window"] = divmod(calls, optimizer.gradient_accumulation_steps)
+    if "learning_rate" in numbers:
+        d["hyperparameters"]["learning_rate"] = numbers["learning_rate"]
+    for entry in d["arrays"].values():
+        waiting = d["window"] and np.any(entry["accumulator_of_gradients"])
+        entry["step"], entry["in_window"] = d["iterations"], bool(waiting)
+        if "u_product" in numbers:
+            entry["u_product"] = np.array(float(numbers["u_product"]))
+    optimizer.load_state_dict(d)
+
+
+def to_keras(
+    optimizer: Optimizer, *, order: Sequence[NDArray[Any]] | None = None
+) -> list[NDArray[Any]]:
+    """Return the values for the variables of a `keras.optimizers` optimizer, in Keras's order.
+
+    Parameters
+    ----------
+    optimizer, order
+        As for `from_keras`.
+
+    Returns
+    -------
+    list of ndarray
+        One for each of `variables` of a Keras optimizer of the same rule and hyperparameters, once
+        it is built.
+
+    Raises
+    ------
+    RuntimeError
+        If the optimizer is unbound.
+    TypeError, ValueError
+        If Keras has no place for something.
+
+    Notes
+    -----
+    Adafactor's velocity of matrices, which Keras computes anew in every step, comes as zeros.
+    """
+    entry_of(optimizer, "keras", _RULES)
+    binding = optimizer._bound("to_keras")
+    d = optimizer.state_dict()
+    for entry in d["arrays"].values():
+        if not entry["in_window"] and "accumulator_of_gradients" in entry:
+            entry["accumulator_of_gradients"][...] = 0  # here they wait to be overwritten
+    numbers = _numbers(optimizer, d)
+    return [
+        np.asarray(place.sign * place.holder[place.key])
+        for place in _places(optimizer, binding, d, numbers, order)
+    ]
+
+
+def _numbers(optimizer: Optimizer, d: Values) -> Values:
+    """Return the variables that are single numbers."""
+    calls = d["iterations"] * optimizer.gradient_accumulation_steps + d["window"]
+    numbers: Values = {"iteration": calls}
+    if not callable(optimizer.learning_rate):
+        numbers["learning_rate"] = optimizer.learning_rate
+    for entry in d["arrays"].values():  # of which all have the same in this convention
+        if "u_product" in entry:
+            numbers["u_product"] = entry["u_product"]
+    return numbers
+
+
+def _places(
+    optimizer: Optimizer, binding: Binding, d: Values, numbers: Values, order: Sequence[Any] | None
+) -> Iterator[_Place]:
+    """Yield the places of Keras's variables in Keras's order."""
+    leaves = leaves_in(binding, order)
+    blocks = (*_ALL_RULES, *entry_of(optimizer, "keras", _RULES))
+    known = {
+        *(each.slot for block in blocks for each in block),
+        *binding.variant.rule._info()["scalars"],
+    }
+    for name in ("iteration", "learning_rate"):
+        if name in numbers:
+            yield _Place(name, numbers, name)
+    for block in blocks:
+        for leaf in leaves:
+            path, param = binding.tree.paths[leaf], binding.tree.leaves[leaf]
+            entry = d["arrays"][path]
+            strange = binding.slots[leaf].keys() - known
+            if strange:
+                raise ValueError(
+                    f"{path}: expected no {listed(strange)} in its state, for Keras's "
+                    f"{type(optimizer).__name__} has none"
+                )
+            for each in block:
+                if each.slot in entry:
+                    yield _Place(each.ending, entry, each.slot, each.sign, path)
+                elif each.always:
+                    unused = np.zeros(param.shape if param.ndim > 1 else (), param.dtype)
+                    yield _Place(each.ending, {each.slot: unused}, each.slot)
+    if "u_product" in numbers:
+        yield _Place("", numbers, "u_product")
+
+
+def _named(variables: Any) -> list[tuple[str | None, Any]]:
+    """Return paths, None where they are unknown, and values."""
+    if isinstance(variables, Mapping):
+        return list(variables.items())
+    if not isinstance(variables, Sequence) or isinstance(variables, str):
+        raise TypeError(
+            "variables: expected a list of (path, array), "
+            "[(v.path, np.asarray(v)) for v in optimizer.variables]; "
+            f"got {type(variables).__name__}"
+        )
+    return [
+        (each[0], each[1])
+        if isinstance(each, (tuple, list)) and len(each) == 2 and isinstance(each[0], str)
+        else (getattr(each, "path", None), each)
+        for each in variables
+    ]
+
+
+def _check_path(optimizer: Optimizer, place: _Place, path: str | None, what: str) -> None:
+    """Raise ValueError for a path that says that the variable is another one."""
+    if not isinstance(path, str):
+        return
+    rule = type(optimizer).__name__
+    *scopes, name = path.split("/")
+    scope = re.sub(r"_\d+$", "", scopes[-1]) if scopes else ""
+    named_after = {each.lower(): each for each in _RULES}.get(scope.replace("_", ""), rule)
+    if named_after != rule:
+        raise ValueError(
+            f"{what}: expected the variables of Keras's {rule}, got {path!r}, those of "
+            f"{named_after}"
+        )
+    if not f"_{name}".endswith(f"_{place.ending}" if place.ending else ""):
+        of = f" of {place.path}" if place.path else ""
+        raise ValueError(f"{what}: expected the variable {place.ending!r}{of}, got {path!r}")

@@ -1,0 +1,388 @@
+"""Optimizer state from and to PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from instep import _core
+from instep._binding import Binding
+from instep.interop._common import (
+    array_of,
+    check_like,
+    count_of,
+    entry_of,
+    leaves_in,
+    listed,
+    number_of,
+    plain_number,
+    shown,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from instep._optimizer import Optimizer
+    from instep._rule import Values
+
+
+class _Rule(NamedTuple):
+    """What PyTorch calls a rule, its own entries of `param_groups`, and its state.
+
+    `decoupled` holds what its flag ``decoupled_weight_decay`` may be, first what it is where the
+    entry is missing.
+    """
+
+    name: str
+    entries: tuple[str, ...]
+    slots: Mapping[str, str]
+    decoupled: tuple[bool, ...] = (False,)
+    counters: tuple[str, ...] = ("step",)
+
+
+_FLAG = "decoupled_weight_decay"
+_MOMENTS = {"exp_avg": "m", "exp_avg_sq": "v"}
+_ADAM_ENTRIES = ("betas", "eps", "amsgrad", _FLAG)
+_ADAM_SLOTS = {**_MOMENTS, "max_exp_avg_sq": "v_max"}
+
+_RULES: Mapping[str, _Rule] = {
+    "SGD": _Rule(
+        "SGD", ("momentum", "dampening", "nesterov"), {"momentum_buffer": "momentum"}, counters=()
+    ),
+    "Adagrad": _Rule(
+        "Adagrad", ("lr_decay", "eps", "initial_accumulator_value"), {"sum": "accumulator"}
+    ),
+    "RMSprop": _Rule(
+        "RMSprop",
+        ("momentum", "alpha", "eps", "centered"),
+        {"square_avg": "mean_square", "momentum_buffer": "momentum", "grad_avg": "mean_gradient"},
+    ),
+    "Adadelta": _Rule(
+        "Adadelta",
+        ("rho", "eps"),
+        {"square_avg": "mean_square", "acc_delta": "mean_square_update"},
+    ),
+    "Adam": _Rule("Adam", _ADAM_ENTRIES, _ADAM_SLOTS),
+    "AdamW": _Rule("AdamW", _ADAM_ENTRIES, _ADAM_SLOTS, decoupled=(True,)),
+    "Adamax": _Rule("Adamax", ("betas", "eps"), {"exp_avg": "m", "exp_inf": "u"}),
+    "Nadam": _Rule(
+        "NAdam",
+        ("betas", "eps", "momentum_decay", _FLAG),
+        {"mu_product": "u_product", **_MOMENTS},
+        decoupled=(False, True),
+    ),
+    "RAdam": _Rule("RAdam", ("betas", "eps", _FLAG), _MOMENTS, decoupled=(False, True)),
+}
+
+_COMMON_ENTRIES = ("lr", "weight_decay", "maximize")
+_ALL_ENTRIES = {*_COMMON_ENTRIES, *(entry for rule in _RULES.values() for entry in rule.entries)}
+_HYPERPARAMETERS = {
+    "lr": ("learning_rate",),
+    "betas": ("beta_1", "beta_2"),
+    "eps": ("epsilon",),
+    "alpha": ("rho",),
+    "lr_decay": ("learning_rate_decay",),
+    "weight_decay": (),  # `l2` or `weight_decay`, as the flag says
+    _FLAG: (),
+}
+"""What entries of `param_groups` are here, where they have another name."""
+
+
+def from_torch(
+    optimizer: Optimizer,
+    state_dict: Mapping[str, Any],
+    *,
+    order: Sequence[NDArray[Any]] | None = None,
+) -> None:
+    """Take over the state and the hyperparameters of a `torch.optim` optimizer.
+
+    Parameters
+    ----------
+    optimizer
+        Bound, with ``convention="torch"``: SGD, Adagrad, RMSprop, Adadelta, Adam, AdamW, Adamax,
+        Nadam or RAdam.
+    state_dict
+        What `state_dict()` of the PyTorch optimizer of the same rule returns. Its tensors, on the
+        CPU, may be ndarrays instead.
+    order
+        The optimizer's arrays in the order of PyTorch's parameters. By default the order in which
+        the structure is walked, that is, dicts by sorted keys.
+
+    Raises
+    ------
+    RuntimeError
+        If the optimizer is unbound.
+    TypeError, ValueError
+        If the state is of another rule, incomplete, or not for these arrays. Nothing has changed
+        then.
+
+    Notes
+    -----
+    PyTorch's parameter groups become those of the optimizer, which must have as many arrays each:
+    PyTorch's first group is the one that the first array in `order` is in, and so on. What groups
+    differ in, each `instep.Group` must have as an option. Other options than those of PyTorch's
+    groups stay as they are, and so does a learning rate that is a schedule. PyTorch's SGD does not
+    count its updates: `iterations` stays.
+    """
+    rule = entry_of(optimizer, "torch", _RULES)
+    binding = optimizer._bound("from_torch")
+    _check_has_counterparts(optimizer, binding, rule)
+    for key, kind in (("state", Mapping), ("param_groups", Sequence)):
+        if not isinstance(state_dict, Mapping) or not isinstance(state_dict.get(key), kind):
+            raise TypeError(
+                "state_dict: expected a dict of 'state' and 'param_groups', as state_dict() of a "
+                f"PyTorch optimizer returns it; got {shown(state_dict)}"
+            )
+    state, theirs = state_dict["state"], state_dict["param_groups"]
+    ours = _groups(binding, order)
+    for j, group in enumerate(theirs):
+        if not isinstance(group, Mapping) or not isinstance(group.get("params"), Sequence):
+            raise TypeError(
+                f"state_dict['param_groups'][{j}]: expected a dict with a list 'params', "
+                f"got {shown(group)}"
+            )
+    sizes = [len(group["params"]) for group in theirs]
+    if sizes != [len(leaves) for leaves in ours.values()]:
+        raise ValueError(
+            "state_dict['param_groups']: expected the groups that the optimizer has (see "
+            f"instep.Group), of {[len(leaves) for leaves in ours.values()]} arrays; got groups of "
+            f"{sizes}"
+        )
+
+    changed = _hyperparameters(optimizer, binding, rule, list(zip(ours, theirs, strict=True)))
+    initial = Binding(
+        binding.variant,
+        binding.params,
+        binding.tree,
+        {**optimizer._values, **changed[0]},
+        [{**old, **new} for old, new in zip(binding.overrides, [{}, *changed[1:]], strict=True)],
+        binding.group_of,
+    )
+    leaf_of = {
+        index: leaf
+        for group, leaves in zip(theirs, ours.values(), strict=True)
+        for index, leaf in zip(group["params"], leaves, strict=True)
+    }
+    stray = [index for index in state if index not in leaf_of]
+    if stray or len(leaf_of) < sum(sizes):
+        raise ValueError(
+            f"state_dict['state']: expected the state of the {sum(sizes)} parameters that "
+            f"'param_groups' lists, each once; got {listed(stray) or 'some of them repeated'}"
+        )
+
+    d = optimizer.state_dict()
+    d["hyperparameters"].update(changed[0])
+    for k, new in enumerate(changed[1:], 1):
+        d["groups"][str(k)].update(new)
+    for index, leaf in leaf_of.items():
+        path, before = binding.tree.paths[leaf], d["arrays"][binding.tree.paths[leaf]]
+        step, slots = _state(
+            optimizer, rule, initial, leaf, state.get(index, {}), f"state_dict['state'][{index!r}]"
+        )
+        if step and not rule.counters:
+            step = max(step, before["step"])
+        kept = {name: value for name, value in before.items() if name not in binding.slots[leaf]}
+        d["arrays"][path] = {**kept, "step": step, "in_window": False, **slots}
+    if rule.counters:
+        d["iterations"] = max((entry["step"] for entry in d["arrays"].values()), default=0)
+    d["window"] = 0
+    optimizer.load_state_dict(d)
+
+
+def to_torch(
+    optimizer: Optimizer, *, order: Sequence[NDArray[Any]] | None = None
+) -> dict[str, Any]:
+    """Return the state and the hyperparameters as the `state_dict` of a `torch.optim` optimizer.
+
+    Parameters
+    ----------
+    optimizer, order
+        As for `from_torch`.
+
+    Returns
+    -------
+    dict
+        What `load_state_dict` of a PyTorch optimizer of the same rule and the same parameter groups
+        takes, once ``torch.as_tensor`` has made tensors of the ndarrays in it.
+
+    Raises
+    ------
+    RuntimeError
+        If the optimizer is unbound.
+    TypeError, ValueError
+        If PyTorch has no place for something: a hyperparameter of other conventions, `l2` and
+        `weight_decay` at once, gradients in the middle of an accumulation window.
+
+    Notes
+    -----
+    Of a schedule, the learning rate of the next update comes. Clipping, averages, accumulation and
+    loss scaling are no part of PyTorch's optimizers. Switches of the implementation (``foreach``,
+    ``fused`` and so on) get PyTorch's defaults.
+    """
+    rule = entry_of(optimizer, "torch", _RULES)
+    binding = optimizer._bound("to_torch")
+    _check_has_counterparts(optimizer, binding, rule)
+    d = optimizer.state_dict()
+    if d["window"]:
+        raise ValueError(
+            "optimizer: expected no gradients that wait for their update, for which PyTorch has "
+            f"no place; got {d['window']} calls of a window"
+        )
+    state: dict[int, dict[str, Any]] = {}
+    groups: list[Values] = []
+    for k, leaves in _groups(binding, order).items():
+        first = sum(len(group["params"]) for group in groups)
+        indices = list(range(first, first + len(leaves)))
+        groups.append({**_entries(optimizer, rule, k), "params": indices})
+        for index, leaf in zip(indices, leaves, strict=True):
+            entry = d["arrays"][binding.tree.paths[leaf]]
+            slots = {name: entry[slot] for name, slot in rule.slots.items() if slot in entry}
+            if rule.counters:
+                state[index] = {"step": np.array(entry["step"], np.float32), **slots}
+            elif slots and entry["step"]:
+                state[index] = slots
+    return {"state": state, "param_groups": groups}
+
+
+def _groups(binding: Binding, order: Sequence[Any] | None) -> dict[int, list[int]]:
+    """Return the leaves of each group, all in PyTorch's order."""
+    groups: dict[int, list[int]] = {}
+    for leaf in leaves_in(binding, order):
+        groups.setdefault(binding.group_of[leaf], []).append(leaf)
+    return groups
+
+
+def _hyperparameters(
+    optimizer: Optimizer,
+    binding: Binding,
+    rule: _Rule,
+    groups: Sequence[tuple[int, Mapping[str, Any]]],
+) -> list[Values]:
+    """Return what changes in the hyperparameters, the default ones first, then each group's."""
+    changed: list[Values] = [{} for _ in binding.overrides]
+    for j, (k, group) in enumerate(groups):
+        what = f"state_dict['param_groups'][{j}]"
+        for name, value in _values(optimizer, rule, group, what).items():
+            of = k if name in binding.overrides[k] else 0
+            here = binding.overrides[of].get(name, optimizer._values[name])
+            if callable(here):
+                continue
+            if changed[of].setdefault(name, value) != value:
+                raise ValueError(
+                    f"{what}: expected {name}={changed[of][name]!r} as in the groups before, since "
+                    f"the optimizer's group has no {name} of its own; got {value!r}"
+                )
+    return changed
+
+
+def _values(optimizer: Optimizer, rule: _Rule, group: Mapping[str, Any], what: str) -> Values:
+    """Return the hyperparameters that one of PyTorch's groups has, by their names here."""
+    entries = {"maximize": False, _FLAG: rule.decoupled[0], **group}
+    known = {*_COMMON_ENTRIES, *rule.entries}
+    strange, missing = (_ALL_ENTRIES - known) & group.keys(), known - entries.keys()
+    if strange or missing:
+        raise ValueError(
+            f"{what}: expected the entries of PyTorch's {rule.name}, {listed(sorted(known))}; "
+            + (f"got {listed(sorted(strange))}" if strange else f"no {listed(sorted(missing))}")
+        )
+    values: Values = {}
+    hyperparameters = type(optimizer)._hyperparameters()
+    for entry in sorted(known):
+        names = _HYPERPARAMETERS.get(entry, (entry,))
+        given = entries[entry] if len(names) > 1 else [entries[entry]]
+        try:
+            if not isinstance(given, (tuple, list)) or len(given) != max(len(names), 1):
+                raise TypeError(f"expected {len(names)} numbers, got {given!r}")
+            for name, value in zip(names, given, strict=False):
+                if callable(value):  # a learning rate may be a schedule elsewhere
+                    raise TypeError(f"expected a number, got {value!r}")
+                values[name] = hyperparameters[name].check(plain_number(value))
+            if entry == "weight_decay":
+                decay = hyperparameters[entry].check(plain_number(entries[entry]))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{what}[{entry!r}]: {error}") from None
+    if entries[_FLAG] not in rule.decoupled:
+        raise ValueError(
+            f"{what}[{_FLAG!r}]: expected {rule.decoupled[0]}, as in PyTorch's {rule.name}; got "
+            f"{entries[_FLAG]!r}, as in {'Adam' if rule.decoupled[0] else 'AdamW'}"
+        )
+    decays = {"l2": 0.0, "weight_decay": 0.0, _decay(entries[_FLAG]): decay}
+    return {**values, **decays}
+
+
+def _decay(decoupled: bool) -> str:
+    """Return what PyTorch's weight decay is here."""
+    return "weight_decay" if decoupled else "l2"
+
+
+def _entries(optimizer: Optimizer, rule: _Rule, k: int) -> Values:
+    """Return a group's hyperparameters as PyTorch has them."""
+    values = dict(optimizer.groups[k])
+    if callable(values["learning_rate"]):
+        values["learning_rate"] = _core.ask(values["learning_rate"], optimizer.iterations)
+    decoupled = bool(values["weight_decay"]) if len(rule.decoupled) > 1 else rule.decoupled[0]
+    decay, other = _decay(decoupled), _decay(not decoupled)
+    if values[other]:
+        raise ValueError(
+            f"{other}: expected 0, for the weight decay of PyTorch's {rule.name} is {decay} here; "
+            f"got {values[other]!r}"
+        )
+    entries: Values = {}
+    for entry in (*_COMMON_ENTRIES, *rule.entries):
+        names = _HYPERPARAMETERS.get(entry, (entry,))
+        entries[entry] = tuple(values[name] for name in names)
+        if len(names) == 1:
+            (entries[entry],) = entries[entry]
+    entries["weight_decay"] = values[decay]
+    if _FLAG in entries:
+        entries[_FLAG] = decoupled
+    return entries
+
+
+def _state(
+    optimizer: Optimizer, rule: _Rule, initial: Binding, leaf: int, entry: Any, what: str
+) -> tuple[int, Values]:
+    """Return an array's count of updates and its slots; both initial where PyTorch has none."""
+    slots = initial.slots[leaf]
+    if not isinstance(entry, Mapping):
+        raise TypeError(f"{what}: expected a dict, got {type(entry).__name__}")
+    entry = {name: value for name, value in entry.items() if value is not None}
+    strange = sorted(map(str, entry.keys() - {"step", *rule.slots}))
+    if strange:
+        raise ValueError(
+            f"{what}: expected the state of PyTorch's {rule.name}, "
+            f"{listed(rule.slots)}; got {listed(strange)}"
+        )
+    if not entry:
+        return 0, slots
+    needed = {name: slot for name, slot in rule.slots.items() if slot in slots}
+    missing = [name for name in (*needed, *rule.counters) if name not in entry]
+    if missing:
+        raise ValueError(f"{what}: expected {listed(missing)}, too; got {listed(entry)}")
+    param, scalars = initial.tree.leaves[leaf], initial.variant.rule._info()["scalars"]
+    new: Values = {}
+    for name, slot in needed.items():
+        array = array_of(entry[name], f"{what}[{name!r}]")
+        if slot in scalars:
+            new[slot] = np.array(float(number_of(array, f"{what}[{name!r}]")))
+        else:
+            check_like(array, param, initial.tree.paths[leaf], f"{what}[{name!r}]")
+            new[slot] = array
+    if not rule.counters:
+        return 1, new
+    return count_of(array_of(entry["step"], f"{what}['step']"), f"{what}['step']"), new
+
+
+def _check_has_counterparts(optimizer: Optimizer, binding: Binding, rule: _Rule) -> None:
+    """Raise ValueError for hyperparameters of the rule that change it and that PyTorch lacks."""
+    known = {name for entry in rule.entries for name in _HYPERPARAMETERS.get(entry, (entry,))}
+    for group in optimizer.groups:
+        for name in binding.variant.rule._own():
+            default = binding.variant.default(name)
+            if name not in known and group[name] != default:
+                raise ValueError(
+                    f"{name}: expected {default!r}, for PyTorch's {rule.name} has no such "
+                    f"hyperparameter; got {group[name]!r}"
+                )
