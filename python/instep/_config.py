@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 import platform
 
 import numpy as np
 
 from instep import _core
-from instep._hyperparameters import shown
+from instep._kinds import WholeNumber
 
 __version__: str = _core.build_info()["version"]
 
@@ -26,15 +25,7 @@ def set_num_threads(n: int) -> None:
     TypeError, ValueError
         For anything else.
     """
-    try:
-        count = operator.index(n)
-    except TypeError:
-        raise TypeError(f"n: expected a whole number, got {shown(n)}") from None
-    if isinstance(n, bool):
-        raise TypeError(f"n: expected a whole number, got {shown(n)}")
-    if not 1 <= count <= 1024:
-        raise ValueError(f"n: expected a number of threads from 1 to 1024, got {shown(n)}")
-    _core.set_num_threads(count)
+    _core.set_num_threads(WholeNumber(at_least=1, at_most=1024).check("n", n))
 
 
 def get_num_threads() -> int:

@@ -1,20 +1,16 @@
-"""Hyperparameters: their types and ranges, and the messages for values outside of them."""
+"""Hyperparameters: attributes of optimizers that are checked when they are set."""
 
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
-import numpy as np
-
-from instep._core import MOST_STEPS
+from instep import _kinds
+from instep._kinds import Kind
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform as dataclass_transform
-
-    from instep._optimizer import Optimizer
 else:
 
     def dataclass_transform(**_: Any) -> Callable[[type], type]:
@@ -23,16 +19,14 @@ else:
 
 
 T = TypeVar("T")
-Schedule = Callable[[int], float]
-"""A learning rate that changes: from the 0-based index of the update to a float."""
 
 
-def shown(value: Any) -> str:
-    """Return a value's repr for a message, or its type where that fails, as of enormous numbers."""
-    try:
-        return repr(value)
-    except Exception:
-        return f"an object of type {type(value).__name__}"
+class _Owner(Protocol):
+    """What has hyperparameters."""
+
+    @property
+    def _values(self) -> dict[str, Any]: ...
+    def _assign(self, name: str, value: Any) -> None: ...
 
 
 class Hyperparameter(Generic[T]):
@@ -40,13 +34,16 @@ class Hyperparameter(Generic[T]):
 
     Parameters
     ----------
+    kind
+        What it may be.
     default
-        What None stands for: the paper's default, and that of conventions that do not say.
+        What leaving it out means: the paper's default, and that of conventions that do not say.
     """
 
     name: str
 
-    def __init__(self, *, default: Any = None) -> None:
+    def __init__(self, kind: Kind[T], *, default: Any = None) -> None:
+        self.kind = kind
         self.default = default
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -55,49 +52,30 @@ class Hyperparameter(Generic[T]):
     @overload
     def __get__(self, optimizer: None, owner: type) -> Hyperparameter[T]: ...
     @overload
-    def __get__(self, optimizer: Optimizer, owner: type) -> T: ...
-    def __get__(self, optimizer: Optimizer | None, owner: type) -> Hyperparameter[T] | T:
+    def __get__(self, optimizer: _Owner, owner: type) -> T: ...
+    def __get__(self, optimizer: _Owner | None, owner: type) -> Hyperparameter[T] | T:
         if optimizer is None:
             return self
         value: T = optimizer._values[self.name]
         return value
 
-    def __set__(self, optimizer: Optimizer, value: T | None) -> None:
+    def __set__(self, optimizer: _Owner, value: T | None) -> None:
         optimizer._assign(self.name, value)
 
     def check(self, value: Any) -> T:
-        """Return the value as its plain Python type.
-
-        Raises
-        ------
-        TypeError
-            If it is of another type.
-        ValueError
-            If it is out of range.
-        """
-        raise NotImplementedError
+        """Return the value as its plain Python type; see `Kind.check`."""
+        return self.kind.check(self.name, value)
 
 
 class Flag(Hyperparameter[bool]):
     """True or False."""
 
-    def check(self, value: Any) -> bool:
-        """Return the value as a bool; see `Hyperparameter.check`."""
-        if not isinstance(value, (bool, np.bool_)):
-            raise TypeError(f"{self.name}: expected True or False, got {shown(value)}")
-        return bool(value)
+    def __init__(self, *, default: bool | None = None) -> None:
+        super().__init__(_kinds.Flag(), default=default)
 
 
 class Number(Hyperparameter[float]):
-    """A finite number.
-
-    Parameters
-    ----------
-    default
-        See `Hyperparameter`.
-    at_least, above, at_most, below
-        The bounds of its range, where it has some.
-    """
+    """A finite number within bounds; see `_kinds.Number`."""
 
     def __init__(
         self,
@@ -108,39 +86,12 @@ class Number(Hyperparameter[float]):
         at_most: float = math.inf,
         below: float = math.inf,
     ) -> None:
-        super().__init__(default=default)
-        self._bounds = {">=": at_least, ">": above, "<=": at_most, "<": below}
-
-    def check(self, value: Any) -> float:
-        """Return the value as a float; see `Hyperparameter.check`."""
-        if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-            raise TypeError(f"{self.name}: expected a number, got {shown(value)}")
-        try:
-            number = float(value)
-        except OverflowError:  # a large int
-            number = math.inf
-        bounds = self._bounds
-        if not (
-            math.isfinite(number)
-            and bounds[">="] <= number <= bounds["<="]
-            and bounds[">"] < number < bounds["<"]
-        ):
-            limits = [f"{sign} {b:g}" for sign, b in bounds.items() if math.isfinite(b)]
-            expected = " ".join(["a finite number", " and ".join(limits)]).strip()
-            raise ValueError(f"{self.name}: expected {expected}, got {shown(value)}")
-        return number
+        kind = _kinds.Number(at_least=at_least, above=above, at_most=at_most, below=below)
+        super().__init__(kind, default=default)
 
 
 class OptionalNumber(Hyperparameter["float | None"]):
-    """A number within bounds, or None.
-
-    Parameters
-    ----------
-    default
-        See `Hyperparameter`.
-    at_least, above, below
-        See `Number`.
-    """
+    """A number within bounds, or None."""
 
     def __init__(
         self,
@@ -150,15 +101,8 @@ class OptionalNumber(Hyperparameter["float | None"]):
         above: float = -math.inf,
         below: float = math.inf,
     ) -> None:
-        super().__init__(default=default)
-        self._number = Number(at_least=at_least, above=above, below=below)
-
-    def check(self, value: Any) -> float | None:
-        """Return the value as a float or None; see `Hyperparameter.check`."""
-        if value is None:
-            return None
-        self._number.name = self.name
-        return self._number.check(value)
+        kind = _kinds.Number(at_least=at_least, above=above, below=below)
+        super().__init__(_kinds.Optional(kind), default=default)
 
 
 class Limit(OptionalNumber):
@@ -169,107 +113,38 @@ class Limit(OptionalNumber):
 
 
 class Count(Hyperparameter[int]):
-    """A whole number.
-
-    Parameters
-    ----------
-    default
-        See `Hyperparameter`.
-    at_least
-        1 unless given.
-    """
+    """A whole number, of at least 1 unless it is given."""
 
     def __init__(self, *, default: int | None = None, at_least: int = 1) -> None:
-        super().__init__(default=default)
-        self._at_least = at_least
-
-    def check(self, value: Any) -> int:
-        """Return the value as an int; see `Hyperparameter.check`."""
-        if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
-            raise TypeError(f"{self.name}: expected a whole number, got {shown(value)}")
-        count = int(value)
-        if not self._at_least <= count <= MOST_STEPS:
-            raise ValueError(
-                f"{self.name}: expected a whole number >= {self._at_least}, and at most 2**62, "
-                f"got {shown(value)}"
-            )
-        return count
+        super().__init__(_kinds.WholeNumber(at_least=at_least), default=default)
 
 
 class Frequency(Hyperparameter["int | None"]):
     """A whole number of at least 1, or None for never."""
 
-    def check(self, value: Any) -> int | None:
-        """Return the value as an int or None; see `Hyperparameter.check`."""
-        if value is None:
-            return None
-        count = Count()
-        count.name = self.name
-        return count.check(value)
+    def __init__(self, *, default: int | None = None) -> None:
+        super().__init__(_kinds.Optional(_kinds.WholeNumber(at_least=1)), default=default)
 
 
-class Rate(Hyperparameter["float | Schedule"]):
+class Rate(Hyperparameter["float | _kinds.Schedule"]):
     """A learning rate: a number of at least 0, or a schedule."""
 
-    def check(self, value: Any) -> float | Schedule:
-        """Return the value as a float, or the schedule; see `Hyperparameter.check`."""
-        if callable(value):
-            schedule: Schedule = value
-            return schedule
-        if not isinstance(value, numbers.Real):
-            raise TypeError(
-                f"{self.name}: expected a number or a schedule (a callable from the update's "
-                f"index to a float), got {shown(value)}"
-            )
-        number = Number(at_least=0)
-        number.name = self.name
-        return number.check(value)
+    def __init__(self, *, default: float | None = None) -> None:
+        super().__init__(_kinds.Rate(), default=default)
 
 
 class Choice(Hyperparameter["str | None"]):
-    """One of some words, or None.
-
-    Parameters
-    ----------
-    words
-        All that there are.
-    default
-        See `Hyperparameter`.
-    """
+    """One of some words, or None."""
 
     def __init__(self, words: tuple[str, ...], *, default: str | None = None) -> None:
-        super().__init__(default=default)
-        self._words = words
-
-    def check(self, value: Any) -> str | None:
-        """Return the value; see `Hyperparameter.check`."""
-        if value is not None and not isinstance(value, str):
-            raise TypeError(f"{self.name}: expected a string or None, got {shown(value)}")
-        if value is not None and value not in self._words:
-            raise ValueError(
-                f"{self.name}: expected one of {', '.join(map(repr, self._words))} or None, "
-                f"got {shown(value)}"
-            )
-        return value
+        super().__init__(_kinds.Optional(_kinds.Choice(*words)), default=default)
 
 
 class Numbers(Hyperparameter["tuple[float, ...]"]):
-    """So many finite numbers.
+    """So many finite numbers as the default has."""
 
-    Parameters
-    ----------
-    default
-        See `Hyperparameter`; as many as there must be.
-    """
-
-    def check(self, value: Any) -> tuple[float, ...]:
-        """Return the value as a tuple of floats; see `Hyperparameter.check`."""
-        count = len(self.default)
-        if not isinstance(value, (tuple, list)) or len(value) != count:
-            raise TypeError(f"{self.name}: expected {count} numbers, got {shown(value)}")
-        number = Number()
-        number.name = self.name
-        return tuple(number.check(each) for each in value)
+    def __init__(self, *, default: tuple[float, ...]) -> None:
+        super().__init__(_kinds.Numbers(len(default)), default=default)
 
 
 def decay_rate(*, default: float | None = None) -> Number:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from instep import _core
 from instep._binding import Binding
-from instep._hyperparameters import Choice, Frequency, OptionalNumber, shown
+from instep._kinds import Flag, Real, WholeNumber, shown
 from instep._rule import Values, Variant
 
 if TYPE_CHECKING:
@@ -169,7 +168,7 @@ def _restored(variant: Variant, saved: Any, here: Values, what: str) -> Values:
                 f"{what}: expected {here_is} for {name!r}, as here, got {shown(restored)}; "
                 "construct it as the one that was saved was: schedules are not part of a state"
             )
-        if restored is None and not isinstance(known[name], (Choice, Frequency, OptionalNumber)):
+        if restored is None and not known[name].kind.takes_none:
             raise ValueError(f"{what}: expected an entry {name!r}, got {sorted(given)}")
         if callable(value):
             result[name] = value
@@ -204,33 +203,18 @@ def _expect_paths(given: Mapping[str, Any], paths: list[str], what: str) -> None
 
 
 def _count(mapping: Mapping[str, Any], key: str, what: str) -> int:
-    value = _entry(mapping, key, what)
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{what}[{key!r}]: expected a whole number, got {shown(value)}")
-    if not 0 <= value <= _core.MOST_STEPS:
-        raise ValueError(
-            f"{what}[{key!r}]: expected a whole number from 0 to 2**62, got {shown(value)}"
-        )
-    return int(value)
+    return WholeNumber(at_least=0).check(f"{what}[{key!r}]", _entry(mapping, key, what))
 
 
 def _norm(value: Any) -> float:
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise TypeError(f"state['grad_norm']: expected a number, got {shown(value)}")
-    try:
-        norm = float(value)
-    except OverflowError:  # a large int
-        norm = -1.0
+    norm = Real().check("state['grad_norm']", value)
     if norm < 0:  # not finite is what gradients may have been
         raise ValueError(f"state['grad_norm']: expected a number >= 0, got {shown(value)}")
     return norm
 
 
 def _flag(mapping: Mapping[str, Any], key: str, what: str) -> bool:
-    value = _entry(mapping, key, what)
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{what}[{key!r}]: expected True or False, got {shown(value)}")
-    return bool(value)
+    return Flag().check(f"{what}[{key!r}]", _entry(mapping, key, what))
 
 
 def _array(mapping: Mapping[str, Any], key: str, like: Array, what: str) -> Array:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instep import _array_rules, _core, _rules
-from instep._hyperparameters import Count
+from instep._kinds import WholeNumber
 from instep._optimizer import Optimizer
 from instep._rule import NEXT_RATE, conventions_of
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from instep._memory import Array
 
 Kernel = Callable[..., None]
+
+_COUNT = WholeNumber(at_least=1)
 
 _SOURCE = '''
 def {rule}(param, grad, {state_arguments} *, step=None, {arguments}):
@@ -119,7 +121,7 @@ def _kernel(rule: str, cls: type[Optimizer]) -> Kernel:
 
     def check_step(step: Any, values: tuple[Any, ...]) -> int:
         if step is not None:
-            return _step(step)
+            return _COUNT.check("step", step)
         if cls._clock is True or (cls._clock and values[names.index(cls._clock)]):
             raise TypeError(f"step: {rule} needs it, the 1-based count of the update")
         return 1
@@ -171,7 +173,9 @@ def _array_kernel(rule: str, cls: type[Optimizer]) -> Kernel:
         if step is None and cls._counts(param):
             raise TypeError(f"step: {rule} needs it, the 1-based count of the update")
         optimizer = cls(param, **hyperparameters)
-        optimizer._resume(_named(state, optimizer.state), 1 if step is None else _step(step))
+        optimizer._resume(
+            _named(state, optimizer.state), 1 if step is None else _COUNT.check("step", step)
+        )
         optimizer.step(grad)
 
     kernel.__name__ = kernel.__qualname__ = rule
@@ -190,12 +194,6 @@ def _named(given: Sequence[Array | None], like: dict[str, Any]) -> dict[str, Arr
         if shape is not None and shape != like[name].shape:
             raise ValueError(f"{name}: expected shape {like[name].shape}, got {shape}")
     return dict(zip(names, arrays, strict=True))
-
-
-def _step(value: Any) -> int:
-    count = Count()
-    count.name = "step"
-    return count.check(value)
 
 
 def _makers() -> dict[str, Callable[[], Kernel]]:

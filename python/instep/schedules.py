@@ -40,19 +40,30 @@ Each takes its values, step by step, from a schedule of another library:
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
-import numbers
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any, Literal, SupportsFloat, SupportsIndex, get_type_hints
 
 import numpy as np
 
-from instep._hyperparameters import Count, Flag, Hyperparameter, Number, Schedule, shown
+from instep._kinds import (
+    Called,
+    Choice,
+    Each,
+    Flag,
+    Increasing,
+    Kind,
+    Number,
+    Optional,
+    Real,
+    Schedule,
+    WholeNumber,
+    shown,
+)
 
 __all__ = [
     "CosineAnnealing",
@@ -78,112 +89,18 @@ __all__ = [
 
 # Arguments ----------------------------------------------------------------------------------------
 
-
-class _Whole(Hyperparameter[int]):
-    """A whole number of at least 0."""
-
-    def check(self, value: Any) -> int:
-        if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
-            raise TypeError(f"{self.name}: expected a whole number, got {shown(value)}")
-        if value < 0:
-            raise ValueError(f"{self.name}: expected a whole number >= 0, got {shown(value)}")
-        return int(value)
-
-
-class _Choice(Hyperparameter[str]):
-    """One of several words."""
-
-    def __init__(self, *words: str) -> None:
-        super().__init__()
-        self._words = words
-
-    def check(self, value: Any) -> str:
-        expected = (
-            f"{self.name}: expected {' or '.join(map(repr, self._words))}, got {shown(value)}"
-        )
-        if not isinstance(value, str):
-            raise TypeError(expected)
-        if value not in self._words:
-            raise ValueError(expected)
-        return value
-
-
-class _Metric(Hyperparameter[float]):
-    """A number, infinite ones among them, but not NaN."""
-
-    def check(self, value: Any) -> float:
-        if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-            raise TypeError(f"{self.name}: expected a number, got {shown(value)}")
-        if math.isnan(value):
-            raise ValueError(f"{self.name}: expected a number, got {shown(value)}")
-        return float(value)
-
-
-class _Optional(Hyperparameter[Any]):
-    """What another kind takes, or None."""
-
-    def __init__(self, kind: Hyperparameter[Any]) -> None:
-        super().__init__()
-        self._kind = kind
-
-    def check(self, value: Any) -> Any:
-        return None if value is None else _check(self._kind, self.name, value)
-
-
-class _Callable(Hyperparameter[Schedule]):
-    """A schedule."""
-
-    def check(self, value: Any) -> Schedule:
-        if not callable(value):
-            raise TypeError(f"{self.name}: expected a schedule, got {shown(value)}")
-        schedule: Schedule = value
-        return schedule
-
-
-class _Each(Hyperparameter["tuple[Any, ...]"]):
-    """A sequence of what another kind takes."""
-
-    def __init__(self, kind: Hyperparameter[Any]) -> None:
-        super().__init__()
-        self._kind = kind
-
-    def check(self, value: Any) -> tuple[Any, ...]:
-        if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
-            raise TypeError(f"{self.name}: expected a sequence, got {shown(value)}")
-        return tuple(_check(self._kind, f"{self.name}[{k}]", item) for k, item in enumerate(value))
-
-
-class _Increasing(_Each):
-    """Steps in increasing order; repeated ones are allowed."""
-
-    def __init__(self) -> None:
-        super().__init__(_Whole())
-
-    def check(self, value: Any) -> tuple[int, ...]:
-        steps = super().check(value)
-        if any(earlier > later for earlier, later in pairwise(steps)):
-            raise ValueError(f"{self.name}: expected steps in increasing order, got {shown(value)}")
-        return steps
-
-
 _Rate = Annotated[float, Number(at_least=0)]
 _NonNegative = Annotated[float, Number(at_least=0)]
 _Positive = Annotated[float, Number(above=0)]
 _Fraction = Annotated[float, Number(at_least=0, at_most=1)]
-_Steps = Annotated[int, Count()]
-_Index = Annotated[int, _Whole()]
+_Steps = Annotated[int, WholeNumber(at_least=1)]
+_STEP = WholeNumber(at_least=0, at_most=None)
+_Index = Annotated[int, _STEP]
 _Switch = Annotated[bool, Flag()]
-_Indices = Annotated[Sequence[int], _Increasing()]
+_Indices = Annotated[Sequence[int], Increasing()]
 
 
-def _check(kind: Hyperparameter[Any], name: str, value: Any) -> Any:
-    """Return the value as its plain type, or raise an error with this name."""
-    kind = copy.copy(kind)
-    kind.name = name
-    return kind.check(value)
-
-
-def _kinds(owner: type) -> dict[str, Hyperparameter[Any]]:
+def _kinds(owner: type) -> dict[str, Kind[Any]]:
     """Return what each annotated attribute of a class takes."""
     hints = get_type_hints(owner, include_extras=True)
     return {
@@ -199,7 +116,7 @@ class _Schedule:
 
     def __post_init__(self) -> None:
         for name, kind in _kinds(type(self)).items():
-            object.__setattr__(self, name, _check(kind, name, getattr(self, name)))
+            object.__setattr__(self, name, kind.check(name, getattr(self, name)))
         self._check_together()
 
     def _check_together(self) -> None:
@@ -207,7 +124,7 @@ class _Schedule:
 
     def __call__(self, step: SupportsIndex) -> float:
         """Return the learning rate of the update with this index, counted from 0."""
-        index: int = step if type(step) is int else _check(_Whole(), "step", step)
+        index: int = step if type(step) is int else _STEP.check("step", step)
         if index < 0:
             raise ValueError(f"step: expected a whole number >= 0, got {step!r}")
         return self._rate(min(index, self._LAST_STEP))
@@ -272,7 +189,7 @@ class ExponentialDecay(_Schedule):
     decay_rate: _Positive
     staircase: _Switch = False
     transition_begin: _Index = 0
-    end_value: Annotated[float | None, _Optional(Number(at_least=0))] = None
+    end_value: Annotated[float | None, Optional(Number(at_least=0))] = None
 
     def _rate(self, step: int) -> float:
         step = max(step - self.transition_begin, 0)
@@ -366,7 +283,7 @@ class PiecewiseConstantDecay(_Schedule):
     """
 
     boundaries: _Indices
-    values: Annotated[Sequence[float], _Each(Number(at_least=0))]
+    values: Annotated[Sequence[float], Each(Number(at_least=0))]
 
     def _check_together(self) -> None:
         if len(self.values) != len(self.boundaries) + 1:
@@ -407,7 +324,7 @@ class CosineDecay(_Schedule):
     decay_steps: _Steps
     alpha: _NonNegative = 0.0
     exponent: _NonNegative = 1.0
-    warmup_target: Annotated[float | None, _Optional(Number(at_least=0))] = None
+    warmup_target: Annotated[float | None, Optional(Number(at_least=0))] = None
     warmup_steps: _Index = 0
 
     def _rate(self, step: int) -> float:
@@ -621,7 +538,7 @@ class OneCycle(_Legs):
     max_learning_rate: _Rate
     total_steps: _Steps
     pct_start: _Fraction = 0.3
-    anneal_strategy: Annotated[Literal["cos", "linear"], _Choice("cos", "linear")] = "cos"
+    anneal_strategy: Annotated[Literal["cos", "linear"], Choice("cos", "linear")] = "cos"
     div_factor: _Positive = 25.0
     final_div_factor: _Positive = 1e4
     three_phase: _Switch = False
@@ -853,7 +770,7 @@ class WarmupStableDecay(_Schedule):
     initial_learning_rate: _Rate = 0.0
     end_learning_rate: _Rate = 0.0
     anneal_strategy: Annotated[
-        Literal["linear", "cos", "1-sqrt"], _Choice("linear", "cos", "1-sqrt")
+        Literal["linear", "cos", "1-sqrt"], Choice("linear", "cos", "1-sqrt")
     ] = "linear"
 
     def _rate(self, step: int) -> float:
@@ -873,7 +790,7 @@ class WarmupStableDecay(_Schedule):
 class _JoinedSchedules(_Schedule):
     """What `join_schedules` returns."""
 
-    schedules: Annotated[Sequence[Schedule], _Each(_Callable())]
+    schedules: Annotated[Sequence[Schedule], Each(Called())]
     boundaries: _Indices
 
     def _check_together(self) -> None:
@@ -925,7 +842,7 @@ class _Progress:
     """Where a `ReduceLROnPlateau` is."""
 
     learning_rate: _Rate
-    best: Annotated[float, _Metric()]
+    best: Annotated[float, Real()]
     num_bad_epochs: _Index = 0
     cooldown_counter: _Index = 0
 
@@ -972,11 +889,11 @@ class ReduceLROnPlateau(_Schedule):
     """
 
     initial_learning_rate: _Rate
-    mode: Annotated[Literal["min", "max"], _Choice("min", "max")] = "min"
+    mode: Annotated[Literal["min", "max"], Choice("min", "max")] = "min"
     factor: Annotated[float, Number(at_least=0, below=1)] = 0.1
     patience: _Index = 10
     threshold: _NonNegative = 1e-4
-    threshold_mode: Annotated[Literal["rel", "abs"], _Choice("rel", "abs")] = "rel"
+    threshold_mode: Annotated[Literal["rel", "abs"], Choice("rel", "abs")] = "rel"
     cooldown: _Index = 0
     min_learning_rate: _Rate = 0.0
     epsilon: _NonNegative = 1e-8
@@ -1054,12 +971,12 @@ class ReduceLROnPlateau(_Schedule):
             If it is of another mode, lacks anything, or has anything else. Nothing has changed
             then.
         """
-        kinds = {"mode": _Choice(self.mode), **_kinds(_Progress)}
+        kinds = {"mode": Choice(self.mode), **_kinds(_Progress)}
         if not isinstance(d, Mapping):
             raise TypeError(f"state: expected a dict, got {d!r}")
         if set(d) != set(kinds):
             raise ValueError(f"state: expected the keys {sorted(kinds)}, got {list(d)}")
-        state = {name: _check(kind, f"state[{name!r}]", d[name]) for name, kind in kinds.items()}
+        state = {name: kind.check(f"state[{name!r}]", d[name]) for name, kind in kinds.items()}
         del state["mode"]
         self._go_to(_Progress(**state))
 
