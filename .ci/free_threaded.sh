@@ -40,4 +40,5 @@ cd "$project"
 "$work/venv/bin/pip" install --quiet --config-settings=cmake.define.INSTEP_LEVELS=baseline \
     --config-settings=build-dir="$work/build" .
 PYTHON_GIL=0 "$work/venv/bin/python" -m pytest -q -n auto \
-    tests/test_processes.py tests/test_api.py tests/test_misuse.py
+    tests/test_{forks,threads,misuse,settings,structures,build,apply_gradients,learning_rates}.py \
+    tests/test_{hyperparameters,averages,state,state_dict,copies,kernels}.py

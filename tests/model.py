@@ -166,3 +166,8 @@ def snapshot(opt: Any) -> object:
             opt.grad_norm,
         ]
     )
+
+
+def seen(opt: Any) -> object:
+    """All that a call may not half-do, of an unbound optimizer, too."""
+    return freeze(opt.config) if opt.params is None else snapshot(opt)

@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from model import snapshot
-from references import REFERENCES
-from test_rules import assert_rounded, slots
+from references import REFERENCES, assert_rounded, slots
 
 import instep
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model import freeze, snapshot
+from model import freeze, seen, snapshot
 
 import instep
 
@@ -52,11 +52,6 @@ def interrupted(operate: Callable[[], object], at: int) -> bool:
     finally:
         sys.settrace(before)
     return count >= at
-
-
-def seen(opt: Any) -> object:
-    """All that an operation may not half-do, of an unbound optimizer, too."""
-    return freeze(opt.config) if opt.params is None else snapshot(opt)
 
 
 def arrays() -> list[Any]:

@@ -12,18 +12,17 @@ import functools
 import gc
 import itertools
 import mmap
-import os
 import pickle
-import subprocess
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from processes import apart
 from references import REFERENCES
 from workloads import NORMS, OPTIONS, numbers
 
@@ -33,35 +32,11 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ca
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 Shape: TypeAlias = tuple[int, ...]
-P = ParamSpec("P")
 
 # Called with arguments that a type checker would refuse.
 untyped: Any = instep
 # Debug hooks of Python's allocator, and freed memory overwritten by the C library's.
 HARSH = {"PYTHONMALLOC": "debug", "MALLOC_PERTURB_": "165"}
-
-
-def in_a_process(**variables: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
-    """Run a test in a process of its own, with these environment variables."""
-
-    def decorate(test: Callable[P, None]) -> Callable[P, None]:
-        @functools.wraps(test)
-        def run(*args: P.args, **keywords: P.kwargs) -> None:
-            call = f"{test.__name__}.__wrapped__(*{args!r}, **{keywords!r})"
-            process = subprocess.run(
-                [sys.executable, "-X", "faulthandler", "-c", f"import test_memory as t; t.{call}"],
-                cwd=Path(__file__).parent,
-                env={**os.environ, **variables},
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            report = f"{process.stdout[-2000:]}\n{process.stderr}"
-            assert process.returncode == 0, f"exit status {process.returncode}\n{report}"
-
-        return run
-
-    return decorate
 
 
 # --- nothing beside the arrays ------------------------------------------------------------------
@@ -138,7 +113,7 @@ def values(shape: Shape, dtype: str, seed: int) -> Floats:
 
 
 @pytest.mark.parametrize(("dtype", "grad_dtype"), DTYPES)
-@in_a_process()
+@apart()
 def test_kernels_touch_nothing_beside_their_arrays(dtype: str, grad_dtype: str) -> None:
     for rule, reference in REFERENCES.items():
         if rule in ("Adafactor", "Muon", "SM3"):  # their state is NumPy's business
@@ -167,7 +142,7 @@ def test_kernels_touch_nothing_beside_their_arrays(dtype: str, grad_dtype: str) 
 
 
 @pytest.mark.parametrize(("dtype", "grad_dtype"), DTYPES)
-@in_a_process()
+@apart()
 def test_steps_touch_nothing_beside_parameters_and_gradients(dtype: str, grad_dtype: str) -> None:
     for rule, options in [
         *((rule, {}) for rule in REFERENCES),
@@ -234,14 +209,14 @@ def a_tree() -> dict[str, Any]:
     return {"w": np.ones((3, 4), np.float32), "b": [np.ones(4), (np.ones(()),)]}
 
 
-@in_a_process()
+@apart()
 def test_a_million_steps_leave_nothing_behind() -> None:
     grad = np.ones(3)
     step = instep.Adam(np.ones(3)).step
     check_growth("step", lambda: [step(grad) for _ in range(800)], 1_000)
 
 
-@in_a_process()
+@apart()
 def test_calls_leave_nothing_behind() -> None:
     params, grads = a_tree(), a_tree()
     others = [a_tree(), a_tree()]
@@ -301,7 +276,7 @@ def test_calls_leave_nothing_behind() -> None:
         check_growth(name, call, count)
 
 
-@in_a_process()
+@apart()
 def test_errors_leave_nothing_behind() -> None:
     params = a_tree()
     opt = untyped.Adam(params)
@@ -377,7 +352,7 @@ def references(tree: Any) -> list[int]:
 
 
 @pytest.mark.parametrize("rule", ["Adam", "Adafactor"])
-@in_a_process()
+@apart()
 def test_counts_of_references_come_back(rule: str) -> None:
     params, grads, wrong = a_tree(), a_tree(), {**a_tree(), "w": np.ones(3)}
     alone, of_grads, of_wrong = references(params), references(grads), references(wrong)
@@ -405,7 +380,7 @@ class Owner(dict[str, Any]):
 
 @pytest.mark.parametrize("rule", ["Adam", "Adafactor"])
 @pytest.mark.parametrize("where", ["constructor", "assignment", "group", "container"])
-@in_a_process()
+@apart()
 def test_an_optimizer_in_a_cycle_is_collected(rule: str, where: str) -> None:
     held: list[Any] = []
 
@@ -454,7 +429,7 @@ def no_memory_but(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@in_a_process()
+@apart()
 def test_a_step_needs_no_memory_of_the_arrays_size(threads: int) -> None:
     with pytest.raises(MemoryError), no_memory_but(ROOM_FOR_A_STEP):
         np.ones(LARGE, bool)
@@ -480,7 +455,7 @@ def test_a_step_needs_no_memory_of_the_arrays_size(threads: int) -> None:
 # --- nothing that dangles -----------------------------------------------------------------------
 
 
-@in_a_process(**HARSH)
+@apart(**HARSH)
 def test_the_optimizer_keeps_what_it_needs() -> None:
     opt = instep.Adam({"a": np.ones(1000), "b": [np.ones((3, 500))]}, use_ema=True)
     for step in range(50):
@@ -498,7 +473,7 @@ def resize(array: Floats, size: int) -> None:
     array.resize((size,), refcheck=False)
 
 
-@in_a_process(**HARSH)
+@apart(**HARSH)
 def test_what_was_changed_since_the_last_step_is_noticed() -> None:
     def drop(tree: dict[str, Any]) -> None:
         del tree["b"][1]
@@ -535,7 +510,7 @@ def test_what_was_changed_since_the_last_step_is_noticed() -> None:
 
 @pytest.mark.parametrize("rule", ["Adam", "Nadam", "Adafactor", "SM3"])
 @pytest.mark.parametrize("shape", [(3, 4), (60, 50)])
-@in_a_process(**HARSH)
+@apart(**HARSH)
 def test_state_and_averages_keep_their_memory(rule: str, shape: Shape) -> None:
     param = np.ones(shape)
     opt = getattr(instep, rule)(param, use_ema=True)
@@ -549,7 +524,7 @@ def test_state_and_averages_keep_their_memory(rule: str, shape: Shape) -> None:
 
 
 @pytest.mark.parametrize("rule", ["Adam", "Lamb", "Adafactor"])
-@in_a_process(**HARSH)
+@apart(**HARSH)
 def test_a_schedule_that_takes_away_what_the_step_works_on(rule: str) -> None:
     def renewed() -> tuple[list[Any], list[Any]]:
         return [np.ones(5000), np.ones(40)], [np.ones(5000), np.ones(40)]
@@ -586,7 +561,7 @@ def test_a_schedule_that_takes_away_what_the_step_works_on(rule: str) -> None:
                 opt.step(grads)
 
 
-@in_a_process(**HARSH)
+@apart(**HARSH)
 def test_pairs_that_come_and_go() -> None:
     params = [np.ones(2000), np.ones(300)]
     opt = instep.Adam(params)

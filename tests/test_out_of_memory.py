@@ -8,15 +8,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from test_all_or_nothing import arrays, operations
-
-import instep
+from operations import every_operation
 
 TESTS = Path(__file__).parent
-
 # The next `left` allocations succeed, and then so many fail.
 SHIM = """
 #include <errno.h>
@@ -39,12 +35,11 @@ void *calloc(size_t k, size_t n) { return fails() ? NULL : __libc_calloc(k, n); 
 void *realloc(void *p, size_t n) { return fails() ? NULL : __libc_realloc(p, n); }
 void *aligned_alloc(size_t a, size_t n) { return fails() ? NULL : __libc_memalign(a, n); }
 """
-
 CHILD = """
 import ctypes, gc, sys
 sys.path.insert(0, sys.argv[1])
-from test_out_of_memory import every_operation
-from test_all_or_nothing import seen
+from model import seen
+from operations import every_operation
 
 shim, what = ctypes.CDLL(sys.argv[2]), sys.argv[3]
 shim.refuse.argtypes = [ctypes.c_long, ctypes.c_long]
@@ -79,34 +74,6 @@ print(tries)
 """
 
 
-def half(update: int) -> float:
-    return 0.5
-
-
-def every_operation(folder: str) -> dict[str, Any]:
-    """How to make an optimizer, and what takes memory then. Files go to the folder."""
-    known = operations()
-    make: Any = known["build"][0]
-    file = Path(folder, "state.npz")
-    if not file.exists():
-        other = make(amsgrad=True)
-        other.step(arrays())
-        other.save(file)
-    grad = arrays()[0].astype("float32")
-    return {
-        **known,
-        "constructor": (make, lambda opt: instep.NovoGrad(arrays(), use_ema=True)),
-        "group": (make, lambda opt: instep.SGD([instep.Group(arrays(), momentum=0.5)])),
-        "learning_rate": (make, lambda opt: setattr(opt, "learning_rate", 0.5)),
-        "schedule": (make, lambda opt: setattr(opt, "learning_rate", half)),
-        "first step": (lambda: instep.Adam(arrays(), use_ema=True), lambda opt: opt.step(arrays())),
-        "save": (make, lambda opt: opt.save(Path(folder, "other.npz"))),
-        "load": (lambda: make(amsgrad=True), lambda opt: opt.load(file)),
-        "kernel": (make, lambda opt: instep.kernels.sgd(opt.params[0], grad, learning_rate=0.5)),
-        "repr": (make, repr),
-    }
-
-
 @pytest.fixture(scope="session")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler = shutil.which("cc") or shutil.which("gcc")
@@ -121,11 +88,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-OPERATIONS = [*operations(), *("constructor", "group", "learning_rate", "schedule", "first step")]
-OPERATIONS += ["save", "load", "kernel", "repr"]
-
-
-@pytest.mark.parametrize("what", OPERATIONS)
+@pytest.mark.parametrize("what", every_operation())
 @pytest.mark.parametrize("many", [1, 10**9])
 def test_every_allocation_refused_in_turn(shim: Path, tmp_path: Path, what: str, many: int) -> None:
     """It raises, and nothing has changed, or it succeeds; then it works with memory again."""

@@ -11,8 +11,14 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from quantities import Quantity
-from references import REFERENCES, VECTOR_REFERENCES, Configuration, Reference
+from references import (
+    REFERENCES,
+    VECTOR_REFERENCES,
+    Configuration,
+    Reference,
+    assert_rounded,
+    slots,
+)
 
 import instep
 
@@ -93,33 +99,6 @@ def parameters(rng: np.random.Generator, shape: Shape, dtype: Precision) -> Floa
 def gradients(rng: np.random.Generator, shape: Shape, dtype: Precision) -> Floats:
     """Draw gradients that are zero, tiny, normal and large."""
     return mixed(rng, shape, [0.0, 1e-12, 1.0, 1e4], dtype)
-
-
-def slots(optimizer: Any) -> dict[str, Floats]:
-    """Return the state arrays of an optimizer with a single parameter array."""
-    return {slot: value for slot, value in optimizer.state.items() if slot != "step"}
-
-
-def assert_rounded(
-    actual: Floats, expected: Quantity, dtype: Precision, reference: Reference
-) -> None:
-    """Compare within 4 ulp (float32) or 1e-12 (float64) of the largest term, or what a rule needs.
-
-    The type is that of the parameter, by whose like scalars of its state come about.
-    """
-    if dtype == np.float32:
-        ulp = np.spacing(expected.largest.astype(np.float32)).astype(np.float64)
-        tolerance = reference.ulps * ulp
-    else:
-        tolerance = reference.cancellation * 1e-12 * expected.largest
-    # Subnormal results count as zero.
-    tolerance = np.maximum(tolerance, np.finfo(dtype).tiny)
-    excess = np.ravel(np.abs(actual - expected.value) / tolerance)
-    worst = np.argmax(excess)
-    assert excess[worst] <= 1, (
-        f"{actual.flat[worst]} is not {expected.value.flat[worst]}: "
-        f"{excess[worst]:.3g} times the tolerance"
-    )
 
 
 def check_one_step(
