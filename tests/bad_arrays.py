@@ -110,7 +110,6 @@ BAD_GRADIENTS: dict[str, tuple[Callable[[Any], object], str]] = {
     "int": (lambda g: g.astype(np.int64), "int64"),
     "int32": (lambda g: g.astype(np.int32), "int32"),
     "bool": (lambda g: g.astype(bool), "bool"),
-    "float16": (lambda g: g.astype(np.float16), "float16"),
     "longdouble": (lambda g: g.astype(np.longdouble), "float|longdouble"),
     "complex": (lambda g: g.astype(complex), "complex128"),
     "object": (lambda g: g.astype(object), "object"),

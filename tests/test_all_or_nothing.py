@@ -16,7 +16,7 @@ from optimizers import halving
 from references import REFERENCES
 
 import instep
-from instep import _binding
+from instep import _binding, _slots
 
 # Called with arguments that a type checker would refuse.
 untyped: Any = instep
@@ -278,7 +278,11 @@ def test_a_state_in_the_memory_of_the_optimizer_is_taken_as_it_was() -> None:
 
 # --- memory that runs out ------------------------------------------------------------------------
 
-STATE: list[tuple[Any, str]] = [(_binding, "zeros"), (_binding, "zeros_like")]
+STATE: list[tuple[Any, str]] = [
+    (_slots, "zeros"),
+    (_slots, "zeros_like"),
+    (_binding, "zeros_like"),
+]
 ALLOCATIONS = [*STATE, (np, "zeros"), (np, "empty"), (np, "empty_like"), (np, "asarray")]
 OPTIONS: dict[str, Any] = {"use_ema": True, "gradient_accumulation_steps": 2}
 

@@ -20,11 +20,10 @@ RULES = ["Adafactor", "SM3", "Muon"]
 class Descent(Optimizer):
     """Gradient descent, as a rule that sees whole arrays."""
 
-    _rule = "direction"
     learning_rate: Rate = Rate(default=0.1)
 
     @classmethod
-    def _direct(
+    def _update(
         cls,
         g: np.ndarray[Any, Any],
         param: np.ndarray[Any, Any],
@@ -223,10 +222,10 @@ def test_arrays_that_a_convention_does_not_take() -> None:
     [
         ([np.zeros(3)], "state: expected the arrays r, c"),
         ([np.zeros(3), np.zeros(2)], "c: expected shape .4,."),
-        ([np.zeros(3), np.zeros(4, "float32")], "c: expected the parameter's dtype, float64"),
-        ([np.zeros(3), [0.0] * 4], "c: expected a NumPy array, got list"),
-        ([np.zeros(3), np.zeros(8)[::2]], "c: expected a writable C-contiguous"),
-        ([np.zeros(3), np.ma.zeros(4)], "c: expected a NumPy array, got MaskedArray"),
+        ([np.zeros(3), np.zeros(4, "float32")], "c of params: expected the parameter's dtype, got float32"),
+        ([np.zeros(3), [0.0] * 4], "c of params: expected a NumPy array, got an object of type list"),
+        ([np.zeros(3), np.broadcast_to(0.0, (4,))], "c of params: .* got a read-only one"),
+        ([np.zeros(3), np.ma.zeros(4)], "c of params: expected a NumPy array, got an object of type MaskedArray"),
     ],
 )
 def test_kernels_check_their_state(state: list[Any], message: str) -> None:
@@ -235,9 +234,9 @@ def test_kernels_check_their_state(state: list[Any], message: str) -> None:
         instep.kernels.adafactor(param, np.ones((3, 4)), *state, step=1)
     assert (param == 1).all()
     shared = np.zeros((3, 4))
-    with pytest.raises(ValueError, match="momentum: expected memory of its own"):
+    with pytest.raises(ValueError, match="momentum of params shares memory with params"):
         instep.kernels.muon(shared, np.ones((3, 4)), shared, step=1)
-    with pytest.raises(ValueError, match="momentum: expected memory of its own"):
+    with pytest.raises(ValueError, match="gradient for params shares memory with momentum"):
         instep.kernels.muon(param, shared, shared, step=1)
     for arguments in ({"step": None}, {"learning_rate": None}, {"learning_rate": len}):
         keywords: dict[str, Any] = {"step": 1, **arguments}

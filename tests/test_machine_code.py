@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 WIDTHS = {"baseline": "x", "avx2": "y", "avx512": "z"}
 LEVELS: list[str] = _core.build_info()["isa_built"]
 # What the engine itself does to arrays without or before a rule is an update without slots.
-RULES = [*_core.rules, "rest", "accumulate", "direction"]
+RULES = [*_core.rules, "rest", "accumulate", "lend", "take"]
 
 # By the argument `plain`: outside of its loops an update compares a factor with 1 to choose one of
 # them.
@@ -139,8 +139,8 @@ def faults(
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("level", LEVELS)
 def test_updates(functions: Functions, level: str, rule: str) -> None:
-    of_engine = {"direction": (("direction", False),)}
-    slots = _core.rules[rule][0] if rule in _core.rules else of_engine.get(rule, ())
+    of_engine = {"lend": (("update", False),)}
+    slots = _core.rules[rule]["slots"] if rule in _core.rules else of_engine.get(rule, ())
     choices = [(0, 1 << k) if optional else (1 << k,) for k, (_, optional) in enumerate(slots)]
     kernels = {
         (match["type"], int(match["slots"]), match["plain"]): instructions

@@ -265,14 +265,18 @@ void check_parameter(py::handle object, const Name& name) {
     check_writable(View(object), name);
 }
 
-void check_state(py::handle object, const View& param, const Name& name) {
+void check_statistics(py::handle object, const View& param, const Name& name) {
     check_array(object, name);
     check_dtype(object, name, true);
     const View view(object);
     if (view.format() != param.format())
         throw py::type_error(name + ": expected the parameter's dtype, got " + dtype_of(object));
-    check_shape(view, param, name);
     check_writable(view, name);
+}
+
+void check_state(py::handle object, const View& param, const Name& name) {
+    check_statistics(object, param, name);
+    check_shape(View(object), param, name);
 }
 
 void check_scalar(py::handle object, const Name& name) {

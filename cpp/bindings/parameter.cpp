@@ -45,7 +45,7 @@ BoundParameter::BoundParameter(py::object param, std::string path, const py::dic
     for (const auto& [key, array] : state) {
         const auto its_name = key.cast<std::string>();
         if (is_known(its_name)) continue;
-        check_array(array, name(its_name.c_str()));
+        check_statistics(array, view, name(its_name.c_str()));
         others_.emplace_back(its_name, py::reinterpret_borrow<py::object>(array));
     }
 }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import numbers
-import operator
 from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from typing import Any, Generic, TypeVar
@@ -68,7 +67,7 @@ class Real(Kind[float]):
         try:
             number = float(value)
         except OverflowError:  # a large int
-            number = math.inf if operator.gt(value, 0) else -math.inf
+            number = math.nan
         if math.isnan(number):
             raise ValueError(f"{name}: expected a number, got {shown(value)}")
         return number
