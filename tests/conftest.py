@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 # Helpers whose assertions tell as much as those of the tests.
-pytest.register_assert_rewrite("bad_arrays", "processes", "references")
+pytest.register_assert_rewrite("bad_arrays", "journeys", "processes", "references")
 
 
 @pytest.fixture(scope="module")

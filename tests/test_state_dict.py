@@ -212,6 +212,28 @@ def test_loading_checks_the_ranges_of_numbers() -> None:
         assert snapshot(opt) == before
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_norm_that_is_not_finite_is_loaded(bad: float) -> None:
+    """It is what gradients may have had; copies must be possible all the same."""
+    opt = instep.SGD([np.ones(3)], global_clipnorm=1.0)
+    opt.step([np.array([bad, 1.0, 1.0])])
+    other = instep.SGD([np.ones(3)], global_clipnorm=1.0)
+    other.load_state_dict(opt.state_dict())
+    for each in (other, copy.deepcopy(opt)):
+        assert repr(each.grad_norm) == repr(bad)
+
+
+@pytest.mark.parametrize(
+    ("norm", "message"), [(-1.0, " >= 0, got -1.0"), (True, ", got True"), ("1", ", got '1'")]
+)
+def test_what_is_no_norm_is_refused(norm: Any, message: str) -> None:
+    opt = instep.SGD([np.ones(3)], global_clipnorm=1.0)
+    before = snapshot(opt)
+    with pytest.raises((TypeError, ValueError), match=rf"state\['grad_norm'\]: .*number{message}"):
+        opt.load_state_dict({**opt.state_dict(), "grad_norm": norm})
+    assert snapshot(opt) == before
+
+
 @pytest.mark.parametrize("nonsense", [{}, None, [], "x", 3, {"nonsense": 1}])
 def test_loading_nonsense_is_refused(nonsense: Any) -> None:
     opt = bound(instep.Adam)

@@ -58,22 +58,19 @@ class Flag(Kind[bool]):
 
 
 class Real(Kind[float]):
-    """A number, infinite ones among them, but not NaN."""
+    """A number, infinite ones and NaN among them."""
 
     def check(self, name: str, value: Any) -> float:
         """Return the value as a float; see `Kind.check`."""
         if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
             raise TypeError(f"{name}: expected a number, got {shown(value)}")
         try:
-            number = float(value)
+            return float(value)
         except OverflowError:  # a large int
-            number = math.nan
-        if math.isnan(number):
-            raise ValueError(f"{name}: expected a number, got {shown(value)}")
-        return number
+            return -math.inf if value < 0 else math.inf
 
 
-class Number(Kind[float]):
+class Number(Real):
     """A finite number.
 
     Parameters
@@ -94,13 +91,7 @@ class Number(Kind[float]):
 
     def check(self, name: str, value: Any) -> float:
         """Return the value as a float; see `Kind.check`."""
-        if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-            raise TypeError(f"{name}: expected a number, got {shown(value)}")
-        try:
-            number = float(value)
-        except OverflowError:  # a large int
-            number = math.inf
-        bounds = self._bounds
+        number, bounds = super().check(name, value), self._bounds
         if not (
             math.isfinite(number)
             and bounds[">="] <= number <= bounds["<="]
@@ -109,6 +100,28 @@ class Number(Kind[float]):
             limits = [f"{sign} {b:g}" for sign, b in bounds.items() if math.isfinite(b)]
             expected = " ".join(["a finite number", " and ".join(limits)]).strip()
             raise ValueError(f"{name}: expected {expected}, got {shown(value)}")
+        return number
+
+
+class Metric(Real):
+    """A number, infinite ones among them, but not NaN."""
+
+    def check(self, name: str, value: Any) -> float:
+        """Return the value as a float; see `Kind.check`."""
+        number = super().check(name, value)
+        if math.isnan(number):
+            raise ValueError(f"{name}: expected a number, got {shown(value)}")
+        return number
+
+
+class Norm(Real):
+    """A number of at least 0, or NaN: gradients need not have been finite."""
+
+    def check(self, name: str, value: Any) -> float:
+        """Return the value as a float; see `Kind.check`."""
+        number = super().check(name, value)
+        if number < 0:
+            raise ValueError(f"{name}: expected a number >= 0, got {shown(value)}")
         return number
 
 
@@ -130,10 +143,10 @@ class WholeNumber(Kind[int]):
             raise TypeError(f"{name}: expected a whole number, got {shown(value)}")
         number, most = int(value), self._at_most
         if number < self._at_least or (most is not None and number > most):
-            limit = "" if most is None else f", and at most {'2**62' if most == 2**62 else most}"
-            raise ValueError(
-                f"{name}: expected a whole number >= {self._at_least}{limit}, got {shown(value)}"
-            )
+            bounds = f">= {self._at_least}"
+            if most is not None:
+                bounds += f", and at most {'2**62' if most == MOST_STEPS else most}"
+            raise ValueError(f"{name}: expected a whole number {bounds}, got {shown(value)}")
         return number
 
 
@@ -156,6 +169,8 @@ class Choice(Kind[str]):
 class Numbers(Kind[tuple[float, ...]]):
     """So many finite numbers."""
 
+    _each = Number()
+
     def __init__(self, count: int) -> None:
         self._count = count
 
@@ -163,7 +178,7 @@ class Numbers(Kind[tuple[float, ...]]):
         """Return the value as a tuple of floats; see `Kind.check`."""
         if not isinstance(value, (tuple, list)) or len(value) != self._count:
             raise TypeError(f"{name}: expected {self._count} numbers, got {shown(value)}")
-        return tuple(Number().check(name, each) for each in value)
+        return tuple(self._each.check(name, each) for each in value)
 
 
 class Called(Kind[Schedule]):
@@ -180,6 +195,8 @@ class Called(Kind[Schedule]):
 class Rate(Kind["float | Schedule"]):
     """A learning rate: a number of at least 0, or a schedule."""
 
+    _number = Number(at_least=0)
+
     def check(self, name: str, value: Any) -> float | Schedule:
         """Return the value as a float, or the schedule; see `Kind.check`."""
         if callable(value):
@@ -190,7 +207,7 @@ class Rate(Kind["float | Schedule"]):
                 f"{name}: expected a number or a schedule (a callable from the update's "
                 f"index to a float), got {shown(value)}"
             )
-        return Number(at_least=0).check(name, value)
+        return self._number.check(name, value)
 
 
 class Optional(Kind[T | None]):

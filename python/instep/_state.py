@@ -9,7 +9,7 @@ import numpy as np
 
 from instep import _core
 from instep._binding import Binding
-from instep._kinds import Flag, Real, WholeNumber, shown
+from instep._kinds import Flag, Norm, Optional, WholeNumber, shown
 from instep._rule import Values, Variant
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def load(
     if window and window >= values["gradient_accumulation_steps"]:
         raise ValueError(f"state['window']: expected less than a whole window, got {window}")
 
-    grad_norm = None if state.get("grad_norm") is None else _norm(state["grad_norm"])
+    grad_norm = Optional(Norm()).check("state['grad_norm']", state.get("grad_norm"))
 
     target = binding.restated(values, overrides)
     arrays = _mapping(_entry(state, "arrays", "state"), "state['arrays']")
@@ -204,13 +204,6 @@ def _expect_paths(given: Mapping[str, Any], paths: list[str], what: str) -> None
 
 def _count(mapping: Mapping[str, Any], key: str, what: str) -> int:
     return WholeNumber(at_least=0).check(f"{what}[{key!r}]", _entry(mapping, key, what))
-
-
-def _norm(value: Any) -> float:
-    norm = Real().check("state['grad_norm']", value)
-    if norm < 0:  # not finite is what gradients may have been
-        raise ValueError(f"state['grad_norm']: expected a number >= 0, got {shown(value)}")
-    return norm
 
 
 def _flag(mapping: Mapping[str, Any], key: str, what: str) -> bool:

@@ -57,9 +57,9 @@ from instep._kinds import (
     Flag,
     Increasing,
     Kind,
+    Metric,
     Number,
     Optional,
-    Real,
     Schedule,
     WholeNumber,
     shown,
@@ -124,9 +124,7 @@ class _Schedule:
 
     def __call__(self, step: SupportsIndex) -> float:
         """Return the learning rate of the update with this index, counted from 0."""
-        index: int = step if type(step) is int else _STEP.check("step", step)
-        if index < 0:
-            raise ValueError(f"step: expected a whole number >= 0, got {step!r}")
+        index = step if type(step) is int and step >= 0 else _STEP.check("step", step)
         return self._rate(min(index, self._LAST_STEP))
 
     def _rate(self, step: int) -> float:
@@ -842,7 +840,7 @@ class _Progress:
     """Where a `ReduceLROnPlateau` is."""
 
     learning_rate: _Rate
-    best: Annotated[float, Real()]
+    best: Annotated[float, Metric()]
     num_bad_epochs: _Index = 0
     cooldown_counter: _Index = 0
 

@@ -1,0 +1,127 @@
+"""State from and to Keras: its forms and order, or an error and no change."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from journeys import bound, grown, put, same, stored, unchanged
+from trajectories.compare import optimizer
+from trajectories.problem import Array
+
+import instep
+from instep import interop
+
+
+def test_keras_forms_of_variables() -> None:
+    """Pairs, a mapping, arrays alone and things with a path: the same state."""
+    case, theirs = stored("RMSprop", "keras")
+    variables = theirs.states[0]
+    forms: list[Any] = [
+        dict(variables),
+        [array for _, array in variables],
+        [Variable(*each) for each in variables],
+        tuple([path, array] for path, array in variables),
+    ]
+    opt = optimizer(case, [p.copy() for p in theirs.params[1]])
+    interop.from_keras(opt, variables)
+    expected = opt.state_dict()
+    assert expected["hyperparameters"]["learning_rate"] == float(np.float32(0.1))
+    for form in forms:
+        other = optimizer(case, [p.copy() for p in theirs.params[1]])
+        interop.from_keras(other, form)
+        assert same(other.state_dict(), expected)
+
+
+class Variable:
+    """What a Keras variable shows of itself."""
+
+    def __init__(self, path: str, value: Array) -> None:
+        self.path, self._value = path, value
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return self._value
+
+
+def test_keras_order() -> None:
+    w, b = np.ones((2, 3)), np.zeros(2)
+    opt = instep.Adam({"w": w, "b": b}, convention="keras")
+    opt.step({"w": grown(w), "b": grown(b, 2.0)})
+    shapes = [array.shape for array in interop.to_keras(opt, order=[w, b])]
+    assert shapes == [(), (), (2, 3), (2, 3), (2,), (2,)]
+    before = opt.state_dict()
+    interop.from_keras(opt, interop.to_keras(opt, order=[w, b]), order=[w, b])
+    assert same(opt.state_dict(), before)
+
+
+WRONG_KERAS: list[tuple[Callable[[Any], None], str]] = [
+    (put(-1, ...), r"ValueError: variables: expected the 10 .* Adam .* 4 arrays .* got 9"),
+    (
+        put(slice(9, None), [("adam/x", np.ones(1))] * 3),
+        r"ValueError: variables\[9\]: expected the",
+    ),
+    (put(1, ...), r"ValueError: variables\[1\]: expected the variable 'learning_rate', got 'adam"),
+    (
+        put(0, ("lamb_3/iteration", np.array(3))),
+        r"ValueError: variables\[0\]: expected the variables of Keras's Adam, .* those of Lamb",
+    ),
+    (
+        put(4, ("adam/array_1_velocity", np.ones(7))),
+        r"ValueError: variables\[4\]: expected the variable 'momentum' of params\[1\], got 'adam/",
+    ),
+    (
+        put(4, ("adam/array_1_momentum", np.ones(8, np.float32))),
+        r"ValueError: variables\[4\] \('adam/array_1_momentum'\): expected a float32 array "
+        r"of shape \(7,\) for params\[1\], got a float32 array of shape \(8,\)",
+    ),
+    (
+        put(0, ("adam/iteration", np.array(-1))),
+        r"ValueError: variables\[0\]: expected a whole number",
+    ),
+    (put(0, ("adam/iteration", np.array([1, 2]))), r"ValueError: variables\[0\] .* finite number"),
+    (
+        put(1, ("adam/learning_rate", np.array(-1.0))),
+        "ValueError: learning_rate: expected a finite",
+    ),
+    (
+        put(1, ("adam/learning_rate", np.array(np.nan))),
+        r"ValueError: variables\[1\] .* finite number",
+    ),
+    (put(3, ("adam/array_0_velocity", "none")), r"ValueError: variables\[3\] .* float32 array"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG_KERAS)
+def test_wrong_keras(change: Callable[[Any], None], message: str) -> None:
+    _, theirs = stored("Adam", "keras", problem="vectors")
+    variables = list(theirs.states[0])
+    del variables[2:6]  # the accumulators
+    change(variables)
+    opt = bound("Adam", "keras", theirs)
+    assert re.match(message, unchanged(opt, lambda: interop.from_keras(opt, variables)))
+
+
+@pytest.mark.parametrize("variables", [None, 3, "text", np.ones(3)])
+def test_keras_variables_of_another_kind(variables: Any) -> None:
+    opt = bound("Lion", "keras", stored("Lion", "keras")[1])
+    message = unchanged(opt, lambda: interop.from_keras(opt, variables))
+    assert message.startswith("TypeError: variables: expected a list of (path, array)")
+
+
+@pytest.mark.parametrize("theirs", ["SGD", "RMSprop", "Adam", "Adamax", "Nadam", "Ftrl", "Lamb"])
+@pytest.mark.parametrize("mine", ["SGD", "Adagrad", "Lion", "Adam", "AdamW", "Lamb", "Nadam"])
+def test_keras_state_of_another_rule(mine: str, theirs: str) -> None:
+    _, journey_of_theirs = stored(theirs, "keras")
+    opt = bound(mine, "keras", journey_of_theirs)
+    if mine != theirs:
+        message = unchanged(opt, lambda: interop.from_keras(opt, journey_of_theirs.states[0]))
+        assert re.match(rf"ValueError: variables\[0\]: .* Keras's {mine}, .* of {theirs}", message)
+
+
+def test_what_keras_has_no_place_for() -> None:
+    opt = instep.Adafactor([np.ones((2, 3))], momentum=0.5, convention="keras")
+    message = unchanged(opt, lambda: interop.to_keras(opt))
+    assert message.startswith("ValueError: params[0]: expected no 'momentum' in its state")
