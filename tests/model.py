@@ -141,8 +141,13 @@ class Model:
             leaf.param = leaf.average
 
 
+PLAIN = {bool, int, float, str, type(None)}
+
+
 def freeze(value: object) -> object:
     """A copy of nested containers that compares bit for bit, without the order of dicts."""
+    if type(value) in PLAIN:  # most are
+        return repr(value)
     if isinstance(value, np.ndarray):
         return value.shape, value.dtype.str, value.tobytes()
     if isinstance(value, dict):

@@ -1,10 +1,13 @@
-"""Tests in processes of their own, so that what hangs or crashes there fails here."""
+"""Tests in processes of their own, so that what hangs or crashes there fails here.
+
+The modules that use this do without pytest where they can: each process imports them, and it would
+take half of the time until a process is ready, and more when it forks.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import faulthandler
-import functools
 import os
 import signal
 import subprocess
@@ -16,58 +19,67 @@ import unittest
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 import instep
 
-P = ParamSpec("P")
 Array = npt.NDArray[np.float32]
-SECONDS = 120
+SECONDS = 300
 SIZE = 1 << 19
 """Elements of float32 that are worth two threads, whatever the rule."""
 
 
-def alone(function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
-    """Call a function of a module here in a process of its own.
+# What a process runs, by the name of the test.
+BODIES: dict[str, Callable[[], None]] = {}
 
-    Where it hangs, it is ended with its children.
+
+def apart(*cases: Any, **variables: str) -> Callable[[Callable[..., None]], Callable[[], None]]:
+    """Run a test in a process of its own, with these environment variables.
+
+    It is called with each of the cases, of which tuples are several arguments, or once if there
+    are none.
     """
-    run_alone(function, args, kwargs, {})
 
+    def decorate(test: Callable[..., None]) -> Callable[[], None]:
+        def body() -> None:
+            for case in cases or [()]:
+                arguments = case if isinstance(case, tuple) else (case,)
+                print(*arguments, flush=True)
+                test(*arguments)
 
-def apart(**variables: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
-    """Run a test in a process of its own, with these environment variables."""
+        def run() -> None:
+            run_alone(test, f"processes.BODIES[{name!r}]()", variables)
 
-    def decorate(test: Callable[P, None]) -> Callable[P, None]:
-        @functools.wraps(test)
-        def run(*args: P.args, **kwargs: P.kwargs) -> None:
-            run_alone(test, args, kwargs, variables)
-
+        name = run.__name__ = test.__name__
+        run.__module__, run.__doc__ = test.__module__, test.__doc__
+        BODIES[name] = body
         return run
 
     return decorate
 
 
-def run_alone(
-    function: Callable[..., object],
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    variables: Mapping[str, str],
-) -> None:
+def alone(function: Callable[..., object], *arguments: object) -> None:
+    """Call a function of one of the modules here in a process of its own."""
+    run_alone(function, f"{function.__module__}.{function.__name__}(*{arguments!r})", {})
+
+
+def run_alone(function: Callable[..., object], call: str, variables: Mapping[str, str]) -> None:
+    """Make a call in a process of its own, where the function's module has been imported.
+
+    Where it hangs, it is ended with its children.
+    """
     if not hasattr(os, "fork"):
         raise unittest.SkipTest("no fork")
-    file = Path(function.__code__.co_filename)
-    command = (
-        f"import inspect, {file.stem}\n"
-        f"inspect.unwrap({file.stem}.{function.__name__})(*{args!r}, **{kwargs!r})"
-    )
     with tempfile.TemporaryFile("w+") as output:  # children that hang would hold a pipe open
         process = subprocess.Popen(
-            [sys.executable, "-X", "faulthandler", "-c", command],
-            cwd=file.parent,
+            [
+                *(sys.executable, "-X", "faulthandler", "-c"),
+                f"import processes, {function.__module__}; {call}",
+            ],
+            cwd=Path(__file__).parent,
             env={**os.environ, **variables},
             stdout=output,
             stderr=output,
@@ -82,6 +94,18 @@ def run_alone(
             os.killpg(process.pid, signal.SIGKILL)
         output.seek(0)
         assert process.returncode == 0, f"exit status {process.returncode}\n{output.read()}"
+
+
+@contextlib.contextmanager
+def raises(*kinds: type[Exception], text: str = "") -> Iterator[None]:
+    """Check that there is an exception of one of these kinds, with this text in its message."""
+    try:
+        yield
+    except kinds as error:
+        if text not in str(error):
+            raise
+    else:
+        raise AssertionError(f"expected one of {kinds}")
 
 
 def fork(function: Callable[[], object]) -> int:

@@ -21,12 +21,13 @@ ROOT_OF_NOTHING = 1e-8
 ANY_SIGN = 1e13
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, slots=True)
 class Quantity:
     """A number per element, and the size of the largest term that was added to form it.
 
     Rounding errors are proportional to that term and not to the number itself, which can be a
     small difference between large terms. Products, quotients and roots hand it on in first order.
+    Plain numbers are their own only terms.
 
     Attributes
     ----------
@@ -38,6 +39,12 @@ class Quantity:
 
     value: Array
     largest: Array
+    _scale: Array | None = None
+
+    @classmethod
+    def alone(cls, value: Array, scale: Array) -> Quantity:
+        """Take a product or what is like it, which is itself one of its terms."""
+        return cls(value, scale, scale)
 
     @classmethod
     def exact(cls, number: Quantity | ArrayLike) -> Quantity:
@@ -45,34 +52,40 @@ class Quantity:
         if isinstance(number, Quantity):
             return number
         value = np.asarray(number, dtype=np.float64)
-        return cls(value, np.abs(value))
+        return cls.alone(value, np.abs(value))
 
     @property
     def scale(self) -> Array:
         """The magnitude that the number has as a term of another formula."""
-        return np.maximum(np.abs(self.value), self.largest)
+        if self._scale is None:
+            self._scale = np.maximum(np.abs(self.value), self.largest)
+        return self._scale
 
     def __add__(self, other: Quantity | float) -> Quantity:
-        other = Quantity.exact(other)
-        return Quantity(self.value + other.value, np.maximum(self.scale, other.scale))
+        value, scale = split(other)
+        return Quantity(self.value + value, np.maximum(self.scale, scale))
 
     def __sub__(self, other: Quantity | float) -> Quantity:
-        return self + -1.0 * other
+        value, scale = split(other)
+        return Quantity(self.value - value, np.maximum(self.scale, scale))
 
     def __rsub__(self, other: float) -> Quantity:
-        return other + -1.0 * self
+        return Quantity(other - self.value, np.maximum(self.scale, abs(other)))
 
     def __mul__(self, other: Quantity | float) -> Quantity:
-        other = Quantity.exact(other)
+        if not isinstance(other, Quantity):
+            return Quantity.alone(self.value * other, self.scale * abs(other))
         value = self.value * other.value
-        largest = self.scale * np.abs(other.value) + np.abs(self.value) * other.scale
-        return Quantity(value, largest - np.abs(value))
+        scale = self.scale * np.abs(other.value) + np.abs(self.value) * other.scale
+        return Quantity.alone(value, scale - np.abs(value))
 
     def __truediv__(self, other: Quantity | float) -> Quantity:
-        other = Quantity.exact(other)
+        if not isinstance(other, Quantity):
+            return Quantity.alone(self.value / other, self.scale / abs(other))
         value = self.value / other.value
-        largest = (self.scale + np.abs(value) * other.scale) / np.abs(other.value)
-        return Quantity(value, largest - np.abs(value))
+        size = np.abs(value)
+        scale = (self.scale + size * other.scale) / np.abs(other.value)
+        return Quantity.alone(value, scale - size)
 
     __radd__ = __add__
     __rmul__ = __mul__
@@ -81,20 +94,27 @@ class Quantity:
         return Quantity(self.value[index], self.largest[index])
 
 
+def split(number: Quantity | float) -> tuple[Array | float, Array | float]:
+    """Return a number and its scale."""
+    if isinstance(number, Quantity):
+        return number.value, number.scale
+    return number, abs(number)
+
+
 def sqrt(number: Quantity) -> Quantity:
     """Take the square root, which halves relative errors; of what may as well be 0, anything."""
     root = np.sqrt(number.value)
     scale = np.where(root > 0, np.maximum(number.scale, FLUSHED), number.scale)
     least = ROOT_OF_NOTHING * np.sqrt(scale) + TINY
     largest = scale / np.maximum(2 * root, least)
-    return Quantity(root, np.maximum(root, largest))
+    return Quantity.alone(root, np.maximum(root, largest))
 
 
 def power(number: Quantity, exponent: float) -> Quantity:
     """Raise a number of at least 0, which multiplies relative errors by the exponent."""
     value = number.value**exponent
     largest = abs(exponent) * value * (number.scale / np.maximum(number.value, TINY))
-    return Quantity(value, np.maximum(value, largest))
+    return Quantity.alone(value, np.maximum(value, largest))
 
 
 def absolute(number: Quantity) -> Quantity:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from references import REFERENCES
 
 import instep
-from instep._bench import machine
+from instep._bench import machine, measure
 from instep._bench.case import DTYPES, RULES, Array, Case
 from instep._bench.peers import PEERS
 from instep._bench.peers.base import Contender, Peer
@@ -68,20 +69,23 @@ def plain_output(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def bench(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Callable[..., tuple[str, str, dict[str, Any]]]:
-    """Return a function that measures shortly and returns what it printed and what it kept."""
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., tuple[str, str, dict[str, Any]]]]:
+    """Yield a function that measures shortly and returns what it printed and what it kept."""
     pytest.importorskip("rich")
+    monkeypatch.setattr(measure, "_BATCH_S", 1e-4)
 
     def run(*arguments: str, status: int = 0) -> tuple[str, str, dict[str, Any]]:
         path = tmp_path / "raw.json"
-        command = ["bench", "--seconds", "0.01", "--json", str(path), *arguments]
+        command = ["bench", "--seconds", "0.001", "--json", str(path), *arguments]
         assert main(command) == status
         captured = capsys.readouterr()
         raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return captured.out, captured.err, raw
 
-    return run
+    gc.freeze()  # its collections need not look at all that the tests hold
+    yield run
+    gc.unfreeze()
 
 
 Bench = Callable[..., tuple[str, str, dict[str, Any]]]

@@ -10,17 +10,18 @@ import subprocess
 import sys
 import threading
 import time
+import unittest
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-import pytest
 from processes import (
     CONFIGURATIONS,
     SIZE,
     Array,
+    alone,
     apart,
     check,
     check_and_step,
@@ -29,43 +30,30 @@ from processes import (
     fork,
     join,
     python,
+    raises,
     stepping,
 )
 
 import instep
 
 
-def use_nothing() -> None:
-    pass
+def use(runtime: str) -> None:
+    """Let somebody else use OpenMP."""
+    if runtime == "torch":
+        import torch
+
+        torch.set_num_threads(2)
+        torch.ones(1 << 20).exp()
+    elif runtime == "sklearn":
+        from sklearn.cluster import KMeans
+
+        points = np.random.default_rng(0).normal(size=(2000, 4))
+        KMeans(3, n_init=1, algorithm="lloyd").fit(points)
 
 
-def use_torch() -> None:
-    import torch
-
-    torch.set_num_threads(2)
-    torch.ones(1 << 20).exp()
-
-
-def use_sklearn() -> None:
-    from sklearn.cluster import KMeans
-
-    points = np.random.default_rng(0).normal(size=(2000, 4))
-    KMeans(3, n_init=1, algorithm="lloyd").fit(points)
-
-
-@pytest.mark.parametrize(
-    "runtime",
-    [
-        pytest.param(name, marks=pytest.mark.skipif(not find_spec(module), reason=f"no {module}"))
-        for name, module in (("nothing", "instep"), ("torch", "torch"), ("sklearn", "sklearn"))
-    ],
-)
-@apart()
-def test_parent_child_and_grandchild_step(runtime: str) -> None:
-    """Whoever else has used OpenMP before."""
+def three_generations(runtime: str) -> None:
     instep.set_num_threads(2)
-    use: Callable[[], None] = globals()[f"use_{runtime}"]
-    use()
+    use(runtime)
     made = [(make(filled(1)), make) for make in map(CONFIGURATIONS.get, ("Adam", "Muon")) if make]
 
     def work() -> None:
@@ -82,12 +70,19 @@ def test_parent_child_and_grandchild_step(runtime: str) -> None:
 
     work()
     join([fork(lambda: grow(1))])
-    use()
+    use(runtime)
     work()
     join([fork(lambda: grow(0))])
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_parent_child_and_grandchild_step() -> None:
+    """Whoever else has used OpenMP before."""
+    for runtime in ("nothing", "torch", "sklearn"):
+        if runtime == "nothing" or find_spec(runtime):
+            alone(three_generations, runtime)
+
+
+@unittest.skipUnless(hasattr(os, "fork"), "no fork")
 def test_a_child_can_step_after_its_parent_did() -> None:
     # The alarm ends a child that hangs, so that it does not outlive the test.
     code = (
@@ -113,14 +108,13 @@ def test_a_child_can_step_after_its_parent_did() -> None:
     assert done.stdout.split() == ["0", "True"], done.stderr
 
 
-@pytest.mark.parametrize("name", CONFIGURATIONS)
-@apart()
+@apart(*CONFIGURATIONS)
 def test_a_fork_waits_for_the_step_in_flight(name: str) -> None:
     instep.set_num_threads(2)
     make, g = CONFIGURATIONS[name], filled(0.25)
     opt = make(filled(1))
     with stepping(lambda: opt.step(g)):
-        children = [fork(lambda: check_and_step(opt, make)) for _ in range(20)]
+        children = [fork(lambda: check_and_step(opt, make)) for _ in range(5)]
     join(children)
     check_and_step(opt, make)
 
@@ -139,7 +133,7 @@ def test_a_fork_waits_for_a_kernel_in_flight() -> None:
         step()
 
     with stepping(step):
-        children = [fork(check_and_update) for _ in range(15)]
+        children = [fork(check_and_update) for _ in range(5)]
     join(children)
 
 
@@ -187,8 +181,7 @@ def test_forks_from_a_pool_of_threads_that_step() -> None:
         check_and_step(opt, make)
 
 
-@pytest.mark.parametrize("rule", ["SGD", "Muon"])
-@apart()
+@apart("SGD", "Muon")
 def test_a_fork_while_another_thread_asks_a_schedule(rule: str) -> None:
     """In the child nobody goes on with that step: it has not begun."""
     asked, answer = threading.Event(), threading.Event()
@@ -215,7 +208,7 @@ def test_a_fork_while_another_thread_asks_a_schedule(rule: str) -> None:
         step = pool.submit(opt.step, filled(0.25))
         asked.wait()
         try:
-            with pytest.raises(RuntimeError, match="in the middle of a step"):
+            with raises(RuntimeError, text="in the middle of a step"):
                 opt.state_dict()
             join([fork(work_on), fork(lambda: join([fork(work_on)]))])
         finally:
@@ -225,8 +218,7 @@ def test_a_fork_while_another_thread_asks_a_schedule(rule: str) -> None:
     check(opt, make)
 
 
-@pytest.mark.parametrize("rule", ["SGD", "Muon"])
-@apart()
+@apart("SGD", "Muon")
 def test_a_fork_in_a_schedule(rule: str) -> None:
     """Parent and child both go on with the step that asks."""
     children: list[int] = []
@@ -238,7 +230,7 @@ def test_a_fork_in_a_schedule(rule: str) -> None:
             if not children[0]:
                 end_where_it_hangs()
             for refused in (lambda: opt.step(filled(0.25)), opt.state_dict):
-                with pytest.raises(RuntimeError, match="in the middle of a step"):
+                with raises(RuntimeError, text="in the middle of a step"):
                     refused()
         return 0.5
 
@@ -252,8 +244,9 @@ def test_a_fork_in_a_schedule(rule: str) -> None:
     opt.step(filled(0.25))
     assert opt.iterations == 2
     check_and_step(opt, make)
-    if children[0]:
-        join(children)
+    if not children[0]:
+        sys.exit()
+    join(children)
 
 
 @apart()
@@ -311,8 +304,7 @@ def stepped(opt: Any) -> bytes:
     return hashlib.sha256(opt.params.tobytes() + opt.state["v"].tobytes()).digest()
 
 
-@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
-@apart()
+@apart(*multiprocessing.get_all_start_methods())
 def test_pools_of_processes(method: str) -> None:
     """Their results have the bits of the parent's, which runs on more threads."""
     instep.set_num_threads(2)
@@ -326,8 +318,7 @@ def test_pools_of_processes(method: str) -> None:
         assert pool.apply(stepped, (opt,)) == stepped(opt)
 
 
-@pytest.mark.parametrize("name", ["Adam", "schedule", "Muon"])
-@apart()
+@apart("Adam", "schedule", "Muon")
 def test_exit_while_a_daemon_thread_steps(name: str) -> None:
     instep.set_num_threads(2)
     opt, g, begun = CONFIGURATIONS[name](filled(1)), filled(0.25), threading.Event()
@@ -342,10 +333,10 @@ def test_exit_while_a_daemon_thread_steps(name: str) -> None:
         children.append(os.fork())
     threading.Thread(target=loop, daemon=True).start()
     begun.wait()
-    if all(children):
-        join(children)
-    else:
+    if not all(children):
         end_where_it_hangs()
+        sys.exit()
+    join(children)
 
 
 class Key(str):
@@ -375,16 +366,17 @@ def loop_in_keys() -> None:
         opt.step(keyed(5))
 
 
-@pytest.mark.parametrize("loop", ["kernels", "keys"])
-@apart()
-def test_exit_while_daemon_threads_run_python_code(loop: str) -> None:
+@apart(loop_in_kernels, loop_in_keys)
+def test_exit_while_daemon_threads_run_python_code(loop: Callable[[], None]) -> None:
     children: list[int] = []
     while len(children) < 6 and all(children):
         children.append(os.fork())
     if all(children):
-        return join(children)
+        join(children)
+        return
     sys.setswitchinterval(1e-6)
     for _ in range(4):
-        threading.Thread(target=globals()[f"loop_in_{loop}"], daemon=True).start()
+        threading.Thread(target=loop, daemon=True).start()
     time.sleep(0.1)
-    return end_where_it_hangs()
+    end_where_it_hangs()
+    sys.exit()

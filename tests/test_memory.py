@@ -14,21 +14,22 @@ import itertools
 import mmap
 import pickle
 import sys
+import unittest
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
-from processes import apart
+from processes import alone, apart, raises
 from references import REFERENCES
 from workloads import NORMS, OPTIONS, numbers
 
 import instep
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="calls Linux")
+if not sys.platform.startswith("linux"):
+    raise unittest.SkipTest("calls Linux")
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 Shape: TypeAlias = tuple[int, ...]
@@ -112,8 +113,7 @@ def values(shape: Shape, dtype: str, seed: int) -> Floats:
     return numbers(int(np.prod(shape)), seed).reshape(shape).astype(dtype)
 
 
-@pytest.mark.parametrize(("dtype", "grad_dtype"), DTYPES)
-@apart()
+@apart(*DTYPES)
 def test_kernels_touch_nothing_beside_their_arrays(dtype: str, grad_dtype: str) -> None:
     for rule, reference in REFERENCES.items():
         if rule in ("Adafactor", "Muon", "SM3"):  # their state is NumPy's business
@@ -141,8 +141,7 @@ def test_kernels_touch_nothing_beside_their_arrays(dtype: str, grad_dtype: str) 
                     assert array is None or array.tobytes() == other.tobytes(), place
 
 
-@pytest.mark.parametrize(("dtype", "grad_dtype"), DTYPES)
-@apart()
+@apart(*DTYPES)
 def test_steps_touch_nothing_beside_parameters_and_gradients(dtype: str, grad_dtype: str) -> None:
     for rule, options in [
         *((rule, {}) for rule in REFERENCES),
@@ -351,8 +350,7 @@ def references(tree: Any) -> list[int]:
     return counts
 
 
-@pytest.mark.parametrize("rule", ["Adam", "Adafactor"])
-@apart()
+@apart("Adam", "Adafactor")
 def test_counts_of_references_come_back(rule: str) -> None:
     params, grads, wrong = a_tree(), a_tree(), {**a_tree(), "w": np.ones(3)}
     alone, of_grads, of_wrong = references(params), references(grads), references(wrong)
@@ -361,7 +359,7 @@ def test_counts_of_references_come_back(rule: str) -> None:
     for _ in range(4):
         opt.step(grads)
         opt.apply_gradients([(grads["w"], params["w"])])
-        with pytest.raises(ValueError, match="expected shape"):
+        with raises(ValueError, text="expected shape"):
             opt.step(wrong)
         opt.state_dict()
         bound.append(references(params))
@@ -378,9 +376,9 @@ class Owner(dict[str, Any]):
     """A container with an attribute."""
 
 
-@pytest.mark.parametrize("rule", ["Adam", "Adafactor"])
-@pytest.mark.parametrize("where", ["constructor", "assignment", "group", "container"])
-@apart()
+@apart(
+    *itertools.product(["Adam", "Adafactor"], ["constructor", "assignment", "group", "container"])
+)
 def test_an_optimizer_in_a_cycle_is_collected(rule: str, where: str) -> None:
     held: list[Any] = []
 
@@ -428,10 +426,8 @@ def no_memory_but(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@apart()
-def test_a_step_needs_no_memory_of_the_arrays_size(threads: int) -> None:
-    with pytest.raises(MemoryError), no_memory_but(ROOM_FOR_A_STEP):
+def step_in_little_memory(threads: int) -> None:
+    with raises(MemoryError), no_memory_but(ROOM_FOR_A_STEP):
         np.ones(LARGE, bool)
     instep.set_num_threads(threads)
     param, double = np.ones(LARGE, np.float32), np.ones(LARGE)
@@ -450,6 +446,11 @@ def test_a_step_needs_no_memory_of_the_arrays_size(threads: int) -> None:
             with no_memory_but(ROOM_FOR_A_STEP):
                 for grad in (double, double.T):
                     opt.step(grad)
+
+
+def test_a_step_needs_no_memory_of_the_arrays_size() -> None:
+    for threads in (1, 2):
+        alone(step_in_little_memory, threads)
 
 
 # --- nothing that dangles -----------------------------------------------------------------------
@@ -503,28 +504,25 @@ def test_what_was_changed_since_the_last_step_is_noticed() -> None:
         before = first.copy()
         change(params)
         for given in (grads, copy.deepcopy(params)):
-            with pytest.raises((TypeError, ValueError)):
+            with raises(TypeError, ValueError):
                 opt.step(given)
         assert first.tobytes() == before.tobytes()
 
 
-@pytest.mark.parametrize("rule", ["Adam", "Nadam", "Adafactor", "SM3"])
-@pytest.mark.parametrize("shape", [(3, 4), (60, 50)])
-@apart(**HARSH)
+@apart(*itertools.product(["Adam", "Nadam", "Adafactor", "SM3"], [(3, 4), (60, 50)]), **HARSH)
 def test_state_and_averages_keep_their_memory(rule: str, shape: Shape) -> None:
     param = np.ones(shape)
     opt = getattr(instep, rule)(param, use_ema=True)
     opt.step(np.ones(shape))
     for array in [opt.averages, *opt.state.values()]:
         if isinstance(array, np.ndarray):
-            with pytest.raises(ValueError, match="resize"):
+            with raises(ValueError, text="resize"):
                 resize(array, 100_000)
     opt.step(np.ones(shape))
     assert np.all(param == param[0, 0])
 
 
-@pytest.mark.parametrize("rule", ["Adam", "Lamb", "Adafactor"])
-@apart(**HARSH)
+@apart("Adam", "Lamb", "Adafactor", **HARSH)
 def test_a_schedule_that_takes_away_what_the_step_works_on(rule: str) -> None:
     def renewed() -> tuple[list[Any], list[Any]]:
         return [np.ones(5000), np.ones(40)], [np.ones(5000), np.ones(40)]

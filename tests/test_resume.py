@@ -17,6 +17,8 @@ from references import REFERENCES
 import instep
 from instep._conventions import CONVENTIONS
 
+pytestmark = pytest.mark.usefixtures("without_fsync")
+
 Make = Callable[[Any], Any]
 """What makes an optimizer of this kind for parameters."""
 Way = Callable[[Any, Make], Any]
@@ -111,30 +113,32 @@ WAYS: list[Way] = [
     saved,
     saved_without_parameters,
 ]
-each_way = pytest.mark.parametrize("way", WAYS)
 
 
-def assert_resumes(make: Make, way: Way, params: Any, *, skips: bool = False) -> Any:
-    """At each of the calls, go on elsewhere for two more, and compare with the one that stayed."""
+def assert_resumes(make: Make, params: Any, *, skips: bool = False) -> Any:
+    """At each of the calls, go on in every way for two more, and compare with what stayed."""
     stayed = make(params)
-    resumed: list[Any] = []
+    resumed: list[list[Any]] = []
+    now = snapshot(stayed)
     for call in range(CALLS + 2):
         if call < CALLS:
-            resumed.append(way(stayed, make))
-            assert snapshot(resumed[-1]) == snapshot(stayed)
+            resumed.append([way(stayed, make) for way in WAYS])
+            for way, other in zip(WAYS, resumed[-1], strict=True):
+                assert snapshot(other) == now, (way, call)
         grads = gradients(params, call)
         if skips and call % 3 == 1:
             next(g for g in grads.values() if g is not None).flat[0] = np.inf
         stayed.step(grads)
-        for other in resumed[max(call - 2, 0) : call + 1]:
-            other.step(grads)
-            assert snapshot(other) == snapshot(stayed), call
+        now = snapshot(stayed)
+        for others in resumed[max(call - 2, 0) : call + 1]:
+            for way, other in zip(WAYS, others, strict=True):
+                other.step(grads)
+                assert snapshot(other) == now, (way, call)
     return stayed
 
 
-@each_way
 @pytest.mark.parametrize("rule", REFERENCES)
-def test_every_rule_resumes(rule: str, way: Way) -> None:
+def test_every_rule_resumes(rule: str) -> None:
     for number, configuration in enumerate(REFERENCES[rule].configurations):
         keywords = {
             name: value
@@ -142,7 +146,7 @@ def test_every_rule_resumes(rule: str, way: Way) -> None:
             if name in getattr(instep, rule)().config
         }
         params = arrays([np.float32, np.float64][number % 2])
-        opt = assert_resumes(lambda p, k=keywords: getattr(instep, rule)(p, **k), way, params)  # type: ignore[misc]
+        opt = assert_resumes(lambda p, k=keywords: getattr(instep, rule)(p, **k), params)  # type: ignore[misc]
         assert opt.iterations == CALLS + 2
 
 
@@ -167,9 +171,7 @@ def test_every_convention_resumes(rule: str, convention: str) -> None:
             convention=convention,
         )
 
-    params = (matrices if (rule, convention) == ("Muon", "torch") else arrays)()
-    for way in WAYS:
-        assert_resumes(make, way, copy.deepcopy(params))
+    assert_resumes(make, (matrices if (rule, convention) == ("Muon", "torch") else arrays)())
 
 
 def halving(update: int) -> float:
@@ -186,20 +188,18 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-@each_way
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("rule", ["SGD", "Adam", "Nadam", "ScheduleFreeAdamW", "Muon", "Adafactor"])
-def test_every_option_resumes(rule: str, options: dict[str, Any], way: Way) -> None:
+def test_every_option_resumes(rule: str, options: dict[str, Any]) -> None:
     def make(params: Any) -> Any:
         return getattr(instep, rule)(params, **options)
 
-    opt = assert_resumes(make, way, arrays(), skips="loss_scale_factor" not in options)
+    opt = assert_resumes(make, arrays(), skips="loss_scale_factor" not in options)
     skips = options.get("skip_nonfinite", False)
     assert opt.skipped_steps == (3 if skips else 0)
 
 
-@each_way
-def test_groups_resume(way: Way) -> None:
+def test_groups_resume() -> None:
     def make(params: Any) -> Any:
         return instep.SGD(
             {
@@ -213,7 +213,7 @@ def test_groups_resume(way: Way) -> None:
             use_ema=True,
         )
 
-    opt = assert_resumes(make, way, arrays())
+    opt = assert_resumes(make, arrays())
     assert [group["learning_rate"] for group in opt.groups].count(halving) == 1
 
 

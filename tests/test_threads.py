@@ -12,12 +12,12 @@ import pickle
 import sys
 import threading
 import time
+import unittest
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pytest
 from model import snapshot
 from processes import (
     CONFIGURATIONS,
@@ -38,7 +38,7 @@ import instep
 # --- the threads of a step ----------------------------------------------------------------------
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limits")
+@unittest.skipUnless(sys.platform == "linux", "needs Linux's limits")
 @apart()
 def test_a_step_where_the_system_has_no_room_for_threads() -> None:
     import resource
@@ -59,7 +59,7 @@ def test_a_step_where_the_system_has_no_room_for_threads() -> None:
     assert opt.params.tobytes() == one.params.tobytes()
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="needs Linux's /proc")
+@unittest.skipUnless(os.path.exists("/proc/self/task"), "needs Linux's /proc")
 @apart()
 def test_threads_that_a_step_uses() -> None:
     opt, g = instep.Adam(filled(1)), filled(0.25)
@@ -140,8 +140,7 @@ def test_two_threads_on_one_optimizer_corrupt_nothing() -> None:
     assert snapshot(opt) == snapshot(alone)
 
 
-@pytest.mark.parametrize("name", CONFIGURATIONS)
-@apart()
+@apart(*CONFIGURATIONS)
 def test_threads_on_one_optimizer(name: str) -> None:
     instep.set_num_threads(2)
     make, g = CONFIGURATIONS[name], filled(0.25)
@@ -175,8 +174,7 @@ def test_threads_on_one_optimizer(name: str) -> None:
     check(opt, make)
 
 
-@pytest.mark.parametrize(("size", "rounds"), [(100, 300), (SIZE, 30)])
-@apart()
+@apart((100, 300), (SIZE, 30))
 def test_threads_on_one_optimizer_that_changes_its_state(size: int, rounds: int) -> None:
     """Options that add and remove arrays, other arrays, copies, and states that are loaded."""
     instep.set_num_threads(2)
@@ -210,8 +208,7 @@ def test_threads_on_one_optimizer_that_changes_its_state(size: int, rounds: int)
         assert np.all(np.isfinite(array))
 
 
-@pytest.mark.parametrize("how", ["__init__", "use_ema"])
-@apart()
+@apart("__init__", "use_ema")
 def test_averages_while_another_thread_makes_the_optimizer_anew(how: str) -> None:
     p = np.ones(1 << 20, np.float32)
     opt, done = instep.SGD([p], learning_rate=0.1, use_ema=True), threading.Event()

@@ -29,6 +29,8 @@ TILE = 1024
 BLOCK = 16384
 TAILS = [*range(131), *(TILE + i for i in (-1, 0, 1)), *(BLOCK + i for i in (-1, 0, 1))]
 SIZES = [*TAILS, 2 * BLOCK - 1, 2 * BLOCK + 1, 100_003, 200_000]
+# Elements that make a step worth several threads.
+SHARED = 10 * BLOCK
 
 
 def contiguous(shape: Shape, dtype: str) -> Floats:
@@ -135,11 +137,24 @@ class Case:
         return LAYOUTS if by_element and self.thorough else ALIGNMENTS
 
     def sizes(self, layout: str) -> list[int]:
-        """Return the sizes of the arrays: all for one layout, or where they bear on each other."""
+        """Return the sizes of the arrays: all for one layout, or where they bear on each other.
+
+        Kernels see contiguous tiles of all layouts, so that two rules' ends and large arrays, which
+        threads share, stand for all others' but in NumPy's own layout.
+        """
         joint = "global_clipnorm" in self.configuration or self.rule in JOINT_RULES
-        whole = layout == "contiguous" or joint
-        sizes = SIZES if whole else TAILS
+        simple = self.rule in ("SGD", "Adam")
+        if self.rule == "Muon" and self.configuration:
+            sizes = TAILS
+        elif layout == "contiguous" or joint or (simple and self.configuration == {}):
+            sizes = SIZES
+        else:
+            sizes = TAILS if layout in ALIGNMENTS or simple else TAILS[1::3]
         return sizes if self.thorough else sizes[5::11]
+
+    def is_shared(self, layout: str) -> bool:
+        """Whether the arrays are large enough to be shared among threads."""
+        return sum(self.sizes(layout)) >= SHARED
 
     def train(self, layout: str) -> dict[str, str]:
         """Take some steps with an array of each size; hash what each and its state became.
@@ -179,9 +194,16 @@ CASES = [
 ]
 
 
-def results() -> Results:
-    """Return the hashes of every case by layout and size."""
-    return {str(case): {layout: case.train(layout) for layout in case.layouts} for case in CASES}
+def results(*, shared: bool = False) -> Results:
+    """Return the hashes of every case by layout and size, or of those alone that threads share."""
+    return {
+        str(case): {
+            layout: case.train(layout)
+            for layout in case.layouts
+            if case.is_shared(layout) or not shared
+        }
+        for case in CASES
+    }
 
 
 if __name__ == "__main__":

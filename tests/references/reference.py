@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -64,11 +65,7 @@ class Reference:
     def keywords(self, configuration: Configuration, step: int) -> dict[str, Any]:
         """Return all keywords of the rule, and thereby of its kernel function."""
         given = {**configuration, "step": step}
-        return {
-            name: given.get(name, parameter.default)
-            for name, parameter in inspect.signature(self.rule).parameters.items()
-            if parameter.kind is parameter.KEYWORD_ONLY
-        }
+        return {name: given.get(name, default) for name, default in defaults(self.rule).items()}
 
     def initial_state(self, configuration: Configuration, param: Array) -> dict[str, Array]:
         """Return the state before the first step."""
@@ -92,11 +89,18 @@ class Reference:
         """Make the update with the given 1-based number."""
         keywords = self.keywords(configuration, step)
         p = Quantity.exact(param)
-        if "weight_decay" not in keywords:
-            decay = configuration.get("weight_decay", self.weight_decay)
+        decay = configuration.get("weight_decay", self.weight_decay)
+        if decay and "weight_decay" not in keywords:
             p = p - keywords["learning_rate"] * decay * p
         exact_state = {slot: Quantity.exact(value) for slot, value in state.items()}
         return self.rule(p, Quantity.exact(grad), exact_state, **keywords)
+
+
+@cache
+def defaults(rule: Rule) -> dict[str, Any]:
+    """Return the keywords of a rule with their defaults."""
+    parameters = inspect.signature(rule).parameters.values()
+    return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
 
 
 REFERENCES: dict[str, Reference] = {}
