@@ -88,7 +88,7 @@ def test_a_group_takes_nothing_but_what_groups_may_have() -> None:
 
 BAD_STATES: dict[str, Callable[[Any], Any]] = {
     "shape": lambda a: np.zeros([n + 1 for n in a.shape] or [1], a.dtype),
-    "dtype": lambda a: a.astype(np.float16),
+    "dtype": lambda a: a.astype(np.longdouble),
     "complex": lambda a: a.astype(complex),
     "byte order": lambda a: a.astype(a.dtype.newbyteorder()),
     "alignment": lambda a: misaligned(a.shape, a.dtype),

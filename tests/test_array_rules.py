@@ -222,10 +222,19 @@ def test_arrays_that_a_convention_does_not_take() -> None:
     [
         ([np.zeros(3)], "state: expected the arrays r, c"),
         ([np.zeros(3), np.zeros(2)], "c: expected shape .4,."),
-        ([np.zeros(3), np.zeros(4, "float32")], "c of params: expected the parameter's dtype, got float32"),
-        ([np.zeros(3), [0.0] * 4], "c of params: expected a NumPy array, got an object of type list"),
+        (
+            [np.zeros(3), np.zeros(4, "float32")],
+            "c of params: expected the parameter's dtype, got float32",
+        ),
+        (
+            [np.zeros(3), [0.0] * 4],
+            "c of params: expected a NumPy array, got an object of type list",
+        ),
         ([np.zeros(3), np.broadcast_to(0.0, (4,))], "c of params: .* got a read-only one"),
-        ([np.zeros(3), np.ma.zeros(4)], "c of params: expected a NumPy array, got an object of type MaskedArray"),
+        (
+            [np.zeros(3), np.ma.zeros(4)],
+            "c of params: expected a NumPy array, got an object of type MaskedArray",
+        ),
     ],
 )
 def test_kernels_check_their_state(state: list[Any], message: str) -> None:

@@ -147,7 +147,6 @@ def test_switches_reach_the_formula(rule: str) -> None:
 
 
 def _read_by(cls: type[Optimizer]) -> set[str]:
-    from instep import _core
 
     if cls._sees_whole_arrays():
         source = Path(sys.modules[cls.__module__].__file__ or "").read_text()

@@ -57,8 +57,8 @@ std::uint64_t fork_count() noexcept {
     return survivors.size();
 }
 
-bool goes_on(std::thread::id thread, std::uint64_t since) {
-    return std::all_of(survivors.begin() + static_cast<std::ptrdiff_t>(since), survivors.end(),
+bool goes_on(std::thread::id thread, std::uint64_t then) {
+    return std::all_of(survivors.begin() + static_cast<std::ptrdiff_t>(then), survivors.end(),
                        [&](std::thread::id survivor) { return survivor == thread; });
 }
 

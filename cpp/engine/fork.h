@@ -17,12 +17,13 @@ public:
     InFlight& operator=(const InFlight&) = delete;
 };
 
-/// How many forks there have been between the process that loaded instep and this one.
+/// How many forks lie between the process that loaded instep and this one: 0 there, 1 in its child,
+/// 2 in a child of that.
 std::uint64_t fork_count() noexcept;
 
-/// Whether a thread goes on in this process, that was there when there had been so many forks. Of
-/// the threads of a process that forks only the one that does so goes on in the child.
-bool goes_on(std::thread::id thread, std::uint64_t since);
+/// Whether a thread still runs in this process. It was seen when the count of forks was `then`; at
+/// each fork since, of all threads only the one that forked goes on in the child.
+bool goes_on(std::thread::id thread, std::uint64_t then);
 
 /// Waits a moment for another thread.
 void pause() noexcept;

@@ -206,6 +206,7 @@ def conventions_of(rule: type[Rule]) -> Mapping[str, Convention]:
     return {"paper": Convention(rule.__name__, "", {}, "decoupled")}
 
 
+@functools.cache
 def _declared(cls: type[Rule]) -> list[dict[str, Hyperparameter[Any]]]:
     """Return the hyperparameters that each base declares; last those that all rules have."""
     declared = (
