@@ -205,10 +205,3 @@ def test_command_with_an_unknown_rule() -> None:
     assert run.returncode == 1
     assert "Adamm" in run.stderr
     assert "AdamW" in run.stderr
-
-
-def test_documentation_has_the_table() -> None:
-    from instep import _table
-
-    page = (Path(__file__).parents[1] / "docs" / "conventions.md").read_text()
-    assert _table.markdown() in page

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -49,21 +50,23 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 @cache
-def gradient(size: int, step: int, layout: Layout, stored: str) -> Any:
-    """Return the gradient of a step, of numbers that every format here has."""
-    rounded = place(size, step, contiguous, "float16")
+def gradient(size: int, step: int, layout: Layout, stored: str, numbers: str) -> Any:
+    """Return the gradient of a step, of numbers that the format `numbers` has."""
+    rounded = place(size, step, contiguous, numbers)
     grad = layout((rounded.shape[0], rounded.shape[1]), stored)
     grad[...] = rounded
     return grad
 
 
-def trained(rule: str, options: dict[str, Any], layout: str, dtype: str, stored: str) -> list[Any]:
-    """Return parameters and state after steps with gradients stored so, or converted first."""
+def trained(
+    rule: str, options: dict[str, Any], layout: str, dtype: str, stored: str, numbers: str
+) -> list[Any]:
+    """Return parameters and state after steps with gradients stored so."""
     ours, theirs = LAYOUTS[layout]
     params = [place(size, 0, ours, dtype) for size in SIZES]
     opt = getattr(instep, rule)(params, **options)
     for step in range(1, 5):
-        opt.step([gradient(size, step, theirs, stored) for size in SIZES])
+        opt.step([gradient(size, step, theirs, stored, numbers) for size in SIZES])
     slots = [slot for state in opt.state for slot in state.values()]
     return [opt.grad_norm, *(np.asarray(each).tobytes() for each in (*params, *slots))]
 
@@ -72,13 +75,11 @@ def check_rules() -> int:
     """Compare every rule in every layout; return how many configurations there were."""
     count = 0
     for rule, options in cases():
-        for dtype in PARAMETERS:
-            for layout in GRADIENT_LAYOUTS:
-                expected = trained(rule, options, layout, dtype, dtype)
-                for stored in GRADIENTS:
-                    given = trained(rule, options, layout, dtype, stored)
-                    assert given == expected, (rule, options, dtype, layout, stored)
-                    count += 1
+        for dtype, layout, stored in product(PARAMETERS, GRADIENT_LAYOUTS, GRADIENTS):
+            given = trained(rule, options, layout, dtype, stored, stored)
+            converted = trained(rule, options, layout, dtype, dtype, stored)
+            assert given == converted, (rule, options, dtype, layout, stored)
+            count += 1
     return count
 
 

@@ -75,6 +75,7 @@ class Adafactor(Optimizer):
     2018, algorithms 4 and 5.
     """
 
+    _family = "on whole matrices, in NumPy"
     _clock = True
 
     learning_rate: Rate = Rate(default=0.01)
@@ -184,6 +185,8 @@ class SM3(Optimizer):
     2019, SM3-II.
     """
 
+    _family = "on whole matrices, in NumPy"
+
     learning_rate: Rate = Rate(default=0.1)
     momentum: Number = decay_rate(default=0.9)
     epsilon: Number = non_negative(default=0.0)
@@ -261,6 +264,8 @@ class Muon(Optimizer):
     ----------
     K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
     """
+
+    _family = "on whole matrices, in NumPy"
 
     learning_rate: Rate = Rate(default=0.02)
     momentum: Number = decay_rate(default=0.95)

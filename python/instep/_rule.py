@@ -24,6 +24,14 @@ GROUP_OPTIONS = ("learning_rate", *_core.group_options)
 CLIPPINGS = ("clipvalue", "clipnorm", "global_clipnorm")
 CLIPPING_OPTIONS = tuple(name for name in GROUP_OPTIONS if name in CLIPPINGS)
 
+FAMILIES = (
+    "gradient descent",
+    "with a rate for each element",
+    "Adam",
+    "with a norm for each array",
+    "on whole matrices, in NumPy",
+)
+
 WHOLE_ARRAYS: _core.RuleInfo = {"slots": (), "hyperparameters": (), "scalars": ()}
 """What the engine knows of rules that see whole arrays."""
 NEXT_RATE = "next_learning_rate"
@@ -36,6 +44,8 @@ class Rule:
     _kernel: ClassVar[str] = "lend"
     """The name of its kernel. Without one of its own it sees whole arrays: the engine lends it
     gradients for `_update`, and takes what becomes of them off the parameters."""
+    _family: ClassVar[str] = FAMILIES[-1]
+    """Among which of `FAMILIES` it is listed."""
     _optional_slots: ClassVar[Mapping[str, str]] = {}
     """Slots that exist where a hyperparameter is neither 0 nor False."""
     _initial_state: ClassVar[Mapping[str, str | float]] = {}
@@ -223,6 +233,7 @@ def _check_names(cls: type[Rule]) -> None:
     slots = {*(name for name, _ in info["slots"]), *info["scalars"]}
     switches = {name for each in conventions_of(cls).values() for name in each.values}
     for what, strange in {
+        "_family": {cls._family} - {*FAMILIES},
         "_kernel": {cls._kernel} - _core.rules.keys(),
         "_optional_slots": optional ^ cls._optional_slots.keys(),
         "hyperparameters of _optional_slots": {*cls._optional_slots.values()} - declared.keys(),

@@ -46,6 +46,7 @@ class SGD(Optimizer):
     momentum in deep learning", ICML 2013, equations 1 to 4.
     """
 
+    _family = "gradient descent"
     _kernel = "sgd"
     _clock = "momentum"
     _optional_slots = {"momentum": "momentum"}
@@ -87,6 +88,7 @@ class Adagrad(Optimizer):
     stochastic optimization", JMLR 12, 2011, figure 1 (diagonal).
     """
 
+    _family = "with a rate for each element"
     _kernel = "adagrad"
     _clock = "learning_rate_decay"
     _initial_state = {"accumulator": "initial_accumulator_value"}
@@ -130,6 +132,7 @@ class RMSprop(Optimizer):
     A. Graves, "Generating sequences with recurrent neural networks", 2013, equations 38 to 41.
     """
 
+    _family = "with a rate for each element"
     _kernel = "rmsprop"
     _clock = "bias_correction"
     _optional_slots = {"mean_gradient": "centered", "momentum": "momentum"}
@@ -173,6 +176,7 @@ class Adadelta(Optimizer):
     M. Zeiler, "ADADELTA: an adaptive learning rate method", 2012, algorithm 1.
     """
 
+    _family = "with a rate for each element"
     _kernel = "adadelta"
 
     learning_rate: Rate = Rate(default=1.0)
@@ -207,6 +211,7 @@ class Adam(Optimizer):
     algorithm 2.
     """
 
+    _family = "Adam"
     _kernel = "adam"
     _clock = True
     _optional_slots = {"v_max": "amsgrad"}
@@ -229,6 +234,8 @@ class AdamW(Adam):
     I. Loshchilov and F. Hutter, "Decoupled weight decay regularization", ICLR 2019, algorithm 2,
     its decay times the learning rate as in every framework.
     """
+
+    _family = "Adam"
 
     weight_decay: Number = non_negative(default=0.01)
 
@@ -257,6 +264,7 @@ class Adamax(Optimizer):
     whose division by zero epsilon avoids.
     """
 
+    _family = "Adam"
     _kernel = "adamax"
     _clock = True
 
@@ -293,6 +301,7 @@ class Nadam(Optimizer):
     section 3.
     """
 
+    _family = "Adam"
     _kernel = "nadam"
     _clock = True
     _initial_state = {"u_product": 1.0}
@@ -334,6 +343,7 @@ class RAdam(Optimizer):
     learning rate and beyond", ICLR 2020, algorithm 2.
     """
 
+    _family = "Adam"
     _kernel = "radam"
     _clock = True
 
@@ -371,6 +381,7 @@ class Rprop(Optimizer):
     C. Igel and M. Huesken, "Improving the Rprop learning algorithm", 2000 (iRprop-).
     """
 
+    _family = "gradient descent"
     _kernel = "rprop"
     _clock = True
     _initial_state = {"step_size": "learning_rate"}
@@ -414,6 +425,7 @@ class ASGD(Optimizer):
     gradient descent", 2010.
     """
 
+    _family = "gradient descent"
     _kernel = "asgd"
     _clock = True
     _initial_state = {"eta": "learning_rate", "mu": 1.0}
@@ -453,6 +465,7 @@ class Ftrl(Optimizer):
     with lambda_2 as twice `l2_regularization_strength`.
     """
 
+    _family = "with a rate for each element"
     _kernel = "ftrl"
     _initial_state = {"accumulator": "initial_accumulator_value"}
 
@@ -483,6 +496,7 @@ class Lion(Optimizer):
     X. Chen et al., "Symbolic discovery of optimization algorithms", NeurIPS 2023, algorithm 2.
     """
 
+    _family = "Adam"
     _kernel = "lion"
 
     learning_rate: Rate = Rate(default=1e-4)
@@ -516,6 +530,7 @@ class Lamb(Optimizer):
     2020, algorithm 2.
     """
 
+    _family = "with a norm for each array"
     _kernel = "lamb"
     _clock = True
 
@@ -554,6 +569,7 @@ class Lars(Optimizer):
     algorithm 1.
     """
 
+    _family = "with a norm for each array"
     _kernel = "lars"
     _optional_slots = {"momentum": "momentum"}
 
@@ -596,6 +612,7 @@ class Yogi(Optimizer):
     optimization", NeurIPS 2018, algorithm 2.
     """
 
+    _family = "Adam"
     _kernel = "yogi"
     _initial_state = {"m": "initial_m", "v": "initial_accumulator_value"}
 
@@ -630,6 +647,7 @@ class AdaBelief(Optimizer):
     NeurIPS 2020, algorithm 2.
     """
 
+    _family = "Adam"
     _kernel = "adabelief"
     _clock = True
 
@@ -666,6 +684,7 @@ class Adan(Optimizer):
     code.
     """
 
+    _family = "Adam"
     _kernel = "adan"
     _clock = True
 
@@ -703,6 +722,7 @@ class NovoGrad(Optimizer):
     of deep networks", 2019, algorithm 1.
     """
 
+    _family = "with a norm for each array"
     _kernel = "novograd"
     _clock = True
 
@@ -727,6 +747,7 @@ class SignSGD(Optimizer):
     optimisation for non-convex problems", ICML 2018, algorithm 1.
     """
 
+    _family = "gradient descent"
     _kernel = "sign_sgd"
 
     learning_rate: Rate = Rate(default=1e-4)
@@ -750,6 +771,7 @@ class Signum(Optimizer):
     optimisation for non-convex problems", ICML 2018, algorithm 2.
     """
 
+    _family = "gradient descent"
     _kernel = "signum"
 
     learning_rate: Rate = Rate(default=1e-4)
@@ -775,6 +797,7 @@ class Fromage(Optimizer):
     the stability of learning", NeurIPS 2020, algorithm 1.
     """
 
+    _family = "with a norm for each array"
     _kernel = "fromage"
 
     learning_rate: Rate = Rate(default=0.01)
@@ -806,6 +829,7 @@ class AdEMAMix(Optimizer):
     algorithm 1, without its schedulers of beta_3 and alpha.
     """
 
+    _family = "Adam"
     _kernel = "ademamix"
     _clock = True
 
@@ -847,6 +871,7 @@ class ScheduleFreeAdamW(Optimizer):
     A. Defazio et al., "The road less scheduled", NeurIPS 2024, algorithm 1.
     """
 
+    _family = "Adam"
     _kernel = "schedule_free_adamw"
     _clock = True
     _initial_state = {"z": PARAMETER}
@@ -894,6 +919,7 @@ class ScheduleFreeSGD(Optimizer):
     A. Defazio et al., "The road less scheduled", NeurIPS 2024, equations 3 to 5.
     """
 
+    _family = "gradient descent"
     _kernel = "schedule_free_sgd"
     _clock = True
     _initial_state = {"z": PARAMETER}
@@ -955,6 +981,7 @@ class Prodigy(Optimizer):
     2024, algorithm 4.
     """
 
+    _family = "Adam"
     _kernel = "prodigy"
     _initial_state = {"p_0": PARAMETER, "d": "estim_lr0"}
     _joint = (
