@@ -2,8 +2,8 @@
 # One would guess that an Adam which loads the state of an AdamW, whose averages it shares, goes on
 # as Adam: with the weight decay inside the gradient.
 # It goes on as AdamW. `decoupled_weight_decay` is one of the numbers in `param_groups`, which
-# load_state_dict takes over; its type is still Adam. The other way round nothing changes: AdamW sets
-# it again after loading.
+# load_state_dict takes over; its type is still Adam. The other way round nothing changes: AdamW
+# sets it again after loading.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
