@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import io
 import os
 import signal
 import subprocess
@@ -236,6 +237,13 @@ def check_and_step(opt: Any, make: Make) -> None:
     after = opt.state_dict()
     assert (after["iterations"], after["window"]) != (before["iterations"], before["window"])
     check(opt, make)
+
+
+def config() -> str:
+    """Return what `instep.show_config` prints."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        instep.show_config()
+    return printed.getvalue()
 
 
 def environment(*without: str) -> dict[str, str]:

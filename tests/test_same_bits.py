@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
 import workloads
+from processes import config
 from workloads import Results
 
 import instep
@@ -67,21 +65,12 @@ def test_layouts(expected: Results) -> None:
     assert not differences(expected, by_layout)
 
 
-def in_use() -> str:
-    """Return the instruction set of this process."""
-    with contextlib.redirect_stdout(io.StringIO()) as config:
-        instep.show_config()
-    found = re.search(r"(\w+) in use", config.getvalue())
-    assert found
-    return found[1]
-
-
 @pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64"), reason="INSTEP_ISA is for x86-64"
 )
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
 def test_instruction_sets(expected: Results, isa: str) -> None:
-    if isa == in_use():
+    if f"{isa} in use" in config():
         pytest.skip(f"{isa} is what the others are compared with")
     run = elsewhere(INSTEP_ISA=isa, INSTEP_NUM_THREADS="1")
     if isa != "baseline" and f"ImportError: INSTEP_ISA={isa}: this processor" in run.stderr:
