@@ -8,6 +8,12 @@ from pathlib import Path
 
 import pytest
 
+# Before instep and NumPy load OpenMP and the BLAS: threads that wait for each other sleep, and
+# matrices, which are small here, are left to one. Spinning threads would take the processors from
+# other tests. In processes of their own (`processes.py`) threads are those that users have.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # Helpers whose assertions tell as much as those of the tests.
 pytest.register_assert_rewrite("bad_arrays", "journeys", "processes", "references")
 

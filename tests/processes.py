@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import io
 import os
 import signal
 import subprocess
@@ -30,7 +31,8 @@ Array = npt.NDArray[np.float32]
 SECONDS = 300
 SIZE = 1 << 19
 """Elements of float32 that are worth two threads, whatever the rule."""
-
+TEST_SETTINGS = ("OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS")
+"""Variables that `conftest.py` sets, and users do not."""
 
 # What a process runs, by the name of the test.
 BODIES: dict[str, Callable[[], None]] = {}
@@ -80,7 +82,7 @@ def run_alone(function: Callable[..., object], call: str, variables: Mapping[str
                 f"import processes, {function.__module__}; {call}",
             ],
             cwd=Path(__file__).parent,
-            env={**os.environ, **variables},
+            env={**environment(*TEST_SETTINGS), **variables},
             stdout=output,
             stderr=output,
             start_new_session=True,
@@ -237,9 +239,21 @@ def check_and_step(opt: Any, make: Make) -> None:
     check(opt, make)
 
 
+def config() -> str:
+    """Return what `instep.show_config` prints."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        instep.show_config()
+    return printed.getvalue()
+
+
+def environment(*without: str) -> dict[str, str]:
+    """Return the variables of this process but for some."""
+    return {name: value for name, value in os.environ.items() if name not in without}
+
+
 def python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    removed = ("INSTEP_NUM_THREADS", "OMP_NUM_THREADS", "INSTEP_ISA")
-    kept = {name: value for name, value in os.environ.items() if name not in removed}
+    """Run a program, without what this process was told of threads and instruction sets."""
+    kept = environment(*TEST_SETTINGS, "INSTEP_NUM_THREADS", "OMP_NUM_THREADS", "INSTEP_ISA")
     return subprocess.run(
         [sys.executable, "-c", code],
         env=kept | variables,

@@ -11,8 +11,8 @@ import pytest
 from model import snapshot
 
 import instep
+from instep import Optimizer
 from instep._hyperparameters import Rate
-from instep._optimizer import Optimizer
 
 RULES = ["Adafactor", "SM3", "Muon"]
 

@@ -18,8 +18,8 @@ from trajectories.make import references
 from trajectories.problem import Case
 
 import instep
+from instep import Optimizer
 from instep._conventions import CONVENTIONS
-from instep._optimizer import Optimizer
 
 STORED = Path(__file__).parent / "trajectories"
 FRAMEWORKS = ["keras", "torch", "optax", "tfjs"]

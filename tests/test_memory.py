@@ -11,6 +11,7 @@ import ctypes
 import functools
 import gc
 import itertools
+import math
 import mmap
 import pickle
 import sys
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import NDArray
 from processes import alone, apart, raises
 from references import REFERENCES
@@ -48,7 +50,7 @@ SIZES = [*range(131), 1023, 1024, 1025]
 SHAPES = [(0,), (1,), (3,), (7, 1), (5, 7), (2, 65), (33, 31), (1, 1025), (65, 64)]
 DTYPES = list(itertools.product(["float32", "float64"], repeat=2))
 
-Place: TypeAlias = Callable[[NDArray[np.uint8], Shape, str], Floats]
+Place: TypeAlias = Callable[[NDArray[np.uint8], Shape, npt.DTypeLike], Floats]
 
 
 @functools.cache
@@ -62,30 +64,30 @@ def room(number: int) -> NDArray[np.uint8]:
     return np.frombuffer(memory, np.uint8)[PAGE:-PAGE]
 
 
-def at_begin(within: NDArray[np.uint8], shape: Shape, dtype: str) -> Floats:
-    count = int(np.prod(shape))
+def at_begin(within: NDArray[np.uint8], shape: Shape, dtype: npt.DTypeLike) -> Floats:
+    count = math.prod(shape)
     array: Floats = within.view(dtype)[:count].reshape(shape)
     return array
 
 
-def at_end(within: NDArray[np.uint8], shape: Shape, dtype: str) -> Floats:
+def at_end(within: NDArray[np.uint8], shape: Shape, dtype: npt.DTypeLike) -> Floats:
     elements: Floats = within.view(dtype)
-    return elements[elements.size - int(np.prod(shape)) :].reshape(shape)
+    return elements[elements.size - math.prod(shape) :].reshape(shape)
 
 
-def strided_to_end(within: NDArray[np.uint8], shape: Shape, dtype: str) -> Floats:
+def strided_to_end(within: NDArray[np.uint8], shape: Shape, dtype: npt.DTypeLike) -> Floats:
     elements = within.view(dtype)[1::2]
-    array = elements[elements.size - int(np.prod(shape)) :]
+    array = elements[elements.size - math.prod(shape) :]
     array.shape = shape
     return array
 
 
-def reversed_from_end(within: NDArray[np.uint8], shape: Shape, dtype: str) -> Floats:
+def reversed_from_end(within: NDArray[np.uint8], shape: Shape, dtype: npt.DTypeLike) -> Floats:
     array = at_end(within, shape, dtype)
     return np.flip(array) if shape else array
 
 
-def transposed_to_end(within: NDArray[np.uint8], shape: Shape, dtype: str) -> Floats:
+def transposed_to_end(within: NDArray[np.uint8], shape: Shape, dtype: npt.DTypeLike) -> Floats:
     array: Floats = at_end(within, shape[::-1], dtype).T
     return array
 
@@ -104,13 +106,13 @@ MIXED = [
 
 def placed(number: int, place: str, values: Floats) -> Floats:
     """Copy an array to a place in a room of its own."""
-    array = PLACES[place](room(number), values.shape, values.dtype.name)
+    array = PLACES[place](room(number), values.shape, values.dtype)
     array[...] = values
     return array
 
 
 def values(shape: Shape, dtype: str, seed: int) -> Floats:
-    return numbers(int(np.prod(shape)), seed).reshape(shape).astype(dtype)
+    return numbers(math.prod(shape), seed).reshape(shape).astype(dtype)
 
 
 @apart(*DTYPES)

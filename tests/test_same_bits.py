@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 import workloads
+from processes import config
 from workloads import Results
 
 import instep
@@ -30,26 +28,32 @@ def differences(some: Results, others: Results) -> list[tuple[str, str, str]]:
     ]
 
 
-def with_threads(count: int, *, shared: bool = False) -> Results:
-    """Return the results of a number of threads, with this machine's best instruction set."""
-    before = instep.get_num_threads()
-    instep.set_num_threads(count)
-    assert instep.get_num_threads() == count
-    try:
-        return workloads.results(shared=shared)
-    finally:
-        instep.set_num_threads(before)
+def elsewhere(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Let a process with these environment variables print results."""
+    return subprocess.run(
+        [sys.executable, workloads.__file__, *arguments],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.fixture(scope="module")
-def expected() -> Results:
-    return with_threads(1)
+def expected() -> Iterator[Results]:
+    """Return the results of one thread, with this machine's best instruction set."""
+    before = instep.get_num_threads()
+    instep.set_num_threads(1)
+    yield workloads.results()
+    instep.set_num_threads(before)
 
 
 @pytest.mark.parametrize("count", [2, 7])
 def test_threads(expected: Results, count: int) -> None:
     """On arrays that are large enough: what is not runs on one thread, whatever the number."""
-    found = with_threads(count, shared=True)
+    run = elsewhere("shared", INSTEP_NUM_THREADS=str(count))
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
     assert {layout for layouts in found.values() for layout in layouts} == set(workloads.LAYOUTS)
     assert not differences(found, expected)
 
@@ -61,29 +65,14 @@ def test_layouts(expected: Results) -> None:
     assert not differences(expected, by_layout)
 
 
-def in_use() -> str:
-    """Return the instruction set of this process."""
-    with contextlib.redirect_stdout(io.StringIO()) as config:
-        instep.show_config()
-    found = re.search(r"(\w+) in use", config.getvalue())
-    assert found
-    return found[1]
-
-
 @pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64"), reason="INSTEP_ISA is for x86-64"
 )
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
 def test_instruction_sets(expected: Results, isa: str) -> None:
-    if isa == in_use():
+    if f"{isa} in use" in config():
         pytest.skip(f"{isa} is what the others are compared with")
-    run = subprocess.run(
-        [sys.executable, Path(workloads.__file__)],
-        env={**os.environ, "INSTEP_ISA": isa},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    run = elsewhere(INSTEP_ISA=isa, INSTEP_NUM_THREADS="1")
     if isa != "baseline" and f"ImportError: INSTEP_ISA={isa}: this processor" in run.stderr:
         pytest.skip(run.stderr.splitlines()[-1])
     assert run.returncode == 0, run.stderr

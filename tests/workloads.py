@@ -1,12 +1,13 @@
 """Steps whose results are compared bit by bit between threads, instruction sets and layouts.
 
-Run as a script, this prints the hashes of all results as JSON.
+Run as a script, this prints the hashes of all results as JSON, or of those that threads share.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -207,4 +208,4 @@ def results(*, shared: bool = False) -> Results:
 
 
 if __name__ == "__main__":
-    print(json.dumps(results()))
+    print(json.dumps(results(shared="shared" in sys.argv)))

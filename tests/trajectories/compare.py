@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path as File
 from typing import Any
@@ -80,12 +81,15 @@ def _argument(value: Any) -> Any:
     return schedule(**arguments)
 
 
+_gradients = cache(gradients)
+
+
 def follow(case: Case) -> Reference:
     """Return what instep does in this case."""
     params = start(case.problem, case.dtype)
     opt = optimizer(case, params)
     path = []
-    for grads in gradients(case.problem, case.dtype):
+    for grads in _gradients(case.problem, case.dtype):
         opt.step(list(grads))
         path.append([p.copy() for p in params])
     return Reference.of(start(case.problem, case.dtype), path)
