@@ -1,32 +1,36 @@
 #!/usr/bin/env bash
 # Builds CPython without its global lock into DIRECTORY, and runs the tests of threads and processes
-# on it: free_threaded.sh DIRECTORY. Neither Debian nor PyPI has one ready to use; the source is the
-# one that Debian's stable release keeps. Needs gcc and make; as root it installs the headers that
-# pip and NumPy's wheels depend on. It takes longer than .ci/run may.
+# on it: free_threaded.sh DIRECTORY. Neither Debian nor PyPI has one ready to use; the source is that
+# of Debian 13, from where apt has this Debian's packages, in lists of its own. Needs Debian, gcc and
+# make; as root it installs the headers that pip and NumPy's wheels depend on. It takes longer than
+# .ci/run may.
 set -euo pipefail
 target=$(realpath -m "$1")
 project=$(realpath "$(dirname "$0")/..")
-version=3.13.5
-sha256=93e583f243454e6e9e4588ca2c2662206ad961659863277afcdb96801647d640
-pool=http://deb.debian.org/debian/pool/main/p/python3.13
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+apt-get update -qq
 for header in openssl/ssl.h zlib.h ffi.h; do
     if ! echo "#include <$header>" | gcc -E - >/dev/null 2>&1; then
-        apt-get update -qq
         apt-get install -qq -y --no-install-recommends libssl-dev zlib1g-dev libffi-dev
         break
     fi
 done
 
-curl --fail --silent --show-error --location --retry 3 --output "$work/source.tar.xz" \
-    "$pool/python3.13_$version.orig.tar.xz"
-echo "$sha256  $work/source.tar.xz" | sha256sum --check --quiet
-tar --extract --file "$work/source.tar.xz" --directory "$work" --strip-components 1
+keys=/usr/share/keyrings/debian-archive-keyring.gpg
+apt-get indextargets --format "deb-src [signed-by=$keys] \$(REPO_URI) trixie main" \
+    "Label: Debian" "Component: main" "Created-By: Packages" | sort -u >"$work/sources.list"
+mkdir -p "$work/lists/partial" "$work/source"
+other=(-o Dir::Etc::SourceList="$work/sources.list" -o Dir::Etc::SourceParts=/dev/null
+    -o Dir::State::Lists="$work/lists" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache=
+    -o APT::Sandbox::User=root)
+apt-get "${other[@]}" update -qq
+cd "$work/source"
+apt-get "${other[@]}" source -qq --download-only --tar-only python3.13
+tar --extract --file python3.13_*.orig.tar.xz --strip-components 1
 
 # Little optimisation: the build takes longer than everything that runs on it.
-cd "$work"
 ./configure --quiet --prefix="$target" --disable-gil --disable-test-modules \
     --with-ensurepip=install --without-static-libpython OPT="-O1 -g0" >configure.out 2>&1 ||
     { tail -n 40 configure.out; exit 1; }

@@ -1,21 +1,34 @@
-"""Write what is made from the code: README's table of rules, and the tables of docs/conventions.md.
+"""Write what is made from the code and from the frameworks' recorded paths.
 
-``python tools/regenerate.py`` writes, with ``--check`` it only tells what is not as it would be.
+These are README's table of rules, the tables of docs/conventions.md, how many rules and paths there
+are, and the frameworks' versions. ``python tools/regenerate.py`` writes, with ``--check`` it only
+tells what is not as it would be. It asks the instep that is installed.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 import instep
 from instep import _array_rules, _rules, _table
 from instep._rule import FAMILIES
 
 ROOT = Path(__file__).resolve().parents[1]
+FRAMEWORKS = {
+    "keras": ("Keras", "keras"),
+    "torch": ("PyTorch", "torch"),
+    "optax": ("Optax", "optax"),
+    "tfjs": ("TensorFlow.js", "@tensorflow/tfjs"),
+}
+"""What the pages call a framework, and under which name its paths have its version."""
 NOTES = {"SGD": "(momentum, dampening, Nesterov)", "Adam": "(`amsgrad=True`: AMSGrad)"}
 """What README says of a rule behind its name."""
 
@@ -33,24 +46,43 @@ def readme(text: str) -> str:
     """Put the rules into README: how many there are, and which."""
     named = ("Adam", "RMSprop", "Adagrad", "Adadelta", "SGD")
     more = len(rules()) - len(named)
-    text = re.sub(r"momentum and \d+\nmore rules", f"momentum and {more}\nmore rules", text)
+    text = replaced(text, r"(?<=momentum and )\d+(?=\nmore rules)", str(more))
+    count = sum(len(paths(framework)["cases"]) for framework in FRAMEWORKS)
+    text = with_versions(replaced(text, r"(?<=in )\d+(?= configurations)", str(count)))
     rows = ["| | classes |", "| --- | --- |"]
     for family in FAMILIES:
         classes = [each.__name__ for each in rules() if each._family == family]
         cells = [f"`{name}` {NOTES.get(name, '')}".strip() for name in classes]
         rows.append(f"| {family} | {', '.join(cells)} |")
-    return between(text, "## Rules\n\n", "\n\n`help(instep.Adam)`", "\n".join(rows))
+    return replaced(text, r"\| \| classes \|(\n\|.*)+", "\n".join(rows))
 
 
 def conventions(text: str) -> str:
     """Put the table of conventions into its page."""
-    return between(text, "\n### SGD\n", "\n\n## Around the rule\n", _table.markdown(), first=1)
+    text = with_versions(text)
+    return replaced(text, r"(?s)### SGD\n.*(?=\n\n## Around the rule\n)", _table.markdown())
 
 
-def between(text: str, before: str, after: str, new: str, *, first: int | None = None) -> str:
-    """Replace what stands between two texts; with `first` from that character of the one before."""
-    begin = text.index(before) + (len(before) if first is None else first)
-    return text[:begin] + new + text[text.index(after, begin) :]
+def replaced(text: str, pattern: str, new: str) -> str:
+    """Replace the one place where a text matches a pattern."""
+    text, count = re.subn(pattern, lambda _: new, text)
+    if count != 1:
+        raise ValueError(f"expected one place like {pattern!r}, found {count}")
+    return text
+
+
+def with_versions(text: str) -> str:
+    """Put the versions of the frameworks into a page."""
+    for framework, (name, package) in FRAMEWORKS.items():
+        version = paths(framework)["versions"][package].partition("+")[0]
+        text = replaced(text, rf"(?<=\b{re.escape(name)} )\d+\.\d+\.\d+", version)
+    return text
+
+
+def paths(framework: str) -> Any:
+    """Return what a framework's recorded paths are of: versions and cases."""
+    with np.load(ROOT / "tests" / "trajectories" / f"{framework}.npz") as stored:
+        return json.loads(str(stored["cases"]))
 
 
 PAGES: dict[str, Callable[[str], str]] = {"README.md": readme, "docs/conventions.md": conventions}
