@@ -62,10 +62,20 @@ class Rule:
 
     @classmethod
     @functools.cache
+    def _declared(cls) -> list[dict[str, Hyperparameter[Any]]]:
+        """Return the hyperparameters that each base declares; last those that all rules have."""
+        declared = (
+            {name: value for name, value in vars(each).items() if isinstance(value, Hyperparameter)}
+            for each in cls.__mro__
+        )
+        return [each for each in declared if each]
+
+    @classmethod
+    @functools.cache
     def _hyperparameters(cls) -> dict[str, Hyperparameter[Any]]:
         """Return every hyperparameter by name, the learning rate and the rule's own ones first."""
         found: dict[str, Hyperparameter[Any]] = {}
-        for declared in _declared(cls):
+        for declared in cls._declared():
             for name, each in declared.items():
                 found.setdefault(name, each)
         return dict(sorted(found.items(), key=lambda item: item[0] != "learning_rate"))
@@ -74,7 +84,7 @@ class Rule:
     @functools.cache
     def _own(cls) -> list[str]:
         """Return the names of the rule's own hyperparameters: not of those that all rules have."""
-        common = _declared(cls)[-1]
+        common = cls._declared()[-1]
         return [name for name in cls._hyperparameters() if name not in common]
 
     @classmethod
@@ -214,16 +224,6 @@ def conventions_of(rule: type[Rule]) -> Mapping[str, Convention]:
         if each.__name__ in CONVENTIONS:
             return CONVENTIONS[each.__name__]
     return {"paper": Convention(rule.__name__, "", {}, "decoupled")}
-
-
-@functools.cache
-def _declared(cls: type[Rule]) -> list[dict[str, Hyperparameter[Any]]]:
-    """Return the hyperparameters that each base declares; last those that all rules have."""
-    declared = (
-        {name: value for name, value in vars(each).items() if isinstance(value, Hyperparameter)}
-        for each in cls.__mro__
-    )
-    return [each for each in declared if each]
 
 
 def _check_names(cls: type[Rule]) -> None:
