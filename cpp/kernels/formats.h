@@ -29,6 +29,9 @@ struct Float16 {
             return __builtin_convertvector((Floats)_mm512_maskz_cvtph_ps(0xffff, (__m256i)half), V);
 #endif
 #if defined(__F16C__)
+        if constexpr (sizeof half == 8)
+            return __builtin_convertvector(
+                (Floats)_mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))), V);
         if constexpr (sizeof half == 16)
             return __builtin_convertvector((Floats)_mm256_cvtph_ps((__m128i)half), V);
 #endif
