@@ -36,6 +36,7 @@ public:
     Format format() const { return *stored(); }
     std::size_t size() const;
     bool same_shape(const View& other) const;
+    bool same_dtype(const View& other) const { return fields_->descr == other.fields_->descr; }
     Bounds bounds() const;
 
 private:

@@ -25,32 +25,39 @@ py::tuple tuple_of(PyObject* const* objects, std::size_t count) {
 }
 
 /// The arrays as a block for the kernel, where there is nothing about them that needs a closer
-/// look: all of one shape and dtype, contiguous, writable but for the gradient, and apart.
+/// look: all of one shape, contiguous, writable but for the gradient, of one dtype but for it, and
+/// apart.
 bool make_block(PyObject* param, PyObject* grad, PyObject* const* slots, std::size_t slot_count,
                 Block& block) {
-    std::uintptr_t begins[stream_count];
+    struct Range {
+        const char *begin, *end;
+    } ranges[stream_count];
     std::size_t arrays = 0;
     if (!is_simple(param, true)) return false;
     const View first(param);
-    const std::size_t bytes = first.size() * itemsize(first.format());
-    const auto add = [&](int stream, PyObject* array, bool writable) {
-        if (!is_simple(array, writable)) return false;
-        const View view(array);
-        if (view.format() != first.format() || !view.same_shape(first)) return false;
-        const auto begin = reinterpret_cast<std::uintptr_t>(view.data());
+    block = {};
+    block.count = first.size();
+    const auto add = [&](int stream, const View& view, std::size_t item) {
+        if (!view.same_shape(first)) return false;
+        const Range range{view.data(), view.data() + block.count * item};
         for (std::size_t k = 0; k < arrays; ++k)
-            if (begin < begins[k] + bytes && begins[k] < begin + bytes) return false;
-        begins[arrays++] = begin;
+            if (range.begin < ranges[k].end && ranges[k].begin < range.end) return false;
+        ranges[arrays++] = range;
         block.data[stream] = view.data();
         return true;
     };
-    block = {};
-    block.count = first.size();
-    block.grad_format = first.format();
-    if (!add(param_stream, param, true) || !add(grad_stream, grad, false)) return false;
-    for (std::size_t s = 0; s < slot_count; ++s)
-        if (slots[s] != Py_None && !add(first_slot + static_cast<int>(s), slots[s], true))
+    const std::size_t item = itemsize(first.format());
+    if (!add(param_stream, first, item) || !is_simple(grad, false)) return false;
+    const View given(grad);
+    block.grad_format = given.format();
+    if (!add(grad_stream, given, itemsize(block.grad_format))) return false;
+    for (std::size_t s = 0; s < slot_count; ++s) {
+        if (slots[s] == Py_None) continue;
+        if (!is_simple(slots[s], true)) return false;
+        const View slot(slots[s]);
+        if (!slot.same_dtype(first) || !add(first_slot + static_cast<int>(s), slot, item))
             return false;
+    }
     return true;
 }
 
@@ -114,7 +121,7 @@ void Kernel::run(PyObject* const* arguments, std::size_t count) {
     Block block;
     const bool is_simple =
         !scalars_ && !rule_.info.sum_count && make_block(param, grad, slots, slots_, block);
-    const Precision precision = is_simple ? precision_of(block.grad_format) : Precision::float32;
+    const Precision precision = is_simple ? precision_of(View(param).format()) : Precision::float32;
     if (!is_simple || !rule_.in(precision).update[in_use]) {
         py::dict state;
         for (std::size_t s = 0; s < slots_; ++s)

@@ -18,8 +18,13 @@ BoundParameter::BoundParameter(py::object param, std::string path, const py::dic
                             : Order(View(param_), axes.cast<std::vector<int>>())),
       as_bound_(View(param_)) {
     const View view(param_);
-    const auto named = [&](const char* its_name) {
-        return state.contains(its_name) ? py::object(state[its_name]) : py::none();
+    std::size_t known = 0;
+    const auto named = [&](const char* its_name) -> py::object {
+        PyObject* const found = PyDict_GetItemWithError(state.ptr(), py::str(its_name).ptr());
+        if (!found && PyErr_Occurred()) throw py::error_already_set();
+        if (!found) return py::none();
+        ++known;
+        return py::reinterpret_borrow<py::object>(found);
     };
     for (int s = 0; s < rule.slot_count; ++s) {
         const SlotInfo& slot = rule.slots[s];
@@ -37,8 +42,9 @@ BoundParameter::BoundParameter(py::object param, std::string path, const py::dic
     }
     if (!average_.is_none()) check_state(average_, view, name("average"));
     if (!accumulator_.is_none()) check_state(accumulator_, view, name("accumulator"));
+    if (known == state.size()) return;
     const auto is_known = [&](const std::string& its_name) {
-        const auto equals = [&](const char* known) { return its_name == known; };
+        const auto equals = [&](const char* other) { return its_name == other; };
         return std::any_of(slot_names_.begin(), slot_names_.end(), equals) ||
                std::any_of(scalar_names_.begin(), scalar_names_.end(), equals);
     };

@@ -118,7 +118,7 @@ public:
 private:
     template <class Function>
     INSTEP_INLINE auto as_elements(const void* memory, Function function) const {
-        if (__builtin_expect(!converts_, 1)) return function(static_cast<const T*>(memory));
+        if (INSTEP_OFTEN(!converts_)) return function(static_cast<const T*>(memory));
         return as_stored(format_, memory, function);
     }
 
