@@ -120,7 +120,8 @@ class Norm(Real):
     def check(self, name: str, value: Any) -> float:
         """Return the value as a float; see `Kind.check`."""
         number = super().check(name, value)
-        if number < 0:
+        is_too_large = math.isinf(number) and isinstance(value, numbers.Integral)
+        if number < 0 or is_too_large:
             raise ValueError(f"{name}: expected a number >= 0, got {shown(value)}")
         return number
 
