@@ -241,3 +241,15 @@ def test_loading_nonsense_is_refused(nonsense: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
         opt.load_state_dict(nonsense)
     assert snapshot(opt) == before
+
+
+def test_a_hyperparameter_that_earlier_releases_lack(monkeypatch: pytest.MonkeyPatch) -> None:
+    opt = instep.SGD(np.ones(3), l2=0.5)
+    saved = opt.state_dict()
+    del saved["hyperparameters"]["l2"]
+    with pytest.raises(ValueError, match="expected an entry 'l2'"):
+        opt.load_state_dict(saved)
+    assert opt.l2 == 0.5
+    monkeypatch.setattr(instep.Optimizer, "_newer", frozenset({"l2"}))
+    opt.load_state_dict(saved)
+    assert opt.l2 == 0

@@ -7,7 +7,8 @@
 namespace instep {
 
 // Its name, which is NumPy's, too; the type in kernels/formats.h that says how it is read and
-// written; the bytes of an element; whether parameters and state may have it, or gradients alone.
+// written; the bytes of an element; whether parameters and state may have it, which kernels then
+// write, too, or gradients alone.
 // clang-format off
 #define INSTEP_FORMATS(row)                    \
     row(float32, float,   4, true)             \

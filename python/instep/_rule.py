@@ -52,6 +52,8 @@ class Rule:
     """Slots that do not start at 0: a number, the name of a hyperparameter, or `PARAMETER`."""
     _joint: ClassVar[tuple[str, ...]] = ()
     """Hyperparameters that all arrays have in common, so that groups can't have others."""
+    _newer: ClassVar[frozenset[str]] = frozenset()
+    """Hyperparameters that states of earlier releases lack; in those they have their defaults."""
     _clock: ClassVar[bool | str] = False
     """Whether the formula depends on the update's count, or the hyperparameter that makes it so."""
 

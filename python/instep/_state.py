@@ -158,6 +158,9 @@ def _restored(variant: Variant, saved: Any, here: Values, what: str) -> Values:
         raise ValueError(f"{what}: expected no {unknown}")
     result: Values = {}
     for name, value in here.items():
+        if name in variant.rule._newer and name not in given:
+            result[name] = variant.default(name)
+            continue
         restored = given.get(name)
         if isinstance(value, tuple) and isinstance(restored, np.ndarray):
             restored = tuple(restored.tolist())
