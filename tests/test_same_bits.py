@@ -15,6 +15,7 @@ from processes import config
 from workloads import Results
 
 import instep
+from instep._core import build_info
 
 
 def differences(some: Results, others: Results) -> list[tuple[str, str, str]]:
@@ -68,7 +69,7 @@ def test_layouts(expected: Results) -> None:
 @pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64"), reason="INSTEP_ISA is for x86-64"
 )
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", build_info()["isa_built"])
 def test_instruction_sets(expected: Results, isa: str) -> None:
     if f"{isa} in use" in config():
         pytest.skip(f"{isa} is what the others are compared with")
@@ -77,3 +78,10 @@ def test_instruction_sets(expected: Results, isa: str) -> None:
         pytest.skip(run.stderr.splitlines()[-1])
     assert run.returncode == 0, run.stderr
     assert not differences(expected, json.loads(run.stdout))
+
+
+@pytest.mark.parametrize("bytes_ahead", ["0", "1000", "65536"])
+def test_fetching_ahead_changes_no_bit(expected: Results, bytes_ahead: str) -> None:
+    run = elsewhere("shared", INSTEP_PREFETCH=bytes_ahead)
+    assert run.returncode == 0, run.stderr
+    assert not differences(json.loads(run.stdout), expected)

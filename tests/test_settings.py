@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -132,6 +133,29 @@ def test_show_config_and_version(capfd: pytest.CaptureFixture[str]) -> None:
     assert np.__version__ in text
     for word in ("compiler", "instruction", "threads", "numpy"):
         assert word in text.lower()
+
+
+def test_show_config_says_how_far_ahead_steps_fetch() -> None:
+    steps = (
+        "import numpy as np, instep\n"
+        "opt, g = instep.Adam(np.zeros(1 << 18, np.float32)), np.ones(1 << 18, np.float32)\n"
+        "for _ in range(5):\n    opt.step(g)\n"
+        "instep.show_config()"
+    )
+    found = python(steps).stdout
+    assert re.search(
+        r"fetching ahead +(0|512|2048) bytes for arrays of float32, 4 at a time, from 4096 KB on",
+        found,
+    ), found
+    assert "fetching ahead    640 bytes" in python(steps, INSTEP_PREFETCH="640").stdout
+    untried = python("import instep; instep.show_config()").stdout
+    assert "fetching ahead    not measured yet" in untried
+
+
+@pytest.mark.parametrize("setting", ["-1", "fast", "1e3", "65537", " 64", "99999999999999999999"])
+def test_a_distance_that_is_none_fails_the_import(setting: str) -> None:
+    done = python("import instep", INSTEP_PREFETCH=setting)
+    assert f"ImportError: INSTEP_PREFETCH={setting}: expected a number of bytes" in done.stderr
 
 
 def test_the_module_can_be_loaded_again() -> None:

@@ -12,6 +12,7 @@
 #include "bindings/schedule.h"
 #include "bindings/stepper.h"
 #include "engine/dispatch.h"
+#include "engine/prefetch.h"
 #include "engine/threads.h"
 
 namespace instep::bindings {
@@ -62,6 +63,7 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     try {
         level();
         read_environment();
+        read_prefetch_setting();
         know_numpy();
     } catch (const std::runtime_error& error) {
         throw py::import_error(error.what());

@@ -11,8 +11,10 @@
 #include "bindings/arrays.h"
 #include "bindings/unlocked.h"
 #include "engine/bandwidth.h"
+#include "engine/choice.h"
 #include "engine/dispatch.h"
 #include "engine/float_mode.h"
+#include "engine/prefetch.h"
 #include "engine/processors.h"
 
 namespace instep::bindings {
@@ -41,8 +43,10 @@ Touched touched(py::handle grad, const py::list& arrays, const std::string& path
 }
 
 /// Adds each gradient to each array of the list beside it, `repeats` times over. All of them
-/// C-contiguous, those of one list of one dtype and of the gradient's shape.
-void touch(const py::list& grads, const py::list& written, std::int64_t repeats) {
+/// C-contiguous, those of one list of one dtype and of the gradient's shape. Fetches `prefetch`
+/// bytes ahead.
+void touch(const py::list& grads, const py::list& written, std::int64_t repeats,
+           std::size_t prefetch) {
     if (grads.size() != written.size())
         throw py::value_error("written: expected " + std::to_string(grads.size()) +
                               " lists, one per gradient, got " + std::to_string(written.size()));
@@ -52,7 +56,7 @@ void touch(const py::list& grads, const py::list& written, std::int64_t repeats)
             touched(grads[k], written[k].cast<py::list>(), "written[" + std::to_string(k) + "]"));
     const Unlocked unlocked;
     const InFlight in_flight;
-    touch_all(all, repeats);
+    touch_all(all, prefetch, repeats);
 }
 
 using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
@@ -77,10 +81,59 @@ std::optional<int> processor_quota(const std::string& cgroup, const std::string&
     return quota(groups, mounts, root);
 }
 
+/// How far ahead steps fetch: what INSTEP_PREFETCH says, else what was found out so far.
+py::dict prefetch() {
+    py::list findings;
+    for (const Finding& each : prefetch_findings()) {
+        py::dict seconds_per_byte;
+        for (std::size_t way = 0; way < each.distances.size(); ++way)
+            seconds_per_byte[py::int_(each.distances[way])] = each.seconds_per_byte[way];
+        py::dict finding;
+        finding["precision"] = formats[static_cast<int>(format_of(each.precision))].name;
+        finding["streams"] = each.streams;
+        finding["least_bytes"] = each.least_bytes;
+        finding["small_arrays"] = each.small_arrays;
+        finding["several_threads"] = each.several_threads;
+        finding["seconds_per_byte"] = seconds_per_byte;
+        finding["chosen"] = each.chosen;
+        findings.append(finding);
+    }
+    py::dict result;
+    result["setting"] = prefetch_setting();
+    result["findings"] = findings;
+    return result;
+}
+
+/// A choice as an object.
+py::capsule new_choice() {
+    return py::capsule(new Choice, [](void* choice) { delete static_cast<Choice*>(choice); });
+}
+
+/// The ways that a thread goes for so many pieces of work in a row, with invented times.
+std::vector<int> choose(const py::capsule& choice, int ways, int pieces,
+                        const py::object& time_of) {
+    if (ways < 1 || ways > Choice::most_ways)
+        throw py::value_error("ways: expected 1 to " + std::to_string(Choice::most_ways));
+    std::vector<int> went;
+    Trial trial(choice.get_pointer<Choice>(), ways);
+    for (int k = 0; k < pieces; ++k) {
+        went.push_back(trial.next());
+        if (trial.measures()) trial.tell(time_of(went.back()).cast<float>());
+    }
+    return went;
+}
+
 }  // namespace
 
 void add_probes(py::module_& module) {
-    module.def("touch", &touch, py::arg("grads"), py::arg("written"), py::arg("repeats"));
+    module.def("prefetch", &prefetch);
+    module.def("new_choice", &new_choice);
+    module.def("choose", &choose, py::arg("choice"), py::arg("ways"), py::arg("pieces"),
+               py::arg("time_of"));
+    module.attr("CHOICE_SAMPLES") = Choice::samples;
+    module.attr("CHOICE_REST") = Choice::rest;
+    module.def("touch", &touch, py::arg("grads"), py::arg("written"), py::arg("repeats"),
+               py::arg("prefetch") = 0);
     module.def("fused_square_roots", &fused_square_roots, py::arg("x"),
                py::arg("estimates") = py::none());
     module.def("processor_quota", &processor_quota, py::arg("cgroup"), py::arg("mountinfo"),

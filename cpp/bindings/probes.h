@@ -7,7 +7,8 @@ namespace instep::bindings {
 
 namespace py = pybind11;
 
-/// Adds to the module `touch`, `fused_square_roots` and `processor_quota`.
+/// Adds to the module `touch`, `prefetch`, `new_choice`, `choose`, `fused_square_roots` and
+/// `processor_quota`.
 void add_probes(py::module_& module);
 
 }  // namespace instep::bindings

@@ -17,7 +17,8 @@ struct Touched {
     std::size_t count;
 };
 
-/// Touches all of them, several times over, on as many threads as a step would use.
-void touch_all(const std::vector<Touched>& all, std::int64_t repeats);
+/// Touches all of them, several times over, on as many threads as a step would use, and fetches so
+/// many bytes ahead.
+void touch_all(const std::vector<Touched>& all, std::size_t bytes_ahead, std::int64_t repeats);
 
 }  // namespace instep

@@ -40,6 +40,13 @@ struct Block {
     Factors factors{};  ///< on the gradient: `Around::scale`, and clipping by norm
 };
 
+/// What a kernel fetches into the cache before its turn: memory so many bytes ahead in each stream,
+/// and at a block's end what lies at the beginning of the next one; nothing for 0 bytes.
+struct Ahead {
+    const Block& block;
+    std::size_t bytes;
+};
+
 /// What happens to the gradient and the parameter around the rule. What is left at its default
 /// costs nothing.
 struct Around {
@@ -83,8 +90,8 @@ using Prepare = void (*)(double learning_rate, std::int64_t step, const double* 
 using Measure = void (*)(const Block&, const Coefficients&, double* sums);
 /// Completes the coefficients and scalars once the sums are known.
 using Complete = void (*)(const double* sums, double* scalars, Coefficients*);
-/// Updates a block; what lies at the beginning of the next one is fetched into the cache meanwhile.
-using Update = void (*)(const Block&, const Block& next, const Coefficients&);
+/// Updates a block.
+using Update = void (*)(const Block&, const Ahead& next, const Coefficients&);
 
 /// A rule in one precision.
 struct RuleKernels {
@@ -105,9 +112,10 @@ using Transpose = void (*)(const char* from, std::ptrdiff_t row_stride,
                            std::ptrdiff_t column_stride, void* to, std::size_t row_length,
                            std::size_t rows, std::size_t count);
 
-/// The memory traffic of an update without its mathematics: adds the gradient to each array.
+/// The memory traffic of an update without its mathematics: adds the gradient to each array, and
+/// fetches so many bytes ahead.
 inline constexpr int max_touched = 1 + max_slots;
-using Touch = void (*)(void* const* arrays, const void* grad, std::size_t count);
+using Touch = void (*)(void* const* arrays, const void* grad, std::size_t count, std::size_t ahead);
 
 /// The rules that the engine has for itself.
 enum class Internal {
@@ -124,7 +132,8 @@ struct Unit {
     const RuleKernels* kernels;  ///< of the rules, and then of `Internal`
     int rule_count;
     /// Adds the squares of (unscale * grad + accumulated) to `sum_lanes` sums.
-    void (*sum_of_squares)(const Block&, const Factors& unscale, double* sums);
+    void (*sum_of_squares)(const Block&, const Factors& unscale, std::size_t bytes_ahead,
+                           double* sums);
     Copy gather[format_count];   ///< from a format
     Copy scatter[format_count];  ///< to a format; null where nothing is written in it
     Transpose transpose[format_count];

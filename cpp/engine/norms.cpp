@@ -36,12 +36,13 @@ double sum_of_lanes(double* lanes) {
 }
 
 double sum_of_squares(const Work& work, const Plan& plan, Squares what, std::size_t start,
-                      std::size_t count) {
+                      std::size_t count, std::size_t bytes_ahead) {
     double lanes[sum_lanes] = {};
     const Gradient gradient(work, plan, what);
     const auto add = unit(work.precision()).sum_of_squares;
-    gradient.for_each_block(start, count,
-                            [&](const Block& block) { add(block, gradient.unscale, lanes); });
+    gradient.for_each_block(start, count, [&](const Block& block) {
+        add(block, gradient.unscale, bytes_ahead, lanes);
+    });
     return sum_of_lanes(lanes);
 }
 

@@ -20,7 +20,7 @@ double sum_of_lanes(double* lanes);
 
 /// The sum of the gradient's squares in [start, start + count), added up in a fixed order.
 double sum_of_squares(const Work& work, const Plan& plan, Squares what, std::size_t start,
-                      std::size_t count);
+                      std::size_t count, std::size_t bytes_ahead);
 
 /// The 2-norm of a gradient whose sum of squares is not finite, though it may be.
 double careful_norm(const Work& work, const Plan& plan, Squares what);

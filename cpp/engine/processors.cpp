@@ -120,6 +120,14 @@ std::optional<int> quota(std::istream& cgroup, std::istream& mountinfo, const st
     return std::max(1, static_cast<int>(std::ceil(std::min(least, 1e6))));
 }
 
+int this_processor() noexcept {
+#if defined(__linux__)
+    return sched_getcpu();
+#else
+    return -1;
+#endif
+}
+
 int available_processors() {
     int count = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 #if defined(__linux__)

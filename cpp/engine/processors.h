@@ -10,6 +10,9 @@ namespace instep {
 /// The processors that this process may run on, or fewer where control groups limit its time.
 int available_processors();
 
+/// The one that this thread runs on; negative where the system does not tell.
+int this_processor() noexcept;
+
 /// The processors' worth of time that control groups of either version grant a process, rounded up,
 /// from what is in /proc/self/cgroup and /proc/self/mountinfo; nothing where there is no limit. The
 /// groups' own files are below `root`.

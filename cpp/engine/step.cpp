@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/crew.h"
 #include "engine/float_mode.h"
+#include "engine/prefetch.h"
 #include "engine/threads.h"
 #include "engine/tiles.h"
 
@@ -35,15 +37,15 @@ Pass pass_of(Phase phase) {
 
 /// Runs a kernel over elements [first, last) of an array, and fetches what comes after.
 void run_range(const Call& call, const Pass& pass, const Work& work, std::size_t first,
-               std::size_t last, const Block& after) noexcept {
-    for_each_tile(work, first, last - first, pass.used, pass.written, after,
-                  [&](const Block& block, const Block& next) { call(block, next); });
+               std::size_t last, const Ahead& after) noexcept {
+    for_each_tile(work, first, last - first, pass.used, pass.written, after.block,
+                  [&](const Block& block, const Block& next) { call(block, {next, after.bytes}); });
 }
 
 /// The same where the gradient is best read several rows at a time; from one row's begin to
 /// another's.
 void run_rows(const Call& call, const Pass& pass, const Work& work, const Transposed& rows,
-              std::size_t first, std::size_t last, const Block& after) noexcept {
+              std::size_t first, std::size_t last, const Ahead& after) noexcept {
     const Shape& shape = work.layout->shape;
     const std::size_t item = itemsize(format_of(work.precision()));
     alignas(64) char buffer[Transposed::most * row_elements * sizeof(double)];
@@ -62,7 +64,8 @@ void run_rows(const Call& call, const Pass& pass, const Work& work, const Transp
                 part.block.data[grad_stream] = buffer + k * count * item - start * item;
                 const Block next =
                     part_of(part.block, work.precision(), start + rows.length, count);
-                run_range(call, pass, part, start, start + count, k + 1 < together ? next : after);
+                run_range(call, pass, part, start, start + count,
+                          {k + 1 < together ? next : after.block, after.bytes});
             }
         }
     }
@@ -76,22 +79,27 @@ void update_array(const Call& update, const Block& block, Precision precision) n
         if (block.data[s])
             bytes +=
                 block.count * itemsize(s == grad_stream ? block.grad_format : format_of(precision));
-    parallel(threads_for(bytes), [&](Member member) {
+    const int threads = threads_for(bytes);
+    Prefetch prefetch({precision, 1, block.count, bytes, threads}, true);
+    for_each_piece(threads, piece_count(bytes, threads), [&](Piece piece, bool is_caller) {
         const FlushSubnormals flushing;
-        for_each_share(
-            member, 1, block.count, [&](std::size_t) { return block.count; },
-            [](std::size_t) { return tile_elements; },
-            [&](std::size_t, std::size_t first, std::size_t last) {
-                const Block part = part_of(block, precision, first, last - first);
-                update(part, part);
-            });
+        prefetch.run(piece, is_caller, [&](std::size_t bytes_ahead) {
+            for_each_in(
+                piece, 1, [&](std::size_t k) { return k ? block.count : 0; },
+                [](std::size_t) { return tile_elements; },
+                [&](std::size_t, std::size_t first, std::size_t last) {
+                    const Block part = part_of(block, precision, first, last - first);
+                    update(part, {part, bytes_ahead});
+                });
+        });
     });
 }
 
 void Step::clear() {
     plans.clear();
     works.clear();
-    elements_ = bytes_ = 0;
+    starts_.assign(1, 0);
+    bytes_ = gradient_bytes_ = 0;
     has_accumulated_ = measures_ = lends_ = false;
 }
 
@@ -99,8 +107,10 @@ void Step::add(const Layout& layout, StreamIndex target, unsigned streams, const
                bool raw_gradient) {
     const Work& work = works.emplace_back(layout, target, streams | bit(grad_stream), grad,
                                           raw_gradient, plans.size() - 1);
-    elements_ += layout.size;
-    bytes_ += layout.bytes + layout.size * itemsize(work.block.grad_format);
+    starts_.push_back(starts_.back() + layout.size);
+    const std::size_t gradient_bytes = layout.size * itemsize(work.block.grad_format);
+    gradient_bytes_ += gradient_bytes;
+    bytes_ += layout.bytes + gradient_bytes;
     has_accumulated_ |= work.block.data[accumulated_stream] != nullptr;
     measures_ |= plans.back().measure != nullptr;
     lends_ |= plans.back().lend.kernel != nullptr;
@@ -135,36 +145,43 @@ void Step::reserve() {
 }
 
 bool Step::advance() noexcept {
-    const std::size_t first = next_phase_;
-    if (first > 0) conclude(phases_[first - 1]);
-    std::size_t last = first + 1;
-    while (last < phase_count_ && !pauses_after(phases_[last - 1])) ++last;
-    parallel(threads_for(bytes_), [&](Member member) {
-        const FlushSubnormals flushing;
-        for (std::size_t k = first;; ++k) {
-            pass(phases_[k], member);
-            if (k + 1 == last) return;
-            if (member.team > 1) barrier();
-            if (member.thread == 0) conclude(phases_[k]);
-            if (member.team > 1) barrier();
-            if (skipped) return;
-        }
-    });
-    next_phase_ = skipped ? phase_count_ : last;
-    return next_phase_ == phase_count_;
+    const FlushSubnormals flushing;
+    for (;;) {
+        if (next_phase_ > 0) conclude(phases_[next_phase_ - 1]);
+        if (skipped || next_phase_ == phase_count_) break;
+        const Phase phase = phases_[next_phase_++];
+        pass(phase);
+        if (pauses_after(phase)) return false;
+    }
+    has_run_ = true;
+    return true;
 }
 
-void Step::pass(Phase phase, Member member) noexcept {
+/// All threads' way over memory.
+void Step::pass(Phase phase) noexcept {
+    const std::size_t bytes = phase == Phase::raw_squares ? gradient_bytes_ : bytes_;
+    const int threads = threads_for(bytes);
+    const Passage passage{works.empty() ? Precision::float32 : works.front().precision(),
+                          works.size(), starts_.back(), bytes, threads};
+    Prefetch prefetch(passage, has_run_ && phase != Phase::sums);
+    for_each_piece(threads, piece_count(bytes, threads), [&](Piece piece, bool is_caller) {
+        const FlushSubnormals flushing;
+        prefetch.run(piece, is_caller,
+                     [&](std::size_t bytes_ahead) { pass(phase, piece, bytes_ahead); });
+    });
+}
+
+void Step::pass(Phase phase, Piece piece, std::size_t bytes_ahead) noexcept {
     switch (phase) {
         case Phase::raw_squares:
-            return add_squares(Squares::raw, member);
+            return add_squares(Squares::raw, piece, bytes_ahead);
         case Phase::squares:
-            return add_squares(Squares::accumulated, member);
+            return add_squares(Squares::accumulated, piece, bytes_ahead);
         case Phase::sums:
-            return measure(member);
+            return measure(piece);
         case Phase::lend:
         case Phase::update:
-            return run_kernels(phase, member);
+            return run_kernels(phase, piece, bytes_ahead);
     }
 }
 
@@ -189,22 +206,23 @@ void Step::conclude(Phase phase) noexcept {
     }
 }
 
-/// Calls visit(k, first, last) for a thread's share of the elements of each part.
+/// Calls visit(k, first, last) for a piece's elements of each part.
 template <class Unit, class Visit>
-void Step::for_each_part(Member member, Unit unit_of, Visit visit) noexcept {
-    for_each_share(
-        member, works.size(), elements_, [&](std::size_t k) { return works[k].block.count; },
+void Step::for_each_part(Piece piece, Unit unit_of, Visit visit) noexcept {
+    for_each_in(
+        piece, works.size(), [&](std::size_t k) { return starts_[k]; },
         [&](std::size_t k) { return unit_of(works[k]); }, visit);
 }
 
-void Step::add_squares(Squares what, Member member) noexcept {
+void Step::add_squares(Squares what, Piece piece, std::size_t bytes_ahead) noexcept {
     const auto unit = [](const Work&) { return block_elements; };
-    for_each_part(member, unit, [&](std::size_t k, std::size_t first, std::size_t last) {
+    for_each_part(piece, unit, [&](std::size_t k, std::size_t first, std::size_t last) {
         const Work& work = works[k];
         if (!work.grad.data) return;
         for (std::size_t start = first; start < last; start += block_elements)
-            block_sums_[first_blocks_[k] + start / block_elements] = sum_of_squares(
-                work, plans[work.plan], what, start, std::min(block_elements, last - start));
+            block_sums_[first_blocks_[k] + start / block_elements] =
+                sum_of_squares(work, plans[work.plan], what, start,
+                               std::min(block_elements, last - start), bytes_ahead);
     });
 }
 
@@ -246,9 +264,9 @@ void Step::clip() noexcept {
 }
 
 /// Adds up what rules need to know of whole arrays before they update them.
-void Step::measure(Member member) noexcept {
+void Step::measure(Piece piece) noexcept {
     const auto unit = [](const Work&) { return block_elements; };
-    for_each_part(member, unit, [&](std::size_t k, std::size_t first, std::size_t last) {
+    for_each_part(piece, unit, [&](std::size_t k, std::size_t first, std::size_t last) {
         const Work& work = works[k];
         const Plan& plan = plans[work.plan];
         if (!plan.measure) return;
@@ -287,7 +305,7 @@ void Step::complete() noexcept {
     }
 }
 
-void Step::run_kernels(Phase phase, Member member) noexcept {
+void Step::run_kernels(Phase phase, Piece piece, std::size_t bytes_ahead) noexcept {
     const Pass pass = pass_of(phase);
     const auto rows_of = [](const Work& work) {
         return Transposed(work.layout->shape,
@@ -297,16 +315,18 @@ void Step::run_kernels(Phase phase, Member member) noexcept {
         const std::size_t row = work.buffered ? rows_of(work).length : 0;
         return row ? row : tile_elements;
     };
-    for_each_part(member, unit, [&](std::size_t k, std::size_t first, std::size_t last) {
+    for_each_part(piece, unit, [&](std::size_t k, std::size_t first, std::size_t last) {
         const Work& work = works[k];
         const Call& call = plans[work.plan].*pass.call;
         if (!call.kernel) return;
         const Block& next = works[std::min(k + 1, works.size() - 1)].block;
         if (!work.buffered && pass.used == all_streams && first == 0 && last == work.block.count)
-            return call(work.block, next);
+            return call(work.block, {next, bytes_ahead});
+        const Block rest = part_of(work.block, work.precision(), last, work.block.count - last);
+        const Ahead after{rest.count ? rest : next, bytes_ahead};
         if (const Transposed rows = rows_of(work); rows.length)
-            return run_rows(call, pass, work, rows, first, last, next);
-        run_range(call, pass, work, first, last, next);
+            return run_rows(call, pass, work, rows, first, last, after);
+        run_range(call, pass, work, first, last, after);
     });
 }
 

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "engine/norms.h"
-#include "engine/share.h"
+#include "engine/pieces.h"
 #include "engine/work.h"
 
 namespace instep {
@@ -44,24 +44,27 @@ public:
     bool advance() noexcept;
 
 private:
-    void pass(Phase phase, Member member) noexcept;
+    void pass(Phase phase) noexcept;
+    void pass(Phase phase, Piece piece, std::size_t bytes_ahead) noexcept;
     void conclude(Phase phase) noexcept;
     static bool pauses_after(Phase phase) { return phase == Phase::lend; }
 
-    void add_squares(Squares what, Member member) noexcept;
+    void add_squares(Squares what, Piece piece, std::size_t bytes_ahead) noexcept;
     void finish_norms(Squares what) noexcept;
-    void measure(Member member) noexcept;
+    void measure(Piece piece) noexcept;
     void complete() noexcept;
     bool finite() const noexcept;
     void clip() noexcept;
-    void run_kernels(Phase phase, Member member) noexcept;
+    void run_kernels(Phase phase, Piece piece, std::size_t bytes_ahead) noexcept;
 
     template <class Unit, class Visit>
-    void for_each_part(Member member, Unit unit_of, Visit visit) noexcept;
+    void for_each_part(Piece piece, Unit unit_of, Visit visit) noexcept;
 
     std::array<Phase, 5> phases_{};
     std::size_t phase_count_ = 0, next_phase_ = 0;
-    std::size_t elements_ = 0, bytes_ = 0;
+    bool has_run_ = false;                ///< some step did: memory is there
+    std::vector<std::size_t> starts_{0};  ///< elements before each part, and of all
+    std::size_t bytes_ = 0, gradient_bytes_ = 0;
     std::vector<std::size_t> first_blocks_;  ///< of each part, and their number
     std::vector<double> block_sums_;         ///< of squares
     std::vector<double> norms_;              ///< of each part

@@ -13,7 +13,6 @@
 
 #include "engine/fork.h"
 #include "engine/processors.h"
-#include "engine/tsan.h"
 
 namespace instep {
 namespace {
@@ -130,37 +129,12 @@ int threads_for(std::size_t bytes) {
     return can_run(threads) ? threads : 1;
 }
 
+std::string threading_layer() {
 #if defined(_OPENMP)
-INSTEP_UNSEEN void run_team(int threads, void (*body)(void*, int, int), void* context) {
-    tsan::release(context);
-#pragma omp parallel num_threads(threads)
-    {
-        tsan::enter(context);
-        body(context, omp_get_thread_num(), omp_get_num_threads());
-        tsan::release(context);
-    }
-    tsan::acquire(context);
-}
-
-void barrier() {
-    tsan::arrive();
-#pragma omp barrier
-    tsan::leave();
-}
-
-std::string threading_layer() {
     return "OpenMP " + std::to_string(_OPENMP);
-}
 #else
-void run_team(int, void (*body)(void*, int, int), void* context) {
-    body(context, 0, 1);
-}
-
-void barrier() {}
-
-std::string threading_layer() {
     return "none";
-}
 #endif
+}
 
 }  // namespace instep

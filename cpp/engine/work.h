@@ -11,7 +11,7 @@ struct Call {
     Update kernel = nullptr;
     Coefficients coefficients;
 
-    void operator()(const Block& block, const Block& next) const {
+    void operator()(const Block& block, const Ahead& next) const {
         kernel(block, next, coefficients);
     }
 };

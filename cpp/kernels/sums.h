@@ -8,7 +8,8 @@ namespace instep::INSTEP_LEVEL {
 /// Adds the squares of the unscaled, accumulated gradient to `sum_lanes` sums, by element index
 /// modulo their number. Squares of float32 are exact in the double sums and cannot overflow there.
 template <class T>
-static void sum_of_squares(const Block& block, const Factors& unscale, double* sums) {
+static void sum_of_squares(const Block& block, const Factors& unscale, std::size_t bytes_ahead,
+                           double* sums) {
     using P = Pack<T, sum_lanes * sizeof(T) / vector_bytes>;
     const Gradient<T> grad(block);
     const Stream<T> accumulated(block, accumulated_stream);
@@ -27,9 +28,9 @@ static void sum_of_squares(const Block& block, const Factors& unscale, double* s
     };
     std::size_t i = 0;
     Gradient<T> ahead(block);
-    ahead.look_ahead(block, fetch_distance<T>);
+    ahead.look_ahead(block, static_cast<std::ptrdiff_t>(bytes_ahead / sizeof(T)));
     for (; i + sum_lanes <= block.count; i += sum_lanes) {
-        ahead.template fetch<sum_lanes>(i);
+        if (bytes_ahead) ahead.template fetch<sum_lanes>(i);
         add(i, Whole{});
     }
     if (i < block.count) add(i, Part{block.count - i});

@@ -9,9 +9,12 @@
 
 namespace instep::INSTEP_LEVEL {
 
-/// How many elements ahead of their use memory is fetched into the cache.
-template <class T>
-inline constexpr std::size_t fetch_distance = 2048 / sizeof(T);
+/// So many elements are fetched ahead of their use: whole packs, at most all there are.
+template <class T, std::size_t lanes>
+INSTEP_INLINE std::size_t packs_ahead(std::size_t bytes, std::size_t most) {
+    const std::size_t elements = (bytes / sizeof(T) + lanes - 1) / lanes * lanes;
+    return elements < most ? elements : most;
+}
 
 template <std::size_t count, class T>
 INSTEP_INLINE void fetch(const T* at) {
@@ -199,7 +202,7 @@ INSTEP_INLINE void update_at(std::size_t i, Way way, const Rule& rule,
 }
 
 template <bool plain, class Rule, class T, class... Slots>
-INSTEP_INLINE void update_block(const Block& block, const Block& next,
+INSTEP_INLINE void update_block(const Block& block, const Ahead& next,
                                 const Prepared<Rule, T>& prepared, Slots... slot) {
     using Wide = Pack<T, wide, plain>;
     using Narrow = Pack<T, 1, plain>;
@@ -215,18 +218,20 @@ INSTEP_INLINE void update_block(const Block& block, const Block& next,
 
     // What is fetched lies further on in this block, and towards its end in the next one.
     const std::size_t whole = block.count - block.count % Wide::lanes;
-    const std::size_t distance = whole < fetch_distance<T> ? whole : fetch_distance<T>;
+    const std::size_t distance = packs_ahead<T, Wide::lanes>(next.bytes, whole);
     std::size_t i = 0;
     for (const bool at_end : {false, true}) {
-        const Block& ahead = at_end ? next : block;
+        const Block& ahead = at_end ? next.block : block;
         const auto offset = static_cast<std::ptrdiff_t>(at_end ? distance - whole : distance);
         param.look_ahead(ahead, offset);
         grad.look_ahead(ahead, offset);
         (slot.look_ahead(ahead, offset), ...);
         for (const std::size_t end = at_end ? whole : whole - distance; i < end; i += Wide::lanes) {
-            param.template fetch<Wide::lanes>(i);
-            grad.template fetch<Wide::lanes>(i);
-            (slot.template fetch<Wide::lanes>(i), ...);
+            if (distance) {
+                param.template fetch<Wide::lanes>(i);
+                grad.template fetch<Wide::lanes>(i);
+                (slot.template fetch<Wide::lanes>(i), ...);
+            }
             update(i, Whole{}, Wide());
         }
     }
@@ -236,7 +241,7 @@ INSTEP_INLINE void update_block(const Block& block, const Block& next,
 
 /// One of the two loops of a kernel, apart from the other: each sets up no more than it needs.
 template <template <class> class Rule, class T, unsigned slots, bool plain, std::size_t... k>
-INSTEP_NOINLINE void update_slots(const Block& block, const Block& next,
+INSTEP_NOINLINE void update_slots(const Block& block, const Ahead& next,
                                   const Prepared<Rule<T>, T>& prepared, std::index_sequence<k...>) {
     update_block<plain>(
         block, next, prepared,
@@ -245,7 +250,7 @@ INSTEP_NOINLINE void update_slots(const Block& block, const Block& next,
 
 /// The kernel of one rule in one precision for one set of slots in use.
 template <template <class> class Rule, class T, unsigned slots>
-static void update(const Block& block, const Block& next, const Coefficients& coefficients) {
+static void update(const Block& block, const Ahead& next, const Coefficients& coefficients) {
     const auto& prepared = reinterpret_cast<const Prepared<Rule<T>, T>&>(coefficients);
     constexpr auto indices = std::make_index_sequence<Rule<T>::slots.count>();
     const bool plain = prepared.plain && block.factors.first == 1 && !block.data[average_stream] &&

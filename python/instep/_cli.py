@@ -11,6 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 import instep
 
 if TYPE_CHECKING:
@@ -74,6 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_info(_: argparse.Namespace) -> int:
+    for size in (1 << 17, 1 << 20, 1 << 23):  # in the caches, and not: how far ahead to fetch
+        opt, g = instep.Adam(np.zeros(size, np.float32)), np.ones(size, np.float32)
+        for _step in range(4):
+            opt.step(g)
     instep.show_config()
     return 0
 

@@ -38,7 +38,11 @@ def get_num_threads() -> int:
 
 
 def show_config() -> None:
-    """Print version, compiler, instruction sets built and chosen, threads, NumPy."""
+    """Print version, compiler, instruction sets built and chosen, threads, NumPy.
+
+    And how far ahead steps fetch memory into the cache, as far as the steps of this process have
+    found out: that is chosen by measurement, and changes no number.
+    """
     info = _core.build_info()
     threading = info["threading"] if info["threading"] != "none" else "no OpenMP: one thread"
     rows = {
@@ -50,5 +54,28 @@ def show_config() -> None:
         "Python": platform.python_version(),
         "machine": f"{platform.machine()} {platform.system()}",
     }
+    rows["fetching ahead"], *more = _fetching_ahead(_core.prefetch())
     for name, value in rows.items():
         print(f"{name:<17} {value}")
+    for line in more:
+        print(f"{'':<17} {line}")
+
+
+def _fetching_ahead(prefetch: _core.Prefetch) -> list[str]:
+    """Describe what is set, or was found out."""
+    if prefetch["setting"] is not None:
+        return [f"{prefetch['setting']} bytes (INSTEP_PREFETCH)"]
+    if not prefetch["findings"]:
+        return ["not measured yet; steps of 64 KB and more find out"]
+    return [_description(finding) for finding in prefetch["findings"]]
+
+
+def _description(finding: _core.PrefetchFinding) -> str:
+    speeds = {distance: 1e-9 / seconds for distance, seconds in finding["seconds_per_byte"].items()}
+    arrays = "small arrays" if finding["small_arrays"] else "arrays"
+    threads = "several threads" if finding["several_threads"] else "one thread"
+    listed = ", ".join(f"{distance}: {speed:.3g}" for distance, speed in speeds.items())
+    return (
+        f"{finding['chosen']} bytes for {arrays} of {finding['precision']}, {finding['streams']} "
+        f"at a time, from {finding['least_bytes'] >> 10} KB on, {threads} (GB/s by bytes: {listed})"
+    )

@@ -31,7 +31,22 @@ class Counters(TypedDict):
     steps: list[int]
     in_window: list[bool]
 
+class PrefetchFinding(TypedDict):
+    precision: str
+    streams: int
+    least_bytes: int
+    small_arrays: bool
+    several_threads: bool
+    seconds_per_byte: dict[int, float]
+    chosen: int
+
+class Prefetch(TypedDict):
+    setting: int | None
+    findings: list[PrefetchFinding]
+
 ASK_SCHEDULE: float
+CHOICE_SAMPLES: int
+CHOICE_REST: int
 MOST_STEPS: int
 rules: dict[str, RuleInfo]
 formats: dict[str, bool]
@@ -117,7 +132,14 @@ def zeros(
 ) -> _Array: ...
 def ask(schedule: Callable[[int], float], index: int) -> float: ...
 def alias(array: _Array) -> _Array: ...
-def touch(grads: list[_Array], written: list[list[_Array]], repeats: int) -> None: ...
+def touch(
+    grads: list[_Array], written: list[list[_Array]], repeats: int, prefetch: int = 0
+) -> None: ...
+def prefetch() -> Prefetch: ...
+def new_choice() -> object: ...
+def choose(
+    choice: object, ways: int, pieces: int, time_of: Callable[[int], float]
+) -> list[int]: ...
 def build_info() -> dict[str, Any]: ...
 def fused_square_roots(
     x: NDArray[np.float32], estimates: NDArray[np.float32] | None = None
