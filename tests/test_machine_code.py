@@ -25,10 +25,10 @@ LEVELS: list[str] = _core.build_info()["isa_built"]
 # What the engine itself does to arrays without or before a rule is an update without slots.
 RULES = [*_core.rules, "rest", "accumulate", "lend", "take"]
 
-# By the argument `plain`: outside of its loops an update compares a factor with 1 to choose one of
+# By the argument `plain`: outside of its loops an update compares factors with 1 to choose one of
 # them.
 CHOICE, FULL, PLAIN = None, "0", "1"
-SCALAR = {CHOICE: Counter(ucomisd=1), FULL: Counter[str](), PLAIN: Counter[str]()}
+SCALAR = {CHOICE: Counter(ucomisd=2), FULL: Counter[str](), PLAIN: Counter[str]()}
 # In `square_root_from`, whose residual takes them; each starts from one estimate.
 FUSED_PER_ROOT = 7
 
@@ -40,7 +40,9 @@ ARITHMETIC = re.compile(
 FUSED = re.compile(r"vfn?m(?:add|sub)\w+")
 CALL_THAT_MOVES_MEMORY = re.compile(r".*<_*(?:mem|stack_chk_fail)")
 # Ftrl takes other powers than the root from the C library.
+CALL_OF_LOOP = re.compile(r".*12update_slots")
 CALL_OF_POWER = re.compile(r".*<pow[@>]")
+NO_CALL = re.compile(r"(?!)")
 # Mangled: update<Rule, T, slots> and its loops update_slots<Rule, T, slots, plain, ...>,
 # sum_of_squares<T>, touch<T, G, arrays>, fused_square_roots.
 LEVEL = r"_?_ZN6instep\d+(?P<level>[a-z]+\d*)"
@@ -109,20 +111,22 @@ def faults(
     level: str,
     types: str,
     scalar: Counter[str],
-    takes_powers: bool = False,
+    may_call: re.Pattern[str] = NO_CALL,
 ) -> Iterator[str]:
     """Say how often there is arithmetic other than packed, of these types and of full width.
 
     There has to be some if there are types. Of scalar arithmetic there may be as much as given, so
-    that no loop can have any.
+    that no loop can have any; and no calls but of memory's and of those that are named.
     """
     packed, others, single = 0, Counter[str](), Counter[str]()
     for instruction in instructions:
         match = ARITHMETIC.fullmatch(instruction.mnemonic)
         if match is None:
             calls = instruction.mnemonic.startswith("call")
-            power = takes_powers and CALL_OF_POWER.match(instruction.operands)
-            if calls and not power and not CALL_THAT_MOVES_MEMORY.match(instruction.operands):
+            known = may_call.match(instruction.operands) or CALL_THAT_MOVES_MEMORY.match(
+                instruction.operands
+            )
+            if calls and not known:
                 yield f"call {instruction.operands}"
         elif match[2] == "s":
             single[match[1]] += 1
@@ -159,7 +163,7 @@ def test_updates(functions: Functions, level: str, rule: str) -> None:
             level,
             "" if plain is CHOICE else "s" if dtype == "f" else "d",
             SCALAR[plain],
-            takes_powers=rule == "ftrl",
+            CALL_OF_LOOP if plain is CHOICE else CALL_OF_POWER if rule == "ftrl" else NO_CALL,
         )
     ]
     assert not offenders

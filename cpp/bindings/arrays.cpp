@@ -178,16 +178,17 @@ Snapshot::Snapshot(const View& array)
       ndim_(array.ndim()),
       flags_(fields_->flags),
       format_(array.format()),
-      bytes_(array.size() * itemsize(format_)),
-      layout_(fields_->dimensions, fields_->dimensions + ndim_) {
-    layout_.insert(layout_.end(), fields_->strides, fields_->strides + ndim_);
+      bytes_(array.size() * itemsize(format_)) {
+    if (ndim_ > few) layout_.resize(2 * static_cast<std::size_t>(ndim_));
+    py::ssize_t* const to = ndim_ > few ? layout_.data() : layout_of_few_;
+    std::copy_n(fields_->strides, ndim_, std::copy_n(fields_->dimensions, ndim_, to));
 }
 
 bool Snapshot::is_current() const {
     if (fields_->data != data_ || fields_->descr != descr_.ptr() || fields_->nd != ndim_ ||
         fields_->flags != flags_)
         return false;
-    const py::ssize_t* const extents = layout_.data();
+    const py::ssize_t* const extents = layout();
     const py::ssize_t* const strides = extents + ndim_;
     for (int axis = 0; axis < ndim_; ++axis)
         if (fields_->dimensions[axis] != extents[axis] || fields_->strides[axis] != strides[axis])
@@ -202,10 +203,29 @@ bool Snapshot::matches(py::handle other, const Bounds& within) const {
     if (fields->descr != descr_.ptr() || fields->nd != ndim_ ||
         (fields->flags & flags_ & wanted) != wanted)
         return false;
+    const py::ssize_t* const extents = layout();
     for (int axis = 0; axis < ndim_; ++axis)
-        if (fields->dimensions[axis] != layout_[static_cast<std::size_t>(axis)]) return false;
+        if (fields->dimensions[axis] != extents[axis]) return false;
     const auto low = reinterpret_cast<std::uintptr_t>(fields->data);
     return low >= within.low && low + bytes_ <= within.high;
+}
+
+void Snapshot::fetch() const {
+    fetch_object(reinterpret_cast<PyObject*>(const_cast<py::detail::PyArray_Proxy*>(fields_)));
+}
+
+void fetch_object(py::handle object) {
+#if defined(__GNUC__)
+    __builtin_prefetch(object.ptr());
+    __builtin_prefetch(reinterpret_cast<const char*>(object.ptr()) + 64);
+#endif
+}
+
+void fetch_axes(py::handle object) {
+#if defined(__GNUC__)
+    if (Py_TYPE(object.ptr()) == ndarray)
+        __builtin_prefetch(py::detail::array_proxy(object.ptr())->dimensions);
+#endif
 }
 
 void know_numpy() {

@@ -56,16 +56,27 @@ public:
     /// these bounds.
     bool matches(py::handle other, const Bounds& within) const;
     Format format() const { return format_; }
+    /// Fetches the array's fields into the cache.
+    void fetch() const;
 
 private:
+    /// The extents, then the strides.
+    const py::ssize_t* layout() const { return ndim_ <= few ? layout_of_few_ : layout_.data(); }
+
+    static constexpr int few = 3;
     const py::detail::PyArray_Proxy* fields_;
     const char* data_;
     py::object descr_;  ///< kept, so that no other one gets its address
     int ndim_, flags_;
     Format format_;
     std::uintptr_t bytes_;
-    std::vector<py::ssize_t> layout_;  ///< extents, then strides
+    py::ssize_t layout_of_few_[2 * few];  ///< beside the rest in the cache
+    std::vector<py::ssize_t> layout_;     ///< of more axes than those
 };
+
+/// Fetches into the cache an object's own memory, and what an array has elsewhere.
+void fetch_object(py::handle object);
+void fetch_axes(py::handle object);
 
 /// What an array is called in messages: "params['w']", "m of params['w']". Put together only when a
 /// message is made.

@@ -144,9 +144,20 @@ void Bound::gather_gradients(py::handle gradients) {
     tree_.check_unchanged();
     tree_.match(gradients, found_);
     bool looked_closer = false;
-    for (std::size_t k = 0; k < parameters_.size(); ++k) {
+    const std::size_t count = parameters_.size();
+    for (std::size_t k = 0; k < count; ++k) {
+        // Many small arrays are more objects than fit the cache, and each leads to the next.
+        if (k + 12 < count) parameters_[k + 12].fetch();
+        if (k + 8 < count) {
+            parameters_[k + 8].fetch_array();
+            fetch_object(found_[k + 8]);
+        }
+        if (k + 4 < count) {
+            parameters_[k + 4].fetch_axes_of_array();
+            fetch_axes(found_[k + 4]);
+        }
         parameters_[k].check_unchanged();
-        streams_[k] = parameters_[k].gradient(found_[k], memory_, looked_closer);
+        parameters_[k].read_gradient(found_[k], memory_, streams_[k], looked_closer);
     }
     if (!looked_closer) return;
     for (std::size_t k = 0; k < parameters_.size(); ++k)
@@ -239,7 +250,8 @@ void update_arrays(const Rule& rule, const py::object& param, const py::object& 
     parameter.add_to(memory);
     memory.check_disjoint();
     bool looked_closer = false;
-    const std::vector<Stream> gradients{parameter.gradient(grad, memory, looked_closer)};
+    std::vector<Stream> gradients(1);
+    parameter.read_gradient(grad, memory, gradients[0], looked_closer);
     parameter.check_still(grad, gradients[0]);
     Optimizer optimizer(rule, {parameter.array()});
     optimizer.clocks[0].steps = step - 1;

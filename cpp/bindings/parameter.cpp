@@ -10,13 +10,14 @@ namespace instep::bindings {
 BoundParameter::BoundParameter(py::object param, std::string path, const py::dict& state,
                                py::object average, py::object accumulator, const py::object& axes,
                                const RuleInfo& rule)
-    : param_((check_parameter(param, Name(path)), std::move(param))),
+    : as_bound_((check_parameter(param, Name(path)), View(param))),
+      param_(std::move(param)),
       average_(std::move(average)),
       accumulator_(std::move(accumulator)),
       path_(std::move(path)),
       order_(axes.is_none() ? Order(View(param_))
-                            : Order(View(param_), axes.cast<std::vector<int>>())),
-      as_bound_(View(param_)) {
+                            : Order(View(param_), axes.cast<std::vector<int>>())) {
+    is_c_contiguous_ = order_.c_contiguous;
     const View view(param_);
     std::size_t known = 0;
     const auto named = [&](const char* its_name) -> py::object {

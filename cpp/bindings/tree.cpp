@@ -43,6 +43,16 @@ py::object item(py::handle sequence, std::size_t k) {
     return py::reinterpret_borrow<py::object>(items(sequence)[k]);
 }
 
+/// Appends all of them, if there still are so many.
+bool take_items(py::handle sequence, std::size_t count, std::vector<py::object>& to) {
+    const py::scoped_critical_section alone(sequence);
+    if (length(sequence) != count) return false;
+    PyObject* const* const each = items(sequence);
+    for (std::size_t k = 0; k < count; ++k)
+        to.push_back(py::reinterpret_borrow<py::object>(each[k]));
+    return true;
+}
+
 bool equal(const py::object& a, const py::object& b) {
     const int result = outlive([&] { return PyObject_RichCompareBool(a.ptr(), b.ptr(), Py_EQ); });
     if (result < 0) throw py::error_already_set();
@@ -234,6 +244,7 @@ void Tree::match(const Node& node, py::object gradients, std::vector<py::object>
                 throw py::value_error("gradients for " + node.path + ": expected " +
                                       std::to_string(node.children.size()) + " items, got " +
                                       std::to_string(length(gradients)));
+            if (node.is_flat && take_items(gradients, node.children.size(), found)) return;
             for (std::size_t k = 0; k < node.children.size(); ++k)
                 match(node.children[k], item(gradients, k), found);
     }

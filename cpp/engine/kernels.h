@@ -40,10 +40,20 @@ struct Block {
     Factors factors{};  ///< on the gradient: `Around::scale`, and clipping by norm
 };
 
+/// Blocks that are updated alike, each so many bytes behind the one before.
+struct Blocks {
+    const Block* first;
+    std::size_t count = 1, stride = 0;
+
+    const Block& operator[](std::size_t k) const {
+        return *reinterpret_cast<const Block*>(reinterpret_cast<const char*>(first) + k * stride);
+    }
+};
+
 /// What a kernel fetches into the cache before its turn: memory so many bytes ahead in each stream,
-/// and at a block's end what lies at the beginning of the next one; nothing for 0 bytes.
+/// and at the end what lies at the beginning of the block that comes after; nothing for 0 bytes.
 struct Ahead {
-    const Block& block;
+    const Block& after;
     std::size_t bytes;
 };
 
@@ -90,8 +100,8 @@ using Prepare = void (*)(double learning_rate, std::int64_t step, const double* 
 using Measure = void (*)(const Block&, const Coefficients&, double* sums);
 /// Completes the coefficients and scalars once the sums are known.
 using Complete = void (*)(const double* sums, double* scalars, Coefficients*);
-/// Updates a block.
-using Update = void (*)(const Block&, const Ahead& next, const Coefficients&);
+/// Updates blocks.
+using Update = void (*)(const Blocks&, const Ahead&, const Coefficients&);
 
 /// A rule in one precision.
 struct RuleKernels {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "engine/crew.h"
 #include "engine/float_mode.h"
@@ -37,15 +38,16 @@ Pass pass_of(Phase phase) {
 
 /// Runs a kernel over elements [first, last) of an array, and fetches what comes after.
 void run_range(const Call& call, const Pass& pass, const Work& work, std::size_t first,
-               std::size_t last, const Ahead& after) noexcept {
-    for_each_tile(work, first, last - first, pass.used, pass.written, after.block,
-                  [&](const Block& block, const Block& next) { call(block, {next, after.bytes}); });
+               std::size_t last, const Ahead& ahead) noexcept {
+    for_each_tile(
+        work, first, last - first, pass.used, pass.written, ahead.after,
+        [&](const Block& block, const Block& next) { call({&block}, {next, ahead.bytes}); });
 }
 
 /// The same where the gradient is best read several rows at a time; from one row's begin to
 /// another's.
 void run_rows(const Call& call, const Pass& pass, const Work& work, const Transposed& rows,
-              std::size_t first, std::size_t last, const Ahead& after) noexcept {
+              std::size_t first, std::size_t last, const Ahead& ahead) noexcept {
     const Shape& shape = work.layout->shape;
     const std::size_t item = itemsize(format_of(work.precision()));
     alignas(64) char buffer[Transposed::most * row_elements * sizeof(double)];
@@ -65,7 +67,7 @@ void run_rows(const Call& call, const Pass& pass, const Work& work, const Transp
                 const Block next =
                     part_of(part.block, work.precision(), start + rows.length, count);
                 run_range(call, pass, part, start, start + count,
-                          {k + 1 < together ? next : after.block, after.bytes});
+                          {k + 1 < together ? next : ahead.after, ahead.bytes});
             }
         }
     }
@@ -81,15 +83,17 @@ void update_array(const Call& update, const Block& block, Precision precision) n
                 block.count * itemsize(s == grad_stream ? block.grad_format : format_of(precision));
     const int threads = threads_for(bytes);
     Prefetch prefetch({precision, 1, block.count, bytes, threads}, true);
+    const FlushSubnormals flushing;
     for_each_piece(threads, piece_count(bytes, threads), [&](Piece piece, bool is_caller) {
-        const FlushSubnormals flushing;
+        std::optional<FlushSubnormals> flushing_there;
+        if (!is_caller) flushing_there.emplace();
         prefetch.run(piece, is_caller, [&](std::size_t bytes_ahead) {
             for_each_in(
                 piece, 1, [&](std::size_t k) { return k ? block.count : 0; },
                 [](std::size_t) { return tile_elements; },
                 [&](std::size_t, std::size_t first, std::size_t last) {
                     const Block part = part_of(block, precision, first, last - first);
-                    update(part, {part, bytes_ahead});
+                    update({&part}, {part, bytes_ahead});
                 });
         });
     });
@@ -121,9 +125,13 @@ void Step::reserve() {
     skipped = false;
     grad_norm = 0;
     for (const Plan& plan : plans) wants_norms |= plan.around.group.clipnorm != no_limit;
-    for (Work& work : works)
-        work.block.factors =
-            factors(plans[work.plan].around.scale, work.precision() == Precision::float32);
+    Factors scale;
+    for (std::size_t k = 0; k < works.size(); ++k) {
+        Work& work = works[k];
+        if (k == 0 || work.plan != works[k - 1].plan)
+            scale = factors(plans[work.plan].around.scale, work.precision() == Precision::float32);
+        work.block.factors = scale;
+    }
 
     phase_count_ = next_phase_ = 0;
     const auto needs = [&](Phase phase, bool whether) {
@@ -165,7 +173,8 @@ void Step::pass(Phase phase) noexcept {
                           works.size(), starts_.back(), bytes, threads};
     Prefetch prefetch(passage, has_run_ && phase != Phase::sums);
     for_each_piece(threads, piece_count(bytes, threads), [&](Piece piece, bool is_caller) {
-        const FlushSubnormals flushing;
+        std::optional<FlushSubnormals> flushing;  // as the caller does
+        if (!is_caller) flushing.emplace();
         prefetch.run(piece, is_caller,
                      [&](std::size_t bytes_ahead) { pass(phase, piece, bytes_ahead); });
     });
@@ -315,19 +324,37 @@ void Step::run_kernels(Phase phase, Piece piece, std::size_t bytes_ahead) noexce
         const std::size_t row = work.buffered ? rows_of(work).length : 0;
         return row ? row : tile_elements;
     };
+    // Whole arrays that are updated alike go together.
+    std::size_t begin = 0, end = 0;
+    const auto run_whole = [&] {
+        if (begin == end) return;
+        const Call& call = plans[works[begin].plan].*pass.call;
+        const Block& after = works[std::min(end, works.size() - 1)].block;
+        if (call.kernel)
+            call({&works[begin].block, end - begin, sizeof(Work)}, {after, bytes_ahead});
+        begin = end;
+    };
     for_each_part(piece, unit, [&](std::size_t k, std::size_t first, std::size_t last) {
         const Work& work = works[k];
+        if (!work.buffered && pass.used == all_streams && first == 0 && last == work.block.count) {
+            if (k != end || work.plan != works[begin].plan) {
+                run_whole();
+                begin = k;
+            }
+            end = k + 1;
+            return;
+        }
+        run_whole();
         const Call& call = plans[work.plan].*pass.call;
         if (!call.kernel) return;
         const Block& next = works[std::min(k + 1, works.size() - 1)].block;
-        if (!work.buffered && pass.used == all_streams && first == 0 && last == work.block.count)
-            return call(work.block, {next, bytes_ahead});
         const Block rest = part_of(work.block, work.precision(), last, work.block.count - last);
-        const Ahead after{rest.count ? rest : next, bytes_ahead};
+        const Ahead ahead{rest.count ? rest : next, bytes_ahead};
         if (const Transposed rows = rows_of(work); rows.length)
-            return run_rows(call, pass, work, rows, first, last, after);
-        run_range(call, pass, work, first, last, after);
+            return run_rows(call, pass, work, rows, first, last, ahead);
+        run_range(call, pass, work, first, last, ahead);
     });
+    run_whole();
 }
 
 }  // namespace instep

@@ -11,8 +11,8 @@ struct Call {
     Update kernel = nullptr;
     Coefficients coefficients;
 
-    void operator()(const Block& block, const Ahead& next) const {
-        kernel(block, next, coefficients);
+    void operator()(const Blocks& blocks, const Ahead& ahead) const {
+        kernel(blocks, ahead, coefficients);
     }
 };
 

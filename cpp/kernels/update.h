@@ -201,13 +201,13 @@ INSTEP_INLINE void update_at(std::size_t i, Way way, const Rule& rule,
     }(slot.template load<P>(way, i)...);
 }
 
+/// Updates a block. What is fetched meanwhile lies so many bytes further on in it, and towards its
+/// end at the beginning of the next one.
 template <bool plain, class Rule, class T, class... Slots>
-INSTEP_INLINE void update_block(const Block& block, const Ahead& next,
-                                const Prepared<Rule, T>& prepared, Slots... slot) {
+INSTEP_INLINE void update_block(const Block& block, const Block& next, std::size_t bytes_ahead,
+                                const Rule& rule, const Surroundings<T>& around, Slots... slot) {
     using Wide = Pack<T, wide, plain>;
     using Narrow = Pack<T, 1, plain>;
-    const Rule rule = prepared.rule;
-    const Surroundings<T> around = prepared.around;
     const Factor<T> factor(plain ? Factors() : block.factors);
     Stream<T> param(block, param_stream);
     Gradient<T> grad(block);
@@ -216,12 +216,11 @@ INSTEP_INLINE void update_block(const Block& block, const Ahead& next,
         update_at<P>(i, way, rule, around, factor, param, grad, average, accumulated, slot...);
     };
 
-    // What is fetched lies further on in this block, and towards its end in the next one.
     const std::size_t whole = block.count - block.count % Wide::lanes;
-    const std::size_t distance = packs_ahead<T, Wide::lanes>(next.bytes, whole);
+    const std::size_t distance = packs_ahead<T, Wide::lanes>(bytes_ahead, whole);
     std::size_t i = 0;
     for (const bool at_end : {false, true}) {
-        const Block& ahead = at_end ? next.block : block;
+        const Block& ahead = at_end ? next : block;
         const auto offset = static_cast<std::ptrdiff_t>(at_end ? distance - whole : distance);
         param.look_ahead(ahead, offset);
         grad.look_ahead(ahead, offset);
@@ -239,26 +238,48 @@ INSTEP_INLINE void update_block(const Block& block, const Ahead& next,
     if (i < block.count) update(i, Part{block.count - i}, Narrow());
 }
 
-/// One of the two loops of a kernel, apart from the other: each sets up no more than it needs.
+/// The block that is next to be fetched while block k is worked on: the farther away the smaller
+/// they are.
+template <class T>
+INSTEP_INLINE const Block& block_ahead(const Blocks& blocks, std::size_t k, const Ahead& ahead) {
+    const std::size_t bytes = blocks[k].count * sizeof(T) + 1;
+    k += bytes < ahead.bytes ? ahead.bytes / bytes : 1;
+    return k < blocks.count ? blocks[k] : ahead.after;
+}
+
+/// One of the two loops of a kernel, apart from the other: each sets up no more than it needs. Over
+/// blocks [first, last).
 template <template <class> class Rule, class T, unsigned slots, bool plain, std::size_t... k>
-INSTEP_NOINLINE void update_slots(const Block& block, const Ahead& next,
-                                  const Prepared<Rule<T>, T>& prepared, std::index_sequence<k...>) {
-    update_block<plain>(
-        block, next, prepared,
-        Stream<T, (slots >> k & 1) != 0>(block, first_slot + static_cast<int>(k))...);
+INSTEP_NOINLINE void update_slots(const Blocks& blocks, std::size_t first, std::size_t last,
+                                  const Ahead& ahead, const Prepared<Rule<T>, T>& prepared,
+                                  std::index_sequence<k...>) {
+    const Rule<T> rule = prepared.rule;
+    const Surroundings<T> around = prepared.around;
+    for (; first < last; ++first) {
+        const Block& block = blocks[first];
+        update_block<plain>(
+            block, block_ahead<T>(blocks, first, ahead), ahead.bytes, rule, around,
+            Stream<T, (slots >> k & 1) != 0>(block, first_slot + static_cast<int>(k))...);
+    }
 }
 
 /// The kernel of one rule in one precision for one set of slots in use.
 template <template <class> class Rule, class T, unsigned slots>
-static void update(const Block& block, const Ahead& next, const Coefficients& coefficients) {
+static void update(const Blocks& blocks, const Ahead& ahead, const Coefficients& coefficients) {
     const auto& prepared = reinterpret_cast<const Prepared<Rule<T>, T>&>(coefficients);
     constexpr auto indices = std::make_index_sequence<Rule<T>::slots.count>();
-    const bool plain = prepared.plain && block.factors.first == 1 && !block.data[average_stream] &&
-                       !block.data[accumulated_stream];
-    if (plain)
-        update_slots<Rule, T, slots, true>(block, next, prepared, indices);
-    else
-        update_slots<Rule, T, slots, false>(block, next, prepared, indices);
+    const auto is_plain = [&](const Block& block) {
+        return prepared.plain && block.factors.first == 1 && !block.data[average_stream] &&
+               !block.data[accumulated_stream];
+    };
+    for (std::size_t first = 0, last; first < blocks.count; first = last) {
+        const bool plain = is_plain(blocks[first]);
+        for (last = first + 1; last < blocks.count && is_plain(blocks[last]) == plain;) ++last;
+        if (plain)
+            update_slots<Rule, T, slots, true>(blocks, first, last, ahead, prepared, indices);
+        else
+            update_slots<Rule, T, slots, false>(blocks, first, last, ahead, prepared, indices);
+    }
 }
 
 }  // namespace instep::INSTEP_LEVEL

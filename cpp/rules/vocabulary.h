@@ -132,10 +132,11 @@ inline constexpr bool used<Unused> = false;
 /// and without the digits that a difference of two numbers near 1 would lose.
 inline double complement_of_power(double x, std::int64_t n) {
     double result = 0;
-    // While c = 1 - x**(2**k): 1 - (1 - result) * (1 - c) is result + c * (1 - result).
+    // While c = 1 - x**(2**k): 1 - (1 - result) * (1 - c) is result + c * (1 - result). A product
+    // with the bit of n takes the place of a branch that is hard to predict.
     for (double c = 1 - x; n > 0; n >>= 1, c *= 2 - c) {
-        const double factor[] = {0, 1 - result};  // instead of a branch that is hard to predict
-        result += c * factor[n & 1];
+        if (c == 1) return 1;
+        result += c * static_cast<double>(n & 1) * (1 - result);
     }
     return result;
 }
