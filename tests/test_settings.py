@@ -144,12 +144,15 @@ def test_show_config_says_how_far_ahead_steps_fetch() -> None:
     )
     found = python(steps).stdout
     assert re.search(
-        r"fetching ahead +(0|512|2048) bytes for arrays of float32, 4 at a time, from 4096 KB on",
+        r"tuning +arrays of float32, 4 at a time, from 2048 KB on, \w+ threads?: "
+        r"(nothing|512 bytes|2048 bytes) ahead",
         found,
     ), found
-    assert "fetching ahead    640 bytes" in python(steps, INSTEP_PREFETCH="640").stdout
+    assert re.search(
+        r"tuning +640 bytes ahead \(INSTEP_", python(steps, INSTEP_PREFETCH="640").stdout
+    )
     untried = python("import instep; instep.show_config()").stdout
-    assert "fetching ahead    not measured yet" in untried
+    assert re.search("tuning +nothing measured yet", untried)
 
 
 @pytest.mark.parametrize("setting", ["-1", "fast", "1e3", "65537", " 64", "99999999999999999999"])

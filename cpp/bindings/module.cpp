@@ -12,8 +12,8 @@
 #include "bindings/schedule.h"
 #include "bindings/stepper.h"
 #include "engine/dispatch.h"
-#include "engine/prefetch.h"
 #include "engine/threads.h"
+#include "engine/tuning.h"
 
 namespace instep::bindings {
 namespace {

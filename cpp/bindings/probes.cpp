@@ -14,8 +14,8 @@
 #include "engine/choice.h"
 #include "engine/dispatch.h"
 #include "engine/float_mode.h"
-#include "engine/prefetch.h"
 #include "engine/processors.h"
+#include "engine/tuning.h"
 
 namespace instep::bindings {
 namespace {
@@ -81,26 +81,31 @@ std::optional<int> processor_quota(const std::string& cgroup, const std::string&
     return quota(groups, mounts, root);
 }
 
-/// How far ahead steps fetch: what INSTEP_PREFETCH says, else what was found out so far.
-py::dict prefetch() {
-    py::list findings;
-    for (const Finding& each : prefetch_findings()) {
-        py::dict seconds_per_byte;
-        for (std::size_t way = 0; way < each.distances.size(); ++way)
-            seconds_per_byte[py::int_(each.distances[way])] = each.seconds_per_byte[way];
+/// What INSTEP_PREFETCH says, or None, and what was found out about the manner of steps so far.
+py::dict tuning() {
+    py::list found;
+    for (const Finding& each : findings()) {
+        py::list manners;
+        for (std::size_t way = 0; way < each.manners.size(); ++way) {
+            py::dict manner;
+            manner["prefetch"] = each.manners[way].bytes_ahead;
+            manner["half_of_roots"] = each.manners[way].half_of_roots;
+            manner["seconds_per_byte"] = each.seconds_per_byte[way];
+            manners.append(manner);
+        }
         py::dict finding;
         finding["precision"] = formats[static_cast<int>(format_of(each.precision))].name;
         finding["streams"] = each.streams;
         finding["least_bytes"] = each.least_bytes;
         finding["small_arrays"] = each.small_arrays;
         finding["several_threads"] = each.several_threads;
-        finding["seconds_per_byte"] = seconds_per_byte;
+        finding["manners"] = manners;
         finding["chosen"] = each.chosen;
-        findings.append(finding);
+        found.append(finding);
     }
     py::dict result;
-    result["setting"] = prefetch_setting();
-    result["findings"] = findings;
+    result["prefetch"] = prefetch_setting();
+    result["findings"] = found;
     return result;
 }
 
@@ -126,7 +131,7 @@ std::vector<int> choose(const py::capsule& choice, int ways, int pieces,
 }  // namespace
 
 void add_probes(py::module_& module) {
-    module.def("prefetch", &prefetch);
+    module.def("tuning", &tuning);
     module.def("new_choice", &new_choice);
     module.def("choose", &choose, py::arg("choice"), py::arg("ways"), py::arg("pieces"),
                py::arg("time_of"));

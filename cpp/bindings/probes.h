@@ -7,7 +7,7 @@ namespace instep::bindings {
 
 namespace py = pybind11;
 
-/// Adds to the module `touch`, `prefetch`, `new_choice`, `choose`, `fused_square_roots` and
+/// Adds to the module `touch`, `tuning`, `new_choice`, `choose`, `fused_square_roots` and
 /// `processor_quota`.
 void add_probes(py::module_& module);
 

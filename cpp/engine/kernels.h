@@ -50,11 +50,19 @@ struct Blocks {
     }
 };
 
-/// What a kernel fetches into the cache before its turn: memory so many bytes ahead in each stream,
-/// and at the end what lies at the beginning of the block that comes after; nothing for 0 bytes.
+/// How a kernel goes about its work; all manners give the same bits.
+struct Manner {
+    /// So many bytes ahead, memory of each stream is fetched into the cache; 0: none is.
+    std::size_t bytes_ahead = 0;
+    /// Where a unit chooses square roots: half of them are taken without the divider, which others
+    /// and the divisions keep busy, or else a quarter.
+    bool half_of_roots = true;
+};
+
+/// The manner, and at the end of what is fetched ahead the block that comes after.
 struct Ahead {
     const Block& after;
-    std::size_t bytes;
+    Manner manner;
 };
 
 /// What happens to the gradient and the parameter around the rule. What is left at its default
@@ -149,6 +157,7 @@ struct Unit {
     Transpose transpose[format_count];
     /// By the gradient's format and the number of arrays.
     Touch touch[format_count][max_touched + 1];
+    bool chooses_square_roots;  ///< by the manner
     /// For tests: square roots of whole vectors of 64 bytes from estimates of their reciprocals, or
     /// from the processor's own; null where the level has none but the instruction.
     void (*fused_square_roots)(const float* x, const float* estimates, float* roots,

@@ -6,9 +6,9 @@
 
 #include "engine/crew.h"
 #include "engine/float_mode.h"
-#include "engine/prefetch.h"
 #include "engine/threads.h"
 #include "engine/tiles.h"
+#include "engine/tuning.h"
 
 namespace instep {
 namespace {
@@ -41,7 +41,7 @@ void run_range(const Call& call, const Pass& pass, const Work& work, std::size_t
                std::size_t last, const Ahead& ahead) noexcept {
     for_each_tile(
         work, first, last - first, pass.used, pass.written, ahead.after,
-        [&](const Block& block, const Block& next) { call({&block}, {next, ahead.bytes}); });
+        [&](const Block& block, const Block& next) { call({&block}, {next, ahead.manner}); });
 }
 
 /// The same where the gradient is best read several rows at a time; from one row's begin to
@@ -67,7 +67,7 @@ void run_rows(const Call& call, const Pass& pass, const Work& work, const Transp
                 const Block next =
                     part_of(part.block, work.precision(), start + rows.length, count);
                 run_range(call, pass, part, start, start + count,
-                          {k + 1 < together ? next : ahead.after, ahead.bytes});
+                          {k + 1 < together ? next : ahead.after, ahead.manner});
             }
         }
     }
@@ -82,18 +82,19 @@ void update_array(const Call& update, const Block& block, Precision precision) n
             bytes +=
                 block.count * itemsize(s == grad_stream ? block.grad_format : format_of(precision));
     const int threads = threads_for(bytes);
-    Prefetch prefetch({precision, 1, block.count, bytes, threads}, true);
+    const Passage passage{precision, 1, block.count, bytes};
+    Tuning tuning(choices_for(passage), passage, threads, true);
     const FlushSubnormals flushing;
     for_each_piece(threads, piece_count(bytes, threads), [&](Piece piece, bool is_caller) {
         std::optional<FlushSubnormals> flushing_there;
         if (!is_caller) flushing_there.emplace();
-        prefetch.run(piece, is_caller, [&](std::size_t bytes_ahead) {
+        tuning.run(piece, is_caller, [&](const Manner& manner) {
             for_each_in(
                 piece, 1, [&](std::size_t k) { return k ? block.count : 0; },
                 [](std::size_t) { return tile_elements; },
                 [&](std::size_t, std::size_t first, std::size_t last) {
                     const Block part = part_of(block, precision, first, last - first);
-                    update({&part}, {part, bytes_ahead});
+                    update({&part}, {part, manner});
                 });
         });
     });
@@ -104,6 +105,7 @@ void Step::clear() {
     works.clear();
     starts_.assign(1, 0);
     bytes_ = gradient_bytes_ = 0;
+    choices_ = {};
     has_accumulated_ = measures_ = lends_ = false;
 }
 
@@ -167,30 +169,31 @@ bool Step::advance() noexcept {
 
 /// All threads' way over memory.
 void Step::pass(Phase phase) noexcept {
-    const std::size_t bytes = phase == Phase::raw_squares ? gradient_bytes_ : bytes_;
-    const int threads = threads_for(bytes);
+    const bool over_gradients = phase == Phase::raw_squares;
     const Passage passage{works.empty() ? Precision::float32 : works.front().precision(),
-                          works.size(), starts_.back(), bytes, threads};
-    Prefetch prefetch(passage, has_run_ && phase != Phase::sums);
-    for_each_piece(threads, piece_count(bytes, threads), [&](Piece piece, bool is_caller) {
+                          works.size(), starts_.back(), over_gradients ? gradient_bytes_ : bytes_};
+    std::optional<Choice*>& choices = choices_[over_gradients];
+    if (!choices) choices = phase == Phase::sums ? nullptr : choices_for(passage);
+    const int threads = threads_for(passage.bytes);
+    Tuning tuning(*choices, passage, threads, has_run_);
+    for_each_piece(threads, piece_count(passage.bytes, threads), [&](Piece piece, bool is_caller) {
         std::optional<FlushSubnormals> flushing;  // as the caller does
         if (!is_caller) flushing.emplace();
-        prefetch.run(piece, is_caller,
-                     [&](std::size_t bytes_ahead) { pass(phase, piece, bytes_ahead); });
+        tuning.run(piece, is_caller, [&](const Manner& manner) { pass(phase, piece, manner); });
     });
 }
 
-void Step::pass(Phase phase, Piece piece, std::size_t bytes_ahead) noexcept {
+void Step::pass(Phase phase, Piece piece, const Manner& manner) noexcept {
     switch (phase) {
         case Phase::raw_squares:
-            return add_squares(Squares::raw, piece, bytes_ahead);
+            return add_squares(Squares::raw, piece, manner);
         case Phase::squares:
-            return add_squares(Squares::accumulated, piece, bytes_ahead);
+            return add_squares(Squares::accumulated, piece, manner);
         case Phase::sums:
             return measure(piece);
         case Phase::lend:
         case Phase::update:
-            return run_kernels(phase, piece, bytes_ahead);
+            return run_kernels(phase, piece, manner);
     }
 }
 
@@ -223,7 +226,7 @@ void Step::for_each_part(Piece piece, Unit unit_of, Visit visit) noexcept {
         [&](std::size_t k) { return unit_of(works[k]); }, visit);
 }
 
-void Step::add_squares(Squares what, Piece piece, std::size_t bytes_ahead) noexcept {
+void Step::add_squares(Squares what, Piece piece, const Manner& manner) noexcept {
     const auto unit = [](const Work&) { return block_elements; };
     for_each_part(piece, unit, [&](std::size_t k, std::size_t first, std::size_t last) {
         const Work& work = works[k];
@@ -231,7 +234,7 @@ void Step::add_squares(Squares what, Piece piece, std::size_t bytes_ahead) noexc
         for (std::size_t start = first; start < last; start += block_elements)
             block_sums_[first_blocks_[k] + start / block_elements] =
                 sum_of_squares(work, plans[work.plan], what, start,
-                               std::min(block_elements, last - start), bytes_ahead);
+                               std::min(block_elements, last - start), manner.bytes_ahead);
     });
 }
 
@@ -314,7 +317,7 @@ void Step::complete() noexcept {
     }
 }
 
-void Step::run_kernels(Phase phase, Piece piece, std::size_t bytes_ahead) noexcept {
+void Step::run_kernels(Phase phase, Piece piece, const Manner& manner) noexcept {
     const Pass pass = pass_of(phase);
     const auto rows_of = [](const Work& work) {
         return Transposed(work.layout->shape,
@@ -330,8 +333,7 @@ void Step::run_kernels(Phase phase, Piece piece, std::size_t bytes_ahead) noexce
         if (begin == end) return;
         const Call& call = plans[works[begin].plan].*pass.call;
         const Block& after = works[std::min(end, works.size() - 1)].block;
-        if (call.kernel)
-            call({&works[begin].block, end - begin, sizeof(Work)}, {after, bytes_ahead});
+        if (call.kernel) call({&works[begin].block, end - begin, sizeof(Work)}, {after, manner});
         begin = end;
     };
     for_each_part(piece, unit, [&](std::size_t k, std::size_t first, std::size_t last) {
@@ -349,7 +351,7 @@ void Step::run_kernels(Phase phase, Piece piece, std::size_t bytes_ahead) noexce
         if (!call.kernel) return;
         const Block& next = works[std::min(k + 1, works.size() - 1)].block;
         const Block rest = part_of(work.block, work.precision(), last, work.block.count - last);
-        const Ahead ahead{rest.count ? rest : next, bytes_ahead};
+        const Ahead ahead{rest.count ? rest : next, manner};
         if (const Transposed rows = rows_of(work); rows.length)
             return run_rows(call, pass, work, rows, first, last, ahead);
         run_range(call, pass, work, first, last, ahead);

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <array>
+#include <optional>
 #include <vector>
 
+#include "engine/choice.h"
 #include "engine/norms.h"
 #include "engine/pieces.h"
 #include "engine/work.h"
@@ -45,17 +47,17 @@ public:
 
 private:
     void pass(Phase phase) noexcept;
-    void pass(Phase phase, Piece piece, std::size_t bytes_ahead) noexcept;
+    void pass(Phase phase, Piece piece, const Manner& manner) noexcept;
     void conclude(Phase phase) noexcept;
     static bool pauses_after(Phase phase) { return phase == Phase::lend; }
 
-    void add_squares(Squares what, Piece piece, std::size_t bytes_ahead) noexcept;
+    void add_squares(Squares what, Piece piece, const Manner& manner) noexcept;
     void finish_norms(Squares what) noexcept;
     void measure(Piece piece) noexcept;
     void complete() noexcept;
     bool finite() const noexcept;
     void clip() noexcept;
-    void run_kernels(Phase phase, Piece piece, std::size_t bytes_ahead) noexcept;
+    void run_kernels(Phase phase, Piece piece, const Manner& manner) noexcept;
 
     template <class Unit, class Visit>
     void for_each_part(Piece piece, Unit unit_of, Visit visit) noexcept;
@@ -65,10 +67,11 @@ private:
     bool has_run_ = false;                ///< some step did: memory is there
     std::vector<std::size_t> starts_{0};  ///< elements before each part, and of all
     std::size_t bytes_ = 0, gradient_bytes_ = 0;
-    std::vector<std::size_t> first_blocks_;  ///< of each part, and their number
-    std::vector<double> block_sums_;         ///< of squares
-    std::vector<double> norms_;              ///< of each part
-    std::vector<double> rule_sums_;          ///< of each block, `max_sums` of them
+    std::array<std::optional<Choice*>, 2> choices_;  ///< of passages over all, over gradients
+    std::vector<std::size_t> first_blocks_;          ///< of each part, and their number
+    std::vector<double> block_sums_;                 ///< of squares
+    std::vector<double> norms_;                      ///< of each part
+    std::vector<double> rule_sums_;                  ///< of each block, `max_sums` of them
     bool has_accumulated_ = false, measures_ = false, lends_ = false;
 };
 

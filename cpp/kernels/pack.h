@@ -81,8 +81,7 @@ struct Pack<T, registers, is_plain, std::integer_sequence<int, k...>> {
         return a;
     }
     friend INSTEP_INLINE Pack sqrt(Pack a) {
-        constexpr int by_instruction = registers - fused_roots<T>(registers);
-        ((a.part[k] = root<(k < by_instruction)>(a.part[k])), ...);
+        ((a.part[k] = square_root_in<T, k, registers>(a.part[k])), ...);
         return a;
     }
     friend INSTEP_INLINE Pack real_power(Pack a, double exponent) {
@@ -104,15 +103,6 @@ struct Pack<T, registers, is_plain, std::integer_sequence<int, k...>> {
     /// The larger one; a where either is not a number. Adding zero flushes a subnormal that would
     /// otherwise pass through untouched on some instruction sets.
     friend INSTEP_INLINE Pack max(Pack a, Pack b) { return select(a < b, b, a) + Pack(T(0)); }
-
-private:
-    template <bool by_instruction>
-    static INSTEP_INLINE V root(V x) {
-        if constexpr (by_instruction)
-            return square_root<T>(x);
-        else
-            return fused_square_root(x);
-    }
 };
 
 }  // namespace instep::INSTEP_LEVEL

@@ -62,15 +62,39 @@ INSTEP_INLINE Vector<float> fused_square_root(Vector<float> x) {
 }
 #endif
 
-/// How many of the square roots of so many registers are worth taking without the divider, which
-/// the others and the divisions keep busy. With 256-bit registers none: there are too few of them,
-/// and more operations per element fill the reorder buffer before the divider is idle.
-template <class T>
-constexpr int fused_roots([[maybe_unused]] int registers) {
+/// Whether some square roots of T are worth taking without the divider, which the others and the
+/// divisions keep busy. With 256-bit registers none: there are too few of them, and more operations
+/// per element fill the reorder buffer before the divider is idle. Of four 512-bit ones the last
+/// is, and the third depending on the processor.
 #if defined(__AVX512F__)
-    if (sizeof(T) == 4) return registers / 2;
+template <class T>
+inline constexpr bool spares_divider = sizeof(T) == 4;
+#else
+template <class T>
+inline constexpr bool spares_divider = false;
 #endif
-    return 0;
+
+/// Whether the third is: threads may look while another one chooses.
+static bool half_of_roots = true;
+
+template <class T>
+INSTEP_INLINE void choose_square_roots(bool half) {
+    if constexpr (spares_divider<T>)
+        if (__atomic_load_n(&half_of_roots, __ATOMIC_RELAXED) != half)
+            __atomic_store_n(&half_of_roots, half, __ATOMIC_RELAXED);
+}
+
+/// The square root in register k of so many.
+template <class T, int k, int registers>
+INSTEP_INLINE Vector<T> square_root_in(Vector<T> x) {
+    if constexpr (spares_divider<T> && registers > 1 && k == registers - 1) {
+        return fused_square_root(x);
+    } else if constexpr (spares_divider<T> && registers == 4 && k == 2) {
+        return __atomic_load_n(&half_of_roots, __ATOMIC_RELAXED) ? fused_square_root(x)
+                                                                 : square_root<T>(x);
+    } else {
+        return square_root<T>(x);
+    }
 }
 
 }  // namespace instep::INSTEP_LEVEL

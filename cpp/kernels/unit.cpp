@@ -190,6 +190,7 @@ constexpr Unit make_unit() {
     made.kernels = kernels;
     made.rule_count = sizeof rules / sizeof rules[0] - internal_count;
     made.sum_of_squares = sum_of_squares<Real>;
+    made.chooses_square_roots = spares_divider<Real>;
     if (sizeof(Real) == sizeof(float)) made.fused_square_roots = fused_square_roots;
 #define INSTEP_ROW(name, Stored, bytes, for_parameters) add_format<Stored, for_parameters>(made);
     INSTEP_FORMATS(INSTEP_ROW)

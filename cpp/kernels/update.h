@@ -243,7 +243,7 @@ INSTEP_INLINE void update_block(const Block& block, const Block& next, std::size
 template <class T>
 INSTEP_INLINE const Block& block_ahead(const Blocks& blocks, std::size_t k, const Ahead& ahead) {
     const std::size_t bytes = blocks[k].count * sizeof(T) + 1;
-    k += bytes < ahead.bytes ? ahead.bytes / bytes : 1;
+    k += bytes < ahead.manner.bytes_ahead ? ahead.manner.bytes_ahead / bytes : 1;
     return k < blocks.count ? blocks[k] : ahead.after;
 }
 
@@ -258,7 +258,7 @@ INSTEP_NOINLINE void update_slots(const Blocks& blocks, std::size_t first, std::
     for (; first < last; ++first) {
         const Block& block = blocks[first];
         update_block<plain>(
-            block, block_ahead<T>(blocks, first, ahead), ahead.bytes, rule, around,
+            block, block_ahead<T>(blocks, first, ahead), ahead.manner.bytes_ahead, rule, around,
             Stream<T, (slots >> k & 1) != 0>(block, first_slot + static_cast<int>(k))...);
     }
 }
@@ -268,6 +268,7 @@ template <template <class> class Rule, class T, unsigned slots>
 static void update(const Blocks& blocks, const Ahead& ahead, const Coefficients& coefficients) {
     const auto& prepared = reinterpret_cast<const Prepared<Rule<T>, T>&>(coefficients);
     constexpr auto indices = std::make_index_sequence<Rule<T>::slots.count>();
+    choose_square_roots<T>(ahead.manner.half_of_roots);
     const auto is_plain = [&](const Block& block) {
         return prepared.plain && block.factors.first == 1 && !block.data[average_stream] &&
                !block.data[accumulated_stream];

@@ -40,8 +40,8 @@ def get_num_threads() -> int:
 def show_config() -> None:
     """Print version, compiler, instruction sets built and chosen, threads, NumPy.
 
-    And how far ahead steps fetch memory into the cache, as far as the steps of this process have
-    found out: that is chosen by measurement, and changes no number.
+    And what the steps of this process have found out about how to work fastest: how far ahead
+    memory is fetched into the cache, for example. It changes no number.
     """
     info = _core.build_info()
     threading = info["threading"] if info["threading"] != "none" else "no OpenMP: one thread"
@@ -54,28 +54,40 @@ def show_config() -> None:
         "Python": platform.python_version(),
         "machine": f"{platform.machine()} {platform.system()}",
     }
-    rows["fetching ahead"], *more = _fetching_ahead(_core.prefetch())
+    rows["tuning"], *more = _tuning(_core.tuning())
     for name, value in rows.items():
         print(f"{name:<17} {value}")
     for line in more:
         print(f"{'':<17} {line}")
 
 
-def _fetching_ahead(prefetch: _core.Prefetch) -> list[str]:
+def _tuning(tuning: _core.Tuning) -> list[str]:
     """Describe what is set, or was found out."""
-    if prefetch["setting"] is not None:
-        return [f"{prefetch['setting']} bytes (INSTEP_PREFETCH)"]
-    if not prefetch["findings"]:
-        return ["not measured yet; steps of 64 KB and more find out"]
-    return [_description(finding) for finding in prefetch["findings"]]
+    lines = []
+    if tuning["prefetch"] is not None:
+        lines.append(f"{_distance(tuning['prefetch'])} (INSTEP_PREFETCH)")
+    lines += map(_finding, tuning["findings"])
+    return lines or ["nothing measured yet; steps find out"]
 
 
-def _description(finding: _core.PrefetchFinding) -> str:
-    speeds = {distance: 1e-9 / seconds for distance, seconds in finding["seconds_per_byte"].items()}
+def _finding(finding: _core.Finding) -> str:
     arrays = "small arrays" if finding["small_arrays"] else "arrays"
     threads = "several threads" if finding["several_threads"] else "one thread"
-    listed = ", ".join(f"{distance}: {speed:.3g}" for distance, speed in speeds.items())
-    return (
-        f"{finding['chosen']} bytes for {arrays} of {finding['precision']}, {finding['streams']} "
-        f"at a time, from {finding['least_bytes'] >> 10} KB on, {threads} (GB/s by bytes: {listed})"
+    speeds = ", ".join(
+        f"{_manner(manner)} {1e-9 / manner['seconds_per_byte']:.3g}"
+        for manner in finding["manners"]
     )
+    return (
+        f"{arrays} of {finding['precision']}, {finding['streams']} at a time, from "
+        f"{finding['least_bytes'] >> 10} KB on, {threads}: "
+        f"{_manner(finding['manners'][finding['chosen']])} (GB/s: {speeds})"
+    )
+
+
+def _manner(manner: _core.Manner) -> str:
+    roots = "" if manner["half_of_roots"] else " with a quarter of the roots off the divider"
+    return _distance(manner["prefetch"]) + roots
+
+
+def _distance(prefetch: int) -> str:
+    return f"{prefetch} bytes ahead" if prefetch else "nothing ahead"

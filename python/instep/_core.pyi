@@ -31,18 +31,23 @@ class Counters(TypedDict):
     steps: list[int]
     in_window: list[bool]
 
-class PrefetchFinding(TypedDict):
+class Manner(TypedDict):
+    prefetch: int
+    half_of_roots: bool
+    seconds_per_byte: float
+
+class Finding(TypedDict):
     precision: str
     streams: int
     least_bytes: int
     small_arrays: bool
     several_threads: bool
-    seconds_per_byte: dict[int, float]
+    manners: list[Manner]
     chosen: int
 
-class Prefetch(TypedDict):
-    setting: int | None
-    findings: list[PrefetchFinding]
+class Tuning(TypedDict):
+    prefetch: int | None
+    findings: list[Finding]
 
 ASK_SCHEDULE: float
 CHOICE_SAMPLES: int
@@ -135,7 +140,7 @@ def alias(array: _Array) -> _Array: ...
 def touch(
     grads: list[_Array], written: list[list[_Array]], repeats: int, prefetch: int = 0
 ) -> None: ...
-def prefetch() -> Prefetch: ...
+def tuning() -> Tuning: ...
 def new_choice() -> object: ...
 def choose(
     choice: object, ways: int, pieces: int, time_of: Callable[[int], float]
