@@ -14,7 +14,7 @@
 namespace instep::bindings {
 
 /// A parameter as it was bound: what must not have changed since, and how its memory is visited.
-class BoundParameter {
+class alignas(64) BoundParameter {
 public:
     /// `state` has arrays by name: the rule's slots, of which optional ones may be missing or None,
     /// its scalars, and others that the engine does not know, but whose memory is the parameter's
@@ -37,7 +37,7 @@ public:
     /// Fetches into the cache what the next two need of this object; then of the array as well.
     void fetch() const {
 #if defined(__GNUC__)
-        for (int byte = 0; byte < 192; byte += 64)
+        for (int byte = 0; byte < 128; byte += 64)
             __builtin_prefetch(reinterpret_cast<const char*>(this) + byte);
 #endif
     }
@@ -64,10 +64,10 @@ private:
     Stream checked_gradient(py::handle object, const Memory& memory);
     Name name(const char* role) const;
 
-    // Read in every step, so they are neighbours.
-    Snapshot as_bound_;
+    // Read in every step: neighbours, in two lines of the cache.
     Bounds free_{0, 0};     ///< memory next to ours, where the last gradient was
     bool is_c_contiguous_;  ///< and visited like that
+    Snapshot as_bound_;
 
     py::object param_, average_, accumulator_;
     std::vector<py::object> slots_, scalars_;
