@@ -62,6 +62,8 @@ class Real(Kind[float]):
 
     def check(self, name: str, value: Any) -> float:
         """Return the value as a float; see `Kind.check`."""
+        if isinstance(value, np.ndarray) and value.ndim == 0:
+            value = value[()]
         if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
             raise TypeError(f"{name}: expected a number, got {shown(value)}")
         try:
@@ -149,6 +151,21 @@ class WholeNumber(Kind[int]):
                 bounds += f", and at most {'2**62' if most == MOST_STEPS else most}"
             raise ValueError(f"{name}: expected a whole number {bounds}, got {shown(value)}")
         return number
+
+
+class Step(Kind[float]):
+    """How many steps there were: a number of at least 0, an int where it is whole."""
+
+    _kind = Number(at_least=0)
+
+    def check(self, name: str, value: Any) -> float:
+        """Return the value as an int or a float; see `Kind.check`."""
+        if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+            whole = int(value)  # of any size
+            if whole >= 0:
+                return whole
+        number = self._kind.check(name, value)
+        return int(number) if number.is_integer() else number
 
 
 class Choice(Kind[str]):

@@ -8,8 +8,8 @@
 They hold no state (`ReduceLROnPlateau` excepted) and are computed in double precision from the
 step alone: ``rate(step)`` can be asked for any step, in any order. Their arguments can be read but
 not changed; equal arguments make equal schedules, which hash, copy and pickle. Arguments that make
-no sense raise a TypeError or ValueError that names them, and so does a step that is not a whole
-number of at least 0.
+no sense raise a TypeError or ValueError that names them, and so does a step that is not a finite
+number of at least 0. Between whole steps their formulas hold, too.
 
 Each takes its values, step by step, from a schedule of another library:
 
@@ -43,7 +43,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any, Literal, SupportsFloat, SupportsIndex, get_type_hints
@@ -61,6 +61,7 @@ from instep._kinds import (
     Number,
     Optional,
     Schedule,
+    Step,
     WholeNumber,
     shown,
 )
@@ -94,8 +95,8 @@ _NonNegative = Annotated[float, Number(at_least=0)]
 _Positive = Annotated[float, Number(above=0)]
 _Fraction = Annotated[float, Number(at_least=0, at_most=1)]
 _Steps = Annotated[int, WholeNumber(at_least=1)]
-_STEP = WholeNumber(at_least=0, at_most=None)
-_Index = Annotated[int, _STEP]
+_STEP = Step()
+_Index = Annotated[int, WholeNumber(at_least=0, at_most=None)]
 _Switch = Annotated[bool, Flag()]
 _Indices = Annotated[Sequence[int], Increasing()]
 
@@ -122,12 +123,12 @@ class _Schedule:
     def _check_together(self) -> None:
         """Raise a ValueError for arguments that contradict each other."""
 
-    def __call__(self, step: SupportsIndex) -> float:
+    def __call__(self, step: SupportsIndex | SupportsFloat) -> float:
         """Return the learning rate of the update with this index, counted from 0."""
         index = step if type(step) is int and step >= 0 else _STEP.check("step", step)
         return self._rate(min(index, self._LAST_STEP))
 
-    def _rate(self, step: int) -> float:
+    def _rate(self, step: float) -> float:
         raise NotImplementedError
 
 
@@ -189,7 +190,7 @@ class ExponentialDecay(_Schedule):
     transition_begin: _Index = 0
     end_value: Annotated[float | None, Optional(Number(at_least=0))] = None
 
-    def _rate(self, step: int) -> float:
+    def _rate(self, step: float) -> float:
         step = max(step - self.transition_begin, 0)
         exponent = step // self.decay_steps if self.staircase else step / self.decay_steps
         rate = _scaled(self.initial_learning_rate, self.decay_rate, exponent)
@@ -231,9 +232,9 @@ class PolynomialDecay(_Schedule):
     cycle: _Switch = False
     transition_begin: _Index = 0
 
-    def _rate(self, step: int) -> float:
+    def _rate(self, step: float) -> float:
         step = max(step - self.transition_begin, 0)
-        steps = self.decay_steps
+        steps: float = self.decay_steps
         if self.cycle:
             steps *= max(-(-step // steps), 1)
         remaining = (1 - min(step / steps, 1.0)) ** self.power
@@ -259,7 +260,7 @@ class InverseTimeDecay(_Schedule):
     decay_rate: _NonNegative
     staircase: _Switch = False
 
-    def _rate(self, step: int) -> float:
+    def _rate(self, step: float) -> float:
         times = step // self.decay_steps if self.staircase else step / self.decay_steps
         return self.initial_learning_rate / (1 + self.decay_rate * times)
 
@@ -290,7 +291,7 @@ class PiecewiseConstantDecay(_Schedule):
                 f"{len(self.values)}"
             )
 
-    def _rate(self, step: int) -> float:
+    def _rate(self, step: float) -> float:
         return self.values[bisect_left(self.boundaries, step)]
 
 
@@ -325,7 +326,7 @@ class CosineDecay(_Schedule):
     warmup_target: Annotated[float | None, Optional(Number(at_least=0))] = None
     warmup_steps: _Index = 0
 
-    def _rate(self, step: int) -> float:
+    def _rate(self, step: float) -> float:
         peak = self.initial_learning_rate
         if self.warmup_target is not None:
             if step < self.warmup_steps:
@@ -365,12 +366,12 @@ class CosineDecayRestarts(_Schedule):
     m_mul: _NonNegative = 1.0
     alpha: _Fraction = 0.0
 
-    def _rate(self, step: int) -> float:
+    def _rate(self, step: float) -> float:
         restarts, progress = self._period(step)
         remaining = self.initial_learning_rate * (1 - self.alpha) * _half_cosine(progress)
         return _scaled(remaining, self.m_mul, restarts) + self.initial_learning_rate * self.alpha
 
-    def _period(self, step: int) -> tuple[int, float]:
+    def _period(self, step: float) -> tuple[float, float]:
         """Return the number of restarts so far, and the fraction of the period that is over."""
         if self.t_mul == 1:
             restarts, rest = divmod(step, self.first_decay_steps)
@@ -400,7 +401,7 @@ class StepDecay(_Schedule):
     step_size: _Steps
     gamma: _NonNegative = 0.1
 
-    def _rate(self, step: int) -> float:
+    def _rate(self, step: float) -> float:
         return _scaled(self.initial_learning_rate, self.gamma, step // self.step_size)
 
 
@@ -423,7 +424,7 @@ class MultiStepDecay(_Schedule):
     milestones: _Indices
     gamma: _NonNegative = 0.1
 
-    def _rate(self, step: int) -> float:
+    def _rate(self, step: float) -> float:
         reached = bisect_right(self.milestones, step)
         return _scaled(self.initial_learning_rate, self.gamma, reached)
 
@@ -448,7 +449,7 @@ class CosineAnnealing(_Schedule):
     t_max: _Steps
     eta_min: _Rate = 0.0
 
-    def _rate(self, step: int) -> float:
+    def _rate(self, step: float) -> float:
         remaining = _half_cosine(step % (2 * self.t_max) / self.t_max)
         return _mix(self.eta_min, self.initial_learning_rate, remaining)
 
@@ -476,7 +477,7 @@ class CosineAnnealingWarmRestarts(_Schedule):
     t_mult: _Steps = 1
     eta_min: _Rate = 0.0
 
-    def _rate(self, step: int) -> float:
+    def _rate(self, step: float) -> float:
         period = self.t_0
         if self.t_mult == 1:
             step %= period
@@ -498,7 +499,7 @@ class _Legs(_Schedule):
         if not all(map(math.isfinite, rates)):
             raise ValueError(f"div_factor, final_div_factor: expected finite rates, got {rates}")
 
-    def _leg(self, step: int) -> tuple[float, float, float]:
+    def _leg(self, step: float) -> tuple[float, float, float]:
         """Return the rates at both ends of the leg with this step, and how much of it is over."""
         legs = list(pairwise(self._corners()))
         (start, before), (end, after) = next((leg for leg in legs if step <= leg[1][0]), legs[-1])
@@ -548,7 +549,7 @@ class OneCycle(_Legs):
         end = (self.total_steps - 1, start / self.final_div_factor)
         return [(0, start), (top, self.max_learning_rate), *back, end]
 
-    def _rate(self, step: int) -> float:
+    def _rate(self, step: float) -> float:
         if step > self.total_steps:
             raise ValueError(f"step: expected at most total_steps ({self.total_steps}), got {step}")
         before, after, progress = self._leg(step)
@@ -588,7 +589,7 @@ class CosineOneCycle(_Legs):
         end = (self.transition_steps, start / self.final_div_factor)
         return [(0, start), (top, self.peak_value), end]
 
-    def _rate(self, step: int) -> float:
+    def _rate(self, step: float) -> float:
         before, after, progress = self._leg(min(step, self.transition_steps))
         return _mix(after, before, _half_cosine(progress))
 
@@ -634,7 +635,7 @@ class LinearOneCycle(_Legs):
         end = (self.transition_steps, start / self.final_div_factor)
         return [(0, start), (top, self.peak_value), (back, start), end]
 
-    def _rate(self, step: int) -> float:
+    def _rate(self, step: float) -> float:
         return _mix(*self._leg(min(step, self.transition_steps)))
 
 
@@ -660,7 +661,7 @@ class LinearWarmup(_Schedule):
     end_factor: _Fraction = 1.0
     total_iters: _Steps = 5
 
-    def _rate(self, step: int) -> float:
+    def _rate(self, step: float) -> float:
         progress = min(step / self.total_iters, 1.0)
         return self.learning_rate * _mix(self.start_factor, self.end_factor, progress)
 
@@ -699,7 +700,7 @@ class WarmupCosineDecay(_Schedule):
                 f"includes, got {self.decay_steps}"
             )
 
-    def _rate(self, step: int) -> float:
+    def _rate(self, step: float) -> float:
         if step < self.warmup_steps:
             return _mix(self.init_value, self.peak_value, step / self.warmup_steps)
         progress = (step - self.warmup_steps) / (self.decay_steps - self.warmup_steps)
@@ -734,7 +735,7 @@ class InverseSqrtDecay(_Schedule):
     warmup_steps: _Steps
     initial_learning_rate: _Rate = 0.0
 
-    def _rate(self, step: int) -> float:
+    def _rate(self, step: float) -> float:
         if step < self.warmup_steps:
             progress = step / self.warmup_steps
             return _mix(self.initial_learning_rate, self.learning_rate, progress)
@@ -771,7 +772,7 @@ class WarmupStableDecay(_Schedule):
         Literal["linear", "cos", "1-sqrt"], Choice("linear", "cos", "1-sqrt")
     ] = "linear"
 
-    def _rate(self, step: int) -> float:
+    def _rate(self, step: float) -> float:
         if step < self.warmup_steps:
             progress = step / self.warmup_steps
             return _mix(self.initial_learning_rate, self.learning_rate, progress)
@@ -798,10 +799,11 @@ class _JoinedSchedules(_Schedule):
                 f"{len(self.schedules)}"
             )
 
-    def _rate(self, step: int) -> float:
+    def _rate(self, step: float) -> float:
         passed = bisect_right(self.boundaries, step)
         start = self.boundaries[passed - 1] if passed else 0
-        return float(self.schedules[passed](step - start))
+        schedule: Callable[[Any], float] = self.schedules[passed]
+        return float(schedule(step - start))
 
     def __repr__(self) -> str:
         return f"join_schedules({list(self.schedules)!r}, {list(self.boundaries)!r})"
@@ -915,7 +917,7 @@ class ReduceLROnPlateau(_Schedule):
         """The best metric so far; infinite before the first."""
         return self._progress.best
 
-    def _rate(self, step: int) -> float:
+    def _rate(self, step: float) -> float:
         return self.learning_rate
 
     def update(self, metric: SupportsFloat) -> None:
