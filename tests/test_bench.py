@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from references import REFERENCES
 import instep
 from instep._bench import machine, measure
 from instep._bench.case import DTYPES, RULES, Array, Case
+from instep._bench.cold import OtherMemory
 from instep._bench.peers import PEERS
 from instep._bench.peers.base import Contender, Peer
 from instep._bench.peers.numpy import NumPy
@@ -138,6 +140,94 @@ def test_every_rule_and_dtype(bench: Bench) -> None:
         for dtype in DTYPES:
             assert f"{rule}, {dtype}, 1 thread" in out
     assert len(raw["results"]) == len(RULES) * len(DTYPES)
+
+
+class Clock:
+    """Stands for the module `time`: each look takes a microsecond."""
+
+    now = 0
+
+    def perf_counter_ns(self) -> int:
+        self.now += 1000
+        return self.now
+
+    def perf_counter(self) -> float:
+        return self.perf_counter_ns() / 1e9
+
+    def sleep(self, seconds: float) -> None:
+        self.now += round(1e9 * seconds)
+
+
+def test_cold_steps_follow_the_use_of_other_memory(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, events = Clock(), []
+
+    class Other:
+        def use(self) -> None:
+            events.append("use")
+            clock.sleep(1)
+
+    class Recorded(NumPy):
+        def bind(self, case: Case, grads: Any) -> Contender:
+            def run(repeats: int) -> None:
+                events.append(f"{repeats} step")
+                contender.run(repeats)
+
+            contender = super().bind(case, grads)
+            return Contender(run, contender.params)
+
+    monkeypatch.setattr(measure, "time", clock)
+    monkeypatch.setattr(measure, "OtherMemory", Other)
+    monkeypatch.setitem(PEERS, "other", Recorded)
+    arguments = ["--sizes", "10", "--threads", "1", "2", "--peers", "other"]
+    out, _, raw = bench("--cold", *arguments)
+    assert re.search(r"Adam, float32, 1 thread, cold +\n", out)
+    assert re.search(r"Adam, float32, 2 threads, cold +\n", out)
+    assert raw["arguments"]["cold"] is True
+    for result in raw["results"]:
+        assert set(result["steps_per_sample"].values()) == {1}
+        rounds = result["microseconds_per_step"]
+        assert all(time == 1 for times in rounds for time in times.values())
+    assert set(events) == {"use", "1 step"}
+    assert events[:2] == ["1 step", "use"]  # the check of the formula comes first
+    assert all("use" in pair for pair in pairwise(events))
+
+    _, _, raw = bench(*arguments)
+    assert raw["arguments"]["cold"] is False
+    assert max(raw["results"][0]["steps_per_sample"].values()) > 1
+
+
+def test_other_memory_is_larger_than_the_caches() -> None:
+    other = OtherMemory()
+    assert other.size >= max(96e6, 3 * machine.last_level_bytes())
+    other.use()
+    shares = other._shares
+    assert len(shares) == machine.processors()
+    assert sum(share.nbytes for share in shares) >= other.size - 4
+    assert all(np.all(share == 2) for share in shares)
+
+
+def test_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {1: "32K", 2: "512K", 3: "32768K"}
+    for processor in range(4):
+        for level, size in sizes.items():
+            folder = tmp_path / f"cpu{processor}" / "cache" / f"index{level}"
+            folder.mkdir(parents=True)
+            shared = processor if level < 3 else f"{processor // 2 * 2}-{processor // 2 * 2 + 1}"
+            told = {"level": level, "type": "Unified", "size": size, "shared_cpu_list": shared}
+            for name, value in told.items():
+                (folder / name).write_text(f"{value}\n")
+    instructions = tmp_path / "cpu0" / "cache" / "index0"
+    instructions.mkdir()
+    for name in ("level", "size", "shared_cpu_list"):
+        (instructions / name).write_text("1")
+    (instructions / "type").write_text("Instruction\n")
+    monkeypatch.setattr(machine, "_PROCESSORS", tmp_path)
+    assert machine.last_level_bytes() == 2 * 32 * 2**20
+    assert machine.describe({})["caches"] == {"L1": "32K", "L2": "512K", "L3": "32768K"}
+    monkeypatch.setattr(machine, "_PROCESSORS", tmp_path / "nowhere")
+    assert machine.last_level_bytes() == 0
 
 
 def test_without_peers(bench: Bench) -> None:

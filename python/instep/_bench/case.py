@@ -64,12 +64,13 @@ RULES = _rules()
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A workload stepped by one rule, in one dtype, on so many threads."""
+    """A workload stepped by one rule, in one dtype, on so many threads, in warm or cold caches."""
 
     workload: Workload
     rule: Rule
     dtype: str
     threads: int
+    cold: bool = False
 
     @property
     def written(self) -> int:

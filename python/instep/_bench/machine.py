@@ -13,7 +13,7 @@ import numpy as np
 from instep import _core
 from instep._bench.peers.base import Peer
 
-_CACHES = "/sys/devices/system/cpu/cpu0/cache"
+_PROCESSORS = Path("/sys/devices/system/cpu")
 
 
 def available_bytes() -> float:
@@ -34,13 +34,23 @@ def load() -> list[float] | None:
     return list(os.getloadavg()) if hasattr(os, "getloadavg") else None
 
 
+def last_level_bytes() -> int:
+    """Return the size of the last level of all caches; 0 where the system does not tell."""
+    sizes: dict[str, int] = {}
+    for processor in _PROCESSORS.glob("cpu[0-9]*"):
+        if levels := _levels(processor):
+            last = levels[-1]
+            sizes[last["shared_cpu_list"]] = int(last["size"].removesuffix("K")) * 1024
+    return sum(sizes.values())
+
+
 def describe(peers: Mapping[str, Peer]) -> dict[str, Any]:
     """Return everything known about the machine, and the versions of what runs on it."""
     return {
         "cpu": _fields("/proc/cpuinfo").get("model name") or platform.processor(),
         "architecture": platform.machine(),
         "processors": processors(),
-        "caches": _caches(),
+        "caches": {f"L{each['level']}": each["size"] for each in _levels(_PROCESSORS / "cpu0")},
         "memory": _fields("/proc/meminfo").get("MemTotal"),
         "platform": platform.platform(),
         "python": platform.python_version(),
@@ -76,15 +86,14 @@ def _fields(path: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def _caches() -> dict[str, str]:
-    sizes = {}
-    for index in sorted(Path(_CACHES).glob("index*")):
+def _levels(processor: Path) -> list[dict[str, str]]:
+    """Return what the system tells of a processor's caches of data, the nearest first."""
+    names = ("level", "type", "size", "shared_cpu_list")
+    levels = []
+    for index in processor.glob("cache/index*"):
         try:
-            level, kind, size = (
-                (index / name).read_text().strip() for name in ("level", "type", "size")
-            )
+            levels.append({name: (index / name).read_text().strip() for name in names})
         except OSError:
             continue
-        if kind != "Instruction":
-            sizes[f"L{level}"] = size
-    return sizes
+    data = [each for each in levels if each["type"] != "Instruction"]
+    return sorted(data, key=lambda each: int(each["level"]))

@@ -2,7 +2,7 @@
 
 Every round times each contender once, in rotating order and in one process, so that noise from
 outside hits all of them alike: ratios are taken round by round, and instep and the limit take part
-in every round.
+in every round. Steps from cold caches are timed one at a time, right after other memory was used.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from instep._bench import machine
 from instep._bench.case import Array, Case
+from instep._bench.cold import OtherMemory
 from instep._bench.limit import Limit
 from instep._bench.peers.base import Contender, Peer
 from instep._bench.peers.instep import Instep
@@ -81,6 +82,7 @@ def measure(
     """
     case = result.case
     title = case.workload.name
+    other = OtherMemory() if case.cold else None
     groups = _groups(case, {n: p for n, p in peers.items() if p.has(case)}, note)
     if not groups:
         return
@@ -100,7 +102,7 @@ def measure(
                 note(f"{title}: {name} is left out: {error}")
             else:
                 contenders[name] = contender
-        turns = _turns(result, contenders, ALWAYS | group, seconds / len(groups), note)
+        turns = _turns(result, contenders, ALWAYS | group, other, seconds / len(groups), note)
         for share in turns:
             yield (index + share) / len(groups)
         del contenders, contender
@@ -161,6 +163,7 @@ def _turns(
     result: Result,
     contenders: Mapping[str, Contender],
     peers: Mapping[str, Peer],
+    other: OtherMemory | None,
     seconds: float,
     note: Note,
 ) -> Iterator[float]:
@@ -172,7 +175,9 @@ def _turns(
         if threads > 1:  # the threads of the one before may still spin where this one's go
             time.sleep(_SETTLE_S)
         run = contenders[name].run
-        if count > 1:  # short steps feel cold caches and sleeping threads
+        if other:
+            other.use()
+        elif count > 1:  # short steps feel cold caches and sleeping threads
             run(1)
         begin = time.perf_counter_ns()
         run(count)
@@ -186,7 +191,7 @@ def _turns(
             continue
         if estimate < _SLOW_S:
             estimate = min(estimate, turn(name, 1), turn(name, 1))
-        result.steps[name] = max(1, round(_BATCH_S / estimate))
+        result.steps[name] = 1 if other else max(1, round(_BATCH_S / estimate))
         names.append(name)
 
     spent = dict.fromkeys(names, 0.0)

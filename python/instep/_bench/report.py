@@ -42,7 +42,8 @@ def sections(results: Sequence[Result]) -> dict[str, list[Result]]:
     for result in results:
         case = result.case
         plural = "s" if case.threads > 1 else ""
-        title = f"{case.rule.name}, {case.dtype}, {case.threads} thread{plural}"
+        cold = ", cold" if case.cold else ""
+        title = f"{case.rule.name}, {case.dtype}, {case.threads} thread{plural}{cold}"
         parts.setdefault(title, []).append(result)
     return parts
 
