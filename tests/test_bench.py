@@ -8,7 +8,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -18,14 +18,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from references import REFERENCES
+from references import REFERENCES, VECTOR_REFERENCES, Reference
 
 import instep
 from instep._bench import machine, measure
-from instep._bench.case import DTYPES, RULES, Array, Case
+from instep._bench.case import DTYPES, RULES, Array, Case, Rule
 from instep._bench.cold import OtherMemory
 from instep._bench.peers import PEERS
 from instep._bench.peers.base import Contender, Peer
+from instep._bench.peers.instep import Instep
 from instep._bench.peers.numpy import NumPy
 from instep._bench.workloads import MODELS, Workload, of_size, sweep
 from instep._cli import main
@@ -53,7 +54,10 @@ for rule in RULES.values():
             if peer.has(case):
                 peer.set_num_threads(threads)
                 contender = peer.bind(case, case.gradients())
-                contender.run(int(steps))
+                for _ in range(int(steps)):
+                    if contender.refill:
+                        contender.refill()
+                    contender.run(1)
                 for k, p in enumerate(contender.params()):
                     assert p.dtype == DTYPES[dtype][0]
                     params[f"{rule.name} {dtype} {threads} {k}"] = p
@@ -236,6 +240,16 @@ def test_without_peers(bench: Bench) -> None:
     assert raw["machine"]["peers"] == {}
 
 
+def reference_of(rule: Rule, ndim: int) -> tuple[Reference, Mapping[str, Any]]:
+    """Return what a rule does to an array, with its settings."""
+    name = rule.optimizer.__name__
+    if name == "Muon" and ndim != 2:
+        given = ("learning_rate", "epsilon")
+        return REFERENCES["Adam"], {option: rule.config[option] for option in given}
+    references = REFERENCES if ndim >= 2 else {**REFERENCES, **VECTOR_REFERENCES}
+    return references[name], rule.settings
+
+
 @pytest.mark.parametrize("name", PEERS)
 def test_peers_follow_the_formulas(name: str, tmp_path: Path) -> None:
     path = tmp_path / "params.npz"
@@ -252,11 +266,11 @@ def test_peers_follow_the_formulas(name: str, tmp_path: Path) -> None:
             rule = RULES[rule_name]
             case = Case(Workload("small", ((3, 100), (7,), ())), rule, dtype, int(threads))
             grad = case.gradients()[int(k)].astype(np.float64)
-            reference = REFERENCES[rule.optimizer.__name__]
+            reference, settings = reference_of(rule, grad.ndim)
             expected: Any = np.ones_like(grad)
-            state: Any = reference.initial_state(rule.settings, expected)
+            state: Any = reference.initial_state(settings, expected)
             for step in range(1, STEPS + 1):
-                quantity, new = reference.step(expected, grad, state, step, rule.settings)
+                quantity, new = reference.step(expected, grad, state, step, settings)
                 expected = quantity.value
                 state = {slot: each.value for slot, each in new.items()}
             np.testing.assert_allclose(params[key], expected, rtol=0, atol=1e-5, err_msg=key)
@@ -285,6 +299,13 @@ class Failing(NumPy):
 
 class Wrong(NumPy):
     """A library with another formula."""
+
+    def bind(self, case: Case, grads: Any) -> Contender:
+        return super().bind(case, [-g for g in grads])
+
+
+class WrongToo(Instep):
+    """A library with another formula of a rule that NumPy does not have."""
 
     def bind(self, case: Case, grads: Any) -> Contender:
         return super().bind(case, [-g for g in grads])
@@ -330,6 +351,50 @@ def test_what_is_left_out_is_said(
     assert raw["notes"] == [reason]
     assert "NumPy" in out
     assert all("other" not in times for times in raw["results"][0]["microseconds_per_step"])
+
+
+def test_a_formula_that_numpy_lacks_is_checked(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "Lion" not in NumPy.rules
+    monkeypatch.setitem(PEERS, "right", Instep)
+    monkeypatch.setitem(PEERS, "wrong", WrongToo)
+    arguments = ["--rules", "Lion", "--sizes", "10", "--threads", "1"]
+    _, _, raw = bench(*arguments, "--peers", "right", "wrong")
+    assert raw["notes"] == ["10: wrong is left out: its first step is off by 2.0e-04"]
+    assert "right" in raw["results"][0]["microseconds_per_step"][0]
+
+
+@pytest.mark.parametrize("cold", [False, True])
+def test_gradients_that_a_step_uses_up_are_refilled(
+    cold: bool, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh, steps = True, 0
+
+    class Consuming(NumPy):
+        def bind(self, case: Case, grads: Any) -> Contender:
+            contender = super().bind(case, grads)
+
+            def run(repeats: int) -> None:
+                nonlocal fresh, steps
+                assert repeats == 1
+                assert fresh
+                fresh = False
+                steps += 1
+                contender.run(1)
+
+            def refill() -> None:
+                nonlocal fresh
+                fresh = True
+
+            return Contender(run, contender.params, refill)
+
+    monkeypatch.setitem(PEERS, "other", Consuming)
+    arguments = ["--sizes", "10", "--threads", "1", "--peers", "other", *cold * ["--cold"]]
+    _, _, raw = bench(*arguments)
+    assert raw["notes"] == []
+    assert raw["results"][0]["steps_per_sample"]["other"] == 1
+    assert steps >= sum("other" in times for times in raw["results"][0]["microseconds_per_step"])
 
 
 def test_an_interruption_reports_what_there_is(

@@ -48,6 +48,8 @@ def _rules() -> dict[str, Rule]:
     settings: dict[str, dict[str, Any]] = {
         # Where epsilon has its place differs between libraries, so it must not matter.
         "RMSprop": {"epsilon": 1e-10},
+        # And so do the steps from which on RAdam divides.
+        "RAdam": {"threshold": 5.0},
     }
     rules = {}
     for name, each in vars(instep).items():
