@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import json
 import re
 import subprocess
@@ -21,13 +20,15 @@ from hypothesis import strategies as st
 from references import REFERENCES, VECTOR_REFERENCES, Reference
 
 import instep
-from instep._bench import machine, measure
+from instep._bench import machine, measure, samples
 from instep._bench.case import DTYPES, RULES, Array, Case, Rule
 from instep._bench.cold import OtherMemory
+from instep._bench.measure import Result
 from instep._bench.peers import PEERS
 from instep._bench.peers.base import Contender, Peer
 from instep._bench.peers.instep import Instep
 from instep._bench.peers.numpy import NumPy
+from instep._bench.text import duration
 from instep._bench.workloads import MODELS, Workload, of_size, sweep
 from instep._cli import main
 
@@ -438,16 +439,96 @@ def test_a_terminal_gets_a_progress_bar(bench: Bench, monkeypatch: pytest.Monkey
     assert "10, Adam, float32, threads: 1" in err
 
 
-def test_a_roofline(bench: Bench, tmp_path: Path) -> None:
+def test_a_picture(bench: Bench, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    path = tmp_path / "roofline.png"
+    path = tmp_path / "sizes.png"
     _, err, raw = bench(
         *("--plot", str(path), "--sizes", "10", "1000", "--model", "mlp"),
         *("--rules", "Adam", "SGD", "--threads", "1", "2", "--peers", "numpy"),
     )
     assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    assert f"roofline: {path}" in err
+    assert f"picture: {path}" in err
     assert len(raw["results"]) == 3 * 2 * 2
+
+
+def result(size: int, threads: int, cold: bool, **times: float) -> Result:
+    """Return a result whose rounds are all alike."""
+    case = Case(of_size(str(size)), RULES["Adam"], "float32", threads, cold)
+    return Result(case, dict.fromkeys(times, 1), [times] * 3)
+
+
+def test_the_picture_shows_times_over_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    from instep._bench import plot
+
+    results = [
+        result(size, threads, cold, instep=0.9 * size, limit=1.0 * size, keras=40.0 * size)
+        for cold in (False, True)
+        for size in (1000, 10)
+        for threads in (1, 2)
+    ]
+    results.append(result(10, 1, False, instep=1.0, limit=2.0, other=3.0))
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, _: drawn.append(figure))
+    plot.draw(results, {"cpu": "Some processor", "processors": 2}, tmp_path / "x.png")
+    [figure] = drawn
+    assert "Some processor, processors: 2" in figure.get_suptitle()
+    assert [axes.get_title() for axes in figure.axes] == [
+        f"Adam, float32, {caches} caches, {threads}"
+        for caches in ("warm", "cold")
+        for threads in ("1 thread", "2 threads")
+    ]
+    cold = figure.axes[2]
+    lines: dict[Any, Any] = {line.get_color(): line.get_xydata() for line in cold.get_lines()}
+    np.testing.assert_allclose(lines["crimson"], [(10, 0.9), (1000, 0.9)])
+    np.testing.assert_allclose(np.unique(lines["black"][:, 1]), [1])
+    labels = [text.get_text() for text in cold.texts]
+    assert sorted(labels) == ["instep 0.90", "keras 40.0 ↑", "the limit"]
+    for axes in figure.axes:
+        low, high = axes.get_ylim()
+        assert high / low <= 2**5
+        assert len({line.get_color() for line in axes.get_lines()}) == len(axes.get_lines())
+
+
+@given(st.lists(st.floats(0, 1), max_size=15).map(sorted))
+def test_labels_do_not_meet(heights: list[float]) -> None:
+    pytest.importorskip("matplotlib")
+    from instep._bench.plot import spread
+
+    places = spread(heights, 0.05)
+    assert len(places) == len(heights)
+    assert all(above - below >= 0.05 - 1e-9 for below, above in pairwise(places))
+    assert all(-1e-9 <= place <= 1 + 1e-9 for place in places)
+
+
+def test_the_fastest_way_is_the_limit() -> None:
+    both = Result(
+        Case(MODELS["1k"], RULES["Adam"], "float32", 1),
+        {"instep": 1, "limit": 1, "limit-512": 1, "numpy": 1},
+        [
+            {"instep": 4.0, "limit": 3.0, "limit-512": 2.0, "numpy": 8.0},
+            {"instep": 4.0, "limit": 1.0, "limit-512": 2.0},
+            {"instep": 4.0, "limit": 3.0, "limit-512": 2.5},
+        ],
+    )
+    assert both.limit == "limit-512"
+    assert both.contenders == ["instep", "numpy"]
+    assert both.ratios("instep", both.limit) == [2, 2, 1.6]
+
+
+def test_samples_are_read_as_they_were_written(bench: Bench) -> None:
+    arguments = ["--model", "mlp", "--sizes", "10", "--threads", "1", "2", "--peers", "numpy"]
+    for cold in ([], ["--cold"]):
+        _, _, raw = bench(*arguments, *cold)
+        again = samples.raw(
+            samples.results(raw), **{key: raw[key] for key in ("machine", "arguments", "notes")}
+        )
+        assert again == raw
+        assert all(each.case.cold is bool(cold) for each in samples.results(raw))
 
 
 @pytest.mark.parametrize(
@@ -587,7 +668,6 @@ def test_a_missing_extra_is_named(
     assert captured.err == f'instep bench needs {needs}: pip install "instep[bench]"\n'
 
 
-@pytest.mark.skipif(importlib.util.find_spec("rich") is None, reason="needs rich")
 @pytest.mark.parametrize(
     ("microseconds", "text"),
     [
@@ -601,8 +681,6 @@ def test_a_missing_extra_is_named(
     ],
 )
 def test_durations(microseconds: float, text: str) -> None:
-    from instep._bench.report import duration
-
     assert duration(microseconds) == text
 
 

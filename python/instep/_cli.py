@@ -174,7 +174,7 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--plot",
         type=_png,
         metavar="FILE.png",
-        help="draw a roofline over --sizes, by default from 10 to 10^8",
+        help="draw the times over the limit's, by --sizes, by default from 10 to 10^8",
     )
 
 

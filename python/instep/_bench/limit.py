@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from instep._bench.case import DTYPES, Array, Case
 from instep._bench.peers.base import Contender
 from instep._bench.peers.instep import Instep
 
+_NAME = "limit"
 _PAGE, _LINE = 4096, 64
 _SMALL = 16384
 
@@ -32,6 +33,15 @@ class Limit(Instep):
         written = [list(arrays) for arrays in zip(*streams, strict=True)]
         gradients = list(grads)
         return Contender(lambda repeats: _core.touch(gradients, written, repeats), list)
+
+
+LIMITS = {_NAME: Limit()}
+"""The ways to move the memory, of which the fastest one counts; their names begin alike."""
+
+
+def ways(names: Iterable[str]) -> list[str]:
+    """Return those of the names that are of limits."""
+    return [name for name in names if name.startswith(_NAME)]
 
 
 def _placed(grads: Sequence[Array], dtype: np.dtype[Any], shift: int) -> list[Array]:

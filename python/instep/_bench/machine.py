@@ -61,14 +61,19 @@ def describe(peers: Mapping[str, Peer]) -> dict[str, Any]:
     }
 
 
+def name(machine: Mapping[str, Any]) -> str:
+    """Return the processor's name, and how many there are."""
+    return f"{machine['cpu'] or machine['architecture']}, processors: {machine['processors']}"
+
+
 def summary(machine: Mapping[str, Any]) -> str:
     """Return what a reader of a table has to know, in two lines."""
     instep = machine["instep"]
-    caches = ", ".join(f"{name} {size}" for name, size in machine["caches"].items())
+    caches = ", ".join(f"{level} {size}" for level, size in machine["caches"].items())
     load = machine["load_before"]
-    versions = ", ".join(f"{name} {version}" for name, version in machine["peers"].items())
+    versions = ", ".join(f"{peer} {version}" for peer, version in machine["peers"].items())
     return (
-        f"{machine['cpu'] or machine['architecture']}, processors: {machine['processors']}"
+        f"{name(machine)}"
         f"{f', load before: {load[0]:.1f}' if load else ''}"
         f"{', ' if caches else ''}{caches}; Python {machine['python']}\n"
         f"instep {instep['version']} ({instep['isa']}, {instep['compiler']})"

@@ -8,6 +8,7 @@ in every round. Steps from cold caches are timed one at a time, right after othe
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,13 +18,13 @@ import numpy as np
 from instep._bench import machine
 from instep._bench.case import Array, Case
 from instep._bench.cold import OtherMemory
-from instep._bench.limit import Limit
+from instep._bench.limit import LIMITS, ways
 from instep._bench.peers.base import Contender, Peer
 from instep._bench.peers.instep import Instep
 from instep._bench.peers.numpy import NumPy
 from instep._bench.workloads import Workload
 
-ALWAYS: dict[str, Peer] = {"instep": Instep(), "limit": Limit()}
+ALWAYS: dict[str, Peer] = {"instep": Instep(), **LIMITS}
 
 _BATCH_S = 0.005  # shorter steps are timed several at a time
 _SLOW_S = 0.1  # longer ones are estimated from a single one
@@ -53,6 +54,18 @@ class Result:
     case: Case
     steps: dict[str, int] = field(default_factory=dict)
     rounds: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def contenders(self) -> list[str]:
+        """All that are compared with the limit: instep and its peers."""
+        limits = ways(self.steps)
+        return [name for name in self.steps if name not in limits]
+
+    @property
+    def limit(self) -> str:
+        """The limit: that way to move the memory which took the least time, by its median."""
+        limits = ways(self.steps)
+        return min(limits, key=lambda name: float(np.median(self.times(name) or math.inf)))
 
     def times(self, name: str) -> list[float]:
         """Return the microseconds of a contender."""
