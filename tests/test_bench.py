@@ -20,9 +20,11 @@ from hypothesis import strategies as st
 from references import REFERENCES, VECTOR_REFERENCES, Reference
 
 import instep
+from instep import _core
 from instep._bench import machine, measure, samples
 from instep._bench.case import DTYPES, RULES, Array, Case, Rule
 from instep._bench.cold import OtherMemory
+from instep._bench.limit import LIMITS
 from instep._bench.measure import Result
 from instep._bench.peers import PEERS
 from instep._bench.peers.base import Contender, Peer
@@ -123,11 +125,11 @@ def test_the_table_and_the_samples(bench: Bench) -> None:
         assert result["rule"] == "Adam"
         assert result["dtype"] == "float32"
         assert result["bytes_per_step"] == 28 * result["parameters"]
-        assert result["steps_per_sample"].keys() == {"instep", "numpy", "limit"}
+        assert result["steps_per_sample"].keys() == {"instep", "numpy", *LIMITS}
         rounds = result["microseconds_per_step"]
         assert len(rounds) >= 3
-        assert all(times.keys() == {"instep", "numpy", "limit"} for times in rounds[:3])
-        assert all(times.keys() >= {"instep", "limit"} for times in rounds)
+        assert all(times.keys() == {"instep", "numpy", *LIMITS} for times in rounds[:3])
+        assert all(times.keys() >= measure.ALWAYS.keys() for times in rounds)
         assert all(min(times.values()) > 0 for times in rounds)
     assert raw["results"][2]["arrays"] == 4
     assert raw["machine"]["peers"] == {"numpy": np.__version__}
@@ -424,7 +426,7 @@ def test_what_does_not_fit_in_memory(bench: Bench, monkeypatch: pytest.MonkeyPat
     # The two peers that fit were measured one after the other, each beside instep.
     [result] = raw["results"]
     rounds = result["microseconds_per_step"]
-    assert all(times.keys() >= {"instep", "limit"} for times in rounds)
+    assert all(times.keys() >= measure.ALWAYS.keys() for times in rounds)
     peers = [name for times in rounds for name in times if name in {"numpy", "other"}]
     assert peers == sorted(peers)
     assert set(peers) == {"numpy", "other"}
@@ -518,6 +520,21 @@ def test_the_fastest_way_is_the_limit() -> None:
     assert both.limit == "limit-512"
     assert both.contenders == ["instep", "numpy"]
     assert both.ratios("instep", both.limit) == [2, 2, 1.6]
+
+
+def test_limits_share_their_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    touched: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(_core, "touch", lambda *given: touched.append(given))
+    case = Case(MODELS["mlp"], RULES["Adam"], "mixed", 1)
+    grads = case.gradients()
+    contenders = [limit.bind(case, grads) for limit in LIMITS.values()]
+    for contender in contenders:
+        contender.run(5)
+    _, written, repeats, prefetch = zip(*touched, strict=True)
+    assert set(repeats) == {5}
+    assert len(set(prefetch)) == len(LIMITS) > 1
+    assert all(streams is written[0] for streams in written)
+    assert [len(arrays) for arrays in written[0]] == [3] * 4
 
 
 def test_samples_are_read_as_they_were_written(bench: Bench) -> None:

@@ -127,7 +127,9 @@ def measure(
 def _groups(case: Case, peers: Mapping[str, Peer], note: Note) -> list[dict[str, Peer]]:
     """Share out the peers to groups that fit, with instep and the limit, in half of the memory."""
     room = machine.available_bytes() / 2
-    needed = case.grad_bytes + sum(peer.bytes(case) for peer in ALWAYS.values())
+    # All limits share their arrays.
+    always = ALWAYS["instep"], next(iter(LIMITS.values()))
+    needed = case.grad_bytes + sum(peer.bytes(case) for peer in always)
     if needed > room:
         note(
             f"{case.workload.name} is left out: it needs {needed / 1e9:,.1f} GB, and half of the "
