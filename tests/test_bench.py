@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import json
 import re
 import subprocess
@@ -21,7 +22,7 @@ from references import REFERENCES, VECTOR_REFERENCES, Reference
 
 import instep
 from instep import _core
-from instep._bench import machine, measure, samples
+from instep._bench import machine, markdown, measure, samples
 from instep._bench.case import DTYPES, RULES, Array, Case, Rule
 from instep._bench.cold import OtherMemory
 from instep._bench.limit import LIMITS
@@ -520,6 +521,70 @@ def test_the_fastest_way_is_the_limit() -> None:
     assert both.limit == "limit-512"
     assert both.contenders == ["instep", "numpy"]
     assert both.ratios("instep", both.limit) == [2, 2, 1.6]
+
+
+def test_the_tables_of_readme() -> None:
+    results = [
+        result(1000, threads, cold, instep=2.0, limit=4.0, **{"limit-2": 1.0}, slow=3000.0)
+        for cold in (False, True)
+        for threads in (1, 2)
+    ]
+    results += [result(10, 1, False, instep=2.0, limit=2.0, fast=1.0)]
+    assert (
+        markdown.tables(results, "Some processor")
+        == """\
+**Adam, float32, 1 thread (Some processor)**
+
+| parameters | caches | instep | limit | slow | fast |
+| --- | --- | --- | --- | --- | --- |
+| `1,000`: 1,000 in 1 array | warm | 2.00 us | 0.50x | 1,500x | - |
+| `1,000`: 1,000 in 1 array | cold | 2.00 us | 0.50x | 1,500x | - |
+| `10`: 10 in 1 array | warm | 2.00 us | 1.00x | - | 0.50x |
+
+**Adam, float32, 2 threads (Some processor)**
+
+| parameters | caches | instep | limit | slow |
+| --- | --- | --- | --- | --- |
+| `1,000`: 1,000 in 1 array | warm | 2.00 us | 0.50x | 1,500x |
+| `1,000`: 1,000 in 1 array | cold | 2.00 us | 0.50x | 1,500x |"""
+    )
+
+
+@pytest.mark.parametrize("status", [0, 130])
+def test_all_results_or_none_are_replaced(
+    status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    script = Path(__file__).parent.parent / "bench" / "run.py"
+    spec = importlib.util.spec_from_file_location("bench_run", script)
+    assert spec
+    assert spec.loader
+    run: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(run)
+    commands = []
+
+    def bench(command: list[str]) -> int:
+        commands.append(command)
+        print("a table")
+        document = samples.raw(
+            [result(10, 1, False, instep=2.0, limit=1.0)],
+            machine={"cpu": "Some processor", "processors": 1},
+            arguments={"cold": "--cold" in command},
+            notes=[],
+        )
+        Path(command[command.index("--json") + 1]).write_text(json.dumps(document))
+        return status if len(commands) == 4 else 0
+
+    monkeypatch.setattr(run, "RESULTS", tmp_path)
+    monkeypatch.setattr(run, "main", bench)
+    assert run.run(["--seconds", "1"]) == status
+    assert ["--cold" in command for command in commands] == [False, False, True, True]
+    assert ["--sizes" in command for command in commands] == [False, True, False, True]
+    assert all(command[-2:] == ["--seconds", "1"] for command in commands)
+    files = {f"{name}{kind}" for name in ("table", "sizes") for kind in ("", "-cold")}
+    expected = {f"{file}.{suffix}" for file in files for suffix in ("txt", "json")} | {"sizes.png"}
+    assert {path.name for path in tmp_path.iterdir()} == (set() if status else expected)
+    assert run.run(["--cold"]) == 2
 
 
 def test_limits_share_their_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
