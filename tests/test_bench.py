@@ -490,7 +490,7 @@ def test_the_picture_shows_times_over_the_limit(
     np.testing.assert_allclose(lines["crimson"], [(10, 0.9), (1000, 0.9)])
     np.testing.assert_allclose(np.unique(lines["black"][:, 1]), [1])
     labels = [text.get_text() for text in cold.texts]
-    assert sorted(labels) == ["instep 0.90", "keras 40.0 ↑", "the limit"]
+    assert sorted(labels) == ["instep 0.90", "keras 40.0 ↑", "limit 1.00"]
     for axes in figure.axes:
         low, high = axes.get_ylim()
         assert high / low <= 2**5

@@ -19,6 +19,7 @@ _COLORS = (
     *("#0072b2", "#009e73", "#e69f00", "#8c52c6", "#56b4e9", "#8b5a2b", "#5f6b73"),
     *("#d55fa0", "#858500", "#1f2f7a", "#00a8a8", "#76b041", "#b39ddb", "#404040"),
 )
+_LIMIT = "black"
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _LOWEST, _HIGHEST = 0.5, 16.0  # few octaves, in which a factor of 1.5 is seen
 _TICKS = (0.5, 0.7, 1, 1.5, 2, 3, 4, 6, 8, 12, 16)
@@ -72,7 +73,7 @@ def _draw_axes(
     axes: Any, results: Sequence[Result], styles: Mapping[str, Mapping[str, Any]]
 ) -> None:
     """Draw one panel, each line with its name and its last value at its end."""
-    ends = {}
+    ends: dict[str, float] = {}
     for name, style in styles.items():
         points = sorted(
             (result.case.workload.parameters, float(np.median(ratios)))
@@ -83,8 +84,8 @@ def _draw_axes(
             sizes, times = zip(*points, strict=True)
             axes.plot(sizes, times, **{"linewidth": 1.2, "markersize": 3.5, **style})
             ends[name] = times[-1]
-    axes.axhline(1, color="black", linewidth=1.2, zorder=3)
-    axes.text(0.01, 0.98, "the limit", transform=axes.get_yaxis_transform(), va="top")
+    axes.axhline(1, color=_LIMIT, linewidth=1.2, zorder=3)
+    ends["limit"] = 1
     axes.set_xscale("log")
     axes.margins(x=0.01)
     axes.set_yscale("log")
@@ -104,7 +105,7 @@ def _draw_axes(
     places = spread([height(ends[name]) for name in ordered], _APART)
     for name, place in zip(ordered, places, strict=True):
         above = " ↑" if ends[name] > _HIGHEST else ""
-        color = styles[name]["color"]
+        color = styles[name]["color"] if name in styles else _LIMIT
         axes.annotate(
             f"{name} {significant(ends[name])}{above}",
             xy=(1, height(ends[name])),
