@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from references import REFERENCES
+from references import REFERENCES, VECTOR_REFERENCES, Reference
 
 import instep
-from instep._bench import machine, measure
-from instep._bench.case import DTYPES, RULES, Array, Case
+from instep import _core
+from instep._bench import machine, measure, samples
+from instep._bench.case import DTYPES, RULES, Array, Case, Rule
+from instep._bench.cold import OtherMemory
+from instep._bench.limit import LIMITS
 from instep._bench.peers import PEERS
 from instep._bench.peers.base import Contender, Peer
+from instep._bench.peers.instep import Instep
 from instep._bench.peers.numpy import NumPy
 from instep._bench.workloads import MODELS, Workload, of_size, sweep
 from instep._cli import main
@@ -51,7 +55,10 @@ for rule in RULES.values():
             if peer.has(case):
                 peer.set_num_threads(threads)
                 contender = peer.bind(case, case.gradients())
-                contender.run(int(steps))
+                for _ in range(int(steps)):
+                    if contender.refill:
+                        contender.refill()
+                    contender.run(1)
                 for k, p in enumerate(contender.params()):
                     assert p.dtype == DTYPES[dtype][0]
                     params[f"{rule.name} {dtype} {threads} {k}"] = p
@@ -116,11 +123,11 @@ def test_the_table_and_the_samples(bench: Bench) -> None:
         assert result["rule"] == "Adam"
         assert result["dtype"] == "float32"
         assert result["bytes_per_step"] == 28 * result["parameters"]
-        assert result["steps_per_sample"].keys() == {"instep", "numpy", "limit"}
+        assert result["steps_per_sample"].keys() == {"instep", "numpy", *LIMITS}
         rounds = result["microseconds_per_step"]
         assert len(rounds) >= 3
-        assert all(times.keys() == {"instep", "numpy", "limit"} for times in rounds[:3])
-        assert all(times.keys() >= {"instep", "limit"} for times in rounds)
+        assert all(times.keys() == {"instep", "numpy", *LIMITS} for times in rounds[:3])
+        assert all(times.keys() >= measure.ALWAYS.keys() for times in rounds)
         assert all(min(times.values()) > 0 for times in rounds)
     assert raw["results"][2]["arrays"] == 4
     assert raw["machine"]["peers"] == {"numpy": np.__version__}
@@ -140,10 +147,108 @@ def test_every_rule_and_dtype(bench: Bench) -> None:
     assert len(raw["results"]) == len(RULES) * len(DTYPES)
 
 
+class Clock:
+    """Stands for the module `time`: each look takes a microsecond."""
+
+    now = 0
+
+    def perf_counter_ns(self) -> int:
+        self.now += 1000
+        return self.now
+
+    def perf_counter(self) -> float:
+        return self.perf_counter_ns() / 1e9
+
+    def sleep(self, seconds: float) -> None:
+        self.now += round(1e9 * seconds)
+
+
+def test_cold_steps_follow_the_use_of_other_memory(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, events = Clock(), []
+
+    class Other:
+        def use(self) -> None:
+            events.append("use")
+            clock.sleep(1)
+
+    class Recorded(NumPy):
+        def bind(self, case: Case, grads: Any) -> Contender:
+            def run(repeats: int) -> None:
+                events.append(f"{repeats} step")
+                contender.run(repeats)
+
+            contender = super().bind(case, grads)
+            return Contender(run, contender.params)
+
+    monkeypatch.setattr(measure, "time", clock)
+    monkeypatch.setattr(measure, "OtherMemory", Other)
+    monkeypatch.setitem(PEERS, "other", Recorded)
+    arguments = ["--sizes", "10", "--threads", "1", "2", "--peers", "other"]
+    out, _, raw = bench("--cold", *arguments)
+    assert re.search(r"Adam, float32, 1 thread, cold +\n", out)
+    assert re.search(r"Adam, float32, 2 threads, cold +\n", out)
+    assert raw["arguments"]["cold"] is True
+    for result in raw["results"]:
+        assert set(result["steps_per_sample"].values()) == {1}
+        rounds = result["microseconds_per_step"]
+        assert all(time == 1 for times in rounds for time in times.values())
+    assert set(events) == {"use", "1 step"}
+    assert events[:2] == ["1 step", "use"]  # the check of the formula comes first
+    assert all("use" in pair for pair in pairwise(events))
+
+    _, _, raw = bench(*arguments)
+    assert raw["arguments"]["cold"] is False
+    assert max(raw["results"][0]["steps_per_sample"].values()) > 1
+
+
+def test_other_memory_is_larger_than_the_caches() -> None:
+    other = OtherMemory()
+    assert other.size >= max(96e6, 3 * machine.last_level_bytes())
+    other.use()
+    shares = other._shares
+    assert len(shares) == machine.processors()
+    assert sum(share.nbytes for share in shares) >= other.size - 4
+    assert all(np.all(share == 2) for share in shares)
+
+
+def test_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {1: "32K", 2: "512K", 3: "32768K"}
+    for processor in range(4):
+        for level, size in sizes.items():
+            folder = tmp_path / f"cpu{processor}" / "cache" / f"index{level}"
+            folder.mkdir(parents=True)
+            shared = processor if level < 3 else f"{processor // 2 * 2}-{processor // 2 * 2 + 1}"
+            told = {"level": level, "type": "Unified", "size": size, "shared_cpu_list": shared}
+            for name, value in told.items():
+                (folder / name).write_text(f"{value}\n")
+    instructions = tmp_path / "cpu0" / "cache" / "index0"
+    instructions.mkdir()
+    for name in ("level", "size", "shared_cpu_list"):
+        (instructions / name).write_text("1")
+    (instructions / "type").write_text("Instruction\n")
+    monkeypatch.setattr(machine, "_PROCESSORS", tmp_path)
+    assert machine.last_level_bytes() == 2 * 32 * 2**20
+    assert machine.describe({})["caches"] == {"L1": "32K", "L2": "512K", "L3": "32768K"}
+    monkeypatch.setattr(machine, "_PROCESSORS", tmp_path / "nowhere")
+    assert machine.last_level_bytes() == 0
+
+
 def test_without_peers(bench: Bench) -> None:
     out, _, raw = bench("--sizes", "10", "--threads", "1", "--peers")
     assert re.search(r"workload +instep +limit", out)
     assert raw["machine"]["peers"] == {}
+
+
+def reference_of(rule: Rule, ndim: int) -> tuple[Reference, Mapping[str, Any]]:
+    """Return what a rule does to an array, with its settings."""
+    name = rule.optimizer.__name__
+    if name == "Muon" and ndim != 2:
+        given = ("learning_rate", "epsilon")
+        return REFERENCES["Adam"], {option: rule.config[option] for option in given}
+    references = REFERENCES if ndim >= 2 else {**REFERENCES, **VECTOR_REFERENCES}
+    return references[name], rule.settings
 
 
 @pytest.mark.parametrize("name", PEERS)
@@ -162,11 +267,11 @@ def test_peers_follow_the_formulas(name: str, tmp_path: Path) -> None:
             rule = RULES[rule_name]
             case = Case(Workload("small", ((3, 100), (7,), ())), rule, dtype, int(threads))
             grad = case.gradients()[int(k)].astype(np.float64)
-            reference = REFERENCES[rule.optimizer.__name__]
+            reference, settings = reference_of(rule, grad.ndim)
             expected: Any = np.ones_like(grad)
-            state: Any = reference.initial_state(rule.settings, expected)
+            state: Any = reference.initial_state(settings, expected)
             for step in range(1, STEPS + 1):
-                quantity, new = reference.step(expected, grad, state, step, rule.settings)
+                quantity, new = reference.step(expected, grad, state, step, settings)
                 expected = quantity.value
                 state = {slot: each.value for slot, each in new.items()}
             np.testing.assert_allclose(params[key], expected, rtol=0, atol=1e-5, err_msg=key)
@@ -195,6 +300,13 @@ class Failing(NumPy):
 
 class Wrong(NumPy):
     """A library with another formula."""
+
+    def bind(self, case: Case, grads: Any) -> Contender:
+        return super().bind(case, [-g for g in grads])
+
+
+class WrongToo(Instep):
+    """A library with another formula of a rule that NumPy does not have."""
 
     def bind(self, case: Case, grads: Any) -> Contender:
         return super().bind(case, [-g for g in grads])
@@ -242,6 +354,50 @@ def test_what_is_left_out_is_said(
     assert all("other" not in times for times in raw["results"][0]["microseconds_per_step"])
 
 
+def test_a_formula_that_numpy_lacks_is_checked(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "Lion" not in NumPy.rules
+    monkeypatch.setitem(PEERS, "right", Instep)
+    monkeypatch.setitem(PEERS, "wrong", WrongToo)
+    arguments = ["--rules", "Lion", "--sizes", "10", "--threads", "1"]
+    _, _, raw = bench(*arguments, "--peers", "right", "wrong")
+    assert raw["notes"] == ["10: wrong is left out: its first step is off by 2.0e-04"]
+    assert "right" in raw["results"][0]["microseconds_per_step"][0]
+
+
+@pytest.mark.parametrize("cold", [False, True])
+def test_gradients_that_a_step_uses_up_are_refilled(
+    cold: bool, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh, steps = True, 0
+
+    class Consuming(NumPy):
+        def bind(self, case: Case, grads: Any) -> Contender:
+            contender = super().bind(case, grads)
+
+            def run(repeats: int) -> None:
+                nonlocal fresh, steps
+                assert repeats == 1
+                assert fresh
+                fresh = False
+                steps += 1
+                contender.run(1)
+
+            def refill() -> None:
+                nonlocal fresh
+                fresh = True
+
+            return Contender(run, contender.params, refill)
+
+    monkeypatch.setitem(PEERS, "other", Consuming)
+    arguments = ["--sizes", "10", "--threads", "1", "--peers", "other", *cold * ["--cold"]]
+    _, _, raw = bench(*arguments)
+    assert raw["notes"] == []
+    assert raw["results"][0]["steps_per_sample"]["other"] == 1
+    assert steps >= sum("other" in times for times in raw["results"][0]["microseconds_per_step"])
+
+
 def test_an_interruption_reports_what_there_is(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,7 +424,7 @@ def test_what_does_not_fit_in_memory(bench: Bench, monkeypatch: pytest.MonkeyPat
     # The two peers that fit were measured one after the other, each beside instep.
     [result] = raw["results"]
     rounds = result["microseconds_per_step"]
-    assert all(times.keys() >= {"instep", "limit"} for times in rounds)
+    assert all(times.keys() >= measure.ALWAYS.keys() for times in rounds)
     peers = [name for times in rounds for name in times if name in {"numpy", "other"}]
     assert peers == sorted(peers)
     assert set(peers) == {"numpy", "other"}
@@ -283,16 +439,42 @@ def test_a_terminal_gets_a_progress_bar(bench: Bench, monkeypatch: pytest.Monkey
     assert "10, Adam, float32, threads: 1" in err
 
 
-def test_a_roofline(bench: Bench, tmp_path: Path) -> None:
+def test_a_picture(bench: Bench, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    path = tmp_path / "roofline.png"
+    path = tmp_path / "sizes.png"
     _, err, raw = bench(
         *("--plot", str(path), "--sizes", "10", "1000", "--model", "mlp"),
         *("--rules", "Adam", "SGD", "--threads", "1", "2", "--peers", "numpy"),
     )
     assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    assert f"roofline: {path}" in err
+    assert f"picture: {path}" in err
     assert len(raw["results"]) == 3 * 2 * 2
+
+
+def test_limits_share_their_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    touched: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(_core, "touch", lambda *given: touched.append(given))
+    case = Case(MODELS["mlp"], RULES["Adam"], "mixed", 1)
+    grads = case.gradients()
+    contenders = [limit.bind(case, grads) for limit in LIMITS.values()]
+    for contender in contenders:
+        contender.run(5)
+    _, written, repeats, prefetch = zip(*touched, strict=True)
+    assert set(repeats) == {5}
+    assert len(set(prefetch)) == len(LIMITS) > 1
+    assert all(streams is written[0] for streams in written)
+    assert [len(arrays) for arrays in written[0]] == [3] * 4
+
+
+def test_samples_are_read_as_they_were_written(bench: Bench) -> None:
+    arguments = ["--model", "mlp", "--sizes", "10", "--threads", "1", "2", "--peers", "numpy"]
+    for cold in ([], ["--cold"]):
+        _, _, raw = bench(*arguments, *cold)
+        again = samples.raw(
+            samples.results(raw), **{key: raw[key] for key in ("machine", "arguments", "notes")}
+        )
+        assert again == raw
+        assert all(each.case.cold is bool(cold) for each in samples.results(raw))
 
 
 @pytest.mark.parametrize(
@@ -430,25 +612,6 @@ def test_a_missing_extra_is_named(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == f'instep bench needs {needs}: pip install "instep[bench]"\n'
-
-
-@pytest.mark.skipif(importlib.util.find_spec("rich") is None, reason="needs rich")
-@pytest.mark.parametrize(
-    ("microseconds", "text"),
-    [
-        (0.1234, "0.12 us"),
-        (9.996, "10.0 us"),
-        (99.96, "100 us"),
-        (999.6, "1.00 ms"),
-        (1234.0, "1.23 ms"),
-        (1_234_567.0, "1.23 s"),
-        (1_234_567_890.0, "1,235 s"),
-    ],
-)
-def test_durations(microseconds: float, text: str) -> None:
-    from instep._bench.report import duration
-
-    assert duration(microseconds) == text
 
 
 def test_gradients_differ_from_zero() -> None:

@@ -1,8 +1,8 @@
-"""Write what is made from the code and from the frameworks' recorded paths.
+"""Write what is made from the code, the frameworks' recorded paths and the benchmark's samples.
 
-These are README's table of rules, the tables of docs/conventions.md, how many rules and paths there
-are, and the frameworks' versions. ``python tools/regenerate.py`` writes, with ``--check`` it only
-tells what is not as it would be. It asks the instep that is installed.
+These are README's tables of rules and of speed, the tables of docs/conventions.md, how many rules
+and paths there are, and the frameworks' versions. ``python tools/regenerate.py`` writes, with
+``--check`` it only tells what is not as it would be. It asks the instep that is installed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 
 import instep
 from instep import _array_rules, _rules, _table
+from instep._bench import machine, markdown, samples
 from instep._rule import FAMILIES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,7 +44,7 @@ def rules() -> list[type[instep.Optimizer]]:
 
 
 def readme(text: str) -> str:
-    """Put the rules into README: how many there are, and which."""
+    """Put the rules into README, how many there are and which, and how long their steps take."""
     named = ("Adam", "RMSprop", "Adagrad", "Adadelta", "SGD")
     more = len(rules()) - len(named)
     text = replaced(text, r"(?<=momentum and )\d+(?=\nmore rules)", str(more))
@@ -54,7 +55,18 @@ def readme(text: str) -> str:
         classes = [each.__name__ for each in rules() if each._family == family]
         cells = [f"`{name}` {NOTES.get(name, '')}".strip() for name in classes]
         rows.append(f"| {family} | {', '.join(cells)} |")
-    return replaced(text, r"\| \| classes \|(\n\|.*)+", "\n".join(rows))
+    text = replaced(text, r"\| \| classes \|(\n\|.*)+", "\n".join(rows))
+    return replaced(text, r"(?s)(?<=`limit` included\.\n\n).*?(?=\n\nTwo threads )", speed())
+
+
+def speed() -> str:
+    """Return the tables of what `bench/run.py` measured, warm before cold, and of what with."""
+    files = (ROOT / "bench" / "results").glob("table*.json")
+    documents = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    documents.sort(key=lambda document: document["arguments"]["cold"])
+    results = [result for document in documents for result in samples.results(document)]
+    where = documents[0]["machine"]
+    return f"{markdown.tables(results, machine.name(where))}\n\n{machine.summary(where)}."
 
 
 def conventions(text: str) -> str:

@@ -159,6 +159,12 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="for each workload, rule, dtype and number of threads; default: 4, quick: 0.5",
     )
     bench.add_argument(
+        "--cold",
+        action="store_true",
+        help="time each step after other memory was used, three times the caches, as forward and "
+        "backward passes use it; otherwise steps repeat in warm caches",
+    )
+    bench.add_argument(
         "--quick",
         action="store_true",
         help=f"a rough look: fewer rounds, without {_BENCH_LARGE} unless it is named",
@@ -168,7 +174,7 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--plot",
         type=_png,
         metavar="FILE.png",
-        help="draw a roofline over --sizes, by default from 10 to 10^8",
+        help="draw the times over the limit's, by --sizes, by default from 10 to 10^8",
     )
 
 
@@ -191,7 +197,7 @@ def _run_bench(arguments: argparse.Namespace) -> int:
         workloads = [MODELS[n] for n in (*_BENCH_MODELS, *(() if quick else (_BENCH_LARGE,)))]
     # Thread counts lie inside of a workload: neighbours in time are neighbours in a comparison.
     cases = [
-        Case(workload, RULES[rule], dtype, threads)
+        Case(workload, RULES[rule], dtype, threads, arguments.cold)
         for rule in dict.fromkeys(arguments.rules or ["Adam"])
         for dtype in dict.fromkeys(arguments.dtypes or ["float32"])
         for workload in dict.fromkeys(workloads)
@@ -207,6 +213,7 @@ def _run_bench(arguments: argparse.Namespace) -> int:
             "workloads": [workload.name for workload in dict.fromkeys(workloads)],
             "peers": list(peers),
             "seconds": seconds,
+            "cold": arguments.cold,
         },
         json_path=arguments.json,
         plot=arguments.plot,

@@ -48,6 +48,8 @@ def _rules() -> dict[str, Rule]:
     settings: dict[str, dict[str, Any]] = {
         # Where epsilon has its place differs between libraries, so it must not matter.
         "RMSprop": {"epsilon": 1e-10},
+        # And so do the steps from which on RAdam divides.
+        "RAdam": {"threshold": 5.0},
     }
     rules = {}
     for name, each in vars(instep).items():
@@ -64,12 +66,13 @@ RULES = _rules()
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A workload stepped by one rule, in one dtype, on so many threads."""
+    """A workload stepped by one rule, in one dtype, on so many threads, in warm or cold caches."""
 
     workload: Workload
     rule: Rule
     dtype: str
     threads: int
+    cold: bool = False
 
     @property
     def written(self) -> int:

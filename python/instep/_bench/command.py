@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 import instep
-from instep._bench import machine, measure, report
+from instep._bench import machine, measure, report, samples
 from instep._bench.case import Case
 from instep._bench.measure import Note, Result
 from instep._bench.peers import PEERS
@@ -47,7 +47,7 @@ def run(
     json_path : Path, optional
         Where to write the raw samples.
     plot : Path, optional
-        Where to write a PNG of the roofline.
+        Where to write a PNG of the times over the limit's.
 
     Returns
     -------
@@ -87,15 +87,15 @@ def run(
         console.print(table)
     console.print(report.LEGEND)
     if json_path is not None:
-        everything = report.raw(results, machine=described, arguments=arguments, notes=notes)
+        everything = samples.raw(results, machine=described, arguments=arguments, notes=notes)
         json_path.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
         _tell(progress_console, "raw samples", json_path)
     single = [result for result in results if len(result.case.workload.shapes) == 1]
     if plot is not None and single:
         from instep._bench.plot import draw
 
-        draw(single, peers, plot)
-        _tell(progress_console, "roofline", plot)
+        draw(single, described, plot)
+        _tell(progress_console, "picture", plot)
     return status
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from instep import _core
 from instep._bench.peers.base import Peer
 
-_CACHES = "/sys/devices/system/cpu/cpu0/cache"
+_PROCESSORS = Path("/sys/devices/system/cpu")
 
 
 def available_bytes() -> float:
@@ -34,13 +34,23 @@ def load() -> list[float] | None:
     return list(os.getloadavg()) if hasattr(os, "getloadavg") else None
 
 
+def last_level_bytes() -> int:
+    """Return the size of the last level of all caches; 0 where the system does not tell."""
+    sizes: dict[str, int] = {}
+    for processor in _PROCESSORS.glob("cpu[0-9]*"):
+        if levels := _levels(processor):
+            last = levels[-1]
+            sizes[last["shared_cpu_list"]] = int(last["size"].removesuffix("K")) * 1024
+    return sum(sizes.values())
+
+
 def describe(peers: Mapping[str, Peer]) -> dict[str, Any]:
     """Return everything known about the machine, and the versions of what runs on it."""
     return {
         "cpu": _fields("/proc/cpuinfo").get("model name") or platform.processor(),
         "architecture": platform.machine(),
         "processors": processors(),
-        "caches": _caches(),
+        "caches": {f"L{each['level']}": each["size"] for each in _levels(_PROCESSORS / "cpu0")},
         "memory": _fields("/proc/meminfo").get("MemTotal"),
         "platform": platform.platform(),
         "python": platform.python_version(),
@@ -51,14 +61,19 @@ def describe(peers: Mapping[str, Peer]) -> dict[str, Any]:
     }
 
 
+def name(machine: Mapping[str, Any]) -> str:
+    """Return the processor's name, and how many there are."""
+    return f"{machine['cpu'] or machine['architecture']}, processors: {machine['processors']}"
+
+
 def summary(machine: Mapping[str, Any]) -> str:
     """Return what a reader of a table has to know, in two lines."""
     instep = machine["instep"]
-    caches = ", ".join(f"{name} {size}" for name, size in machine["caches"].items())
+    caches = ", ".join(f"{level} {size}" for level, size in machine["caches"].items())
     load = machine["load_before"]
-    versions = ", ".join(f"{name} {version}" for name, version in machine["peers"].items())
+    versions = ", ".join(f"{peer} {version}" for peer, version in machine["peers"].items())
     return (
-        f"{machine['cpu'] or machine['architecture']}, processors: {machine['processors']}"
+        f"{name(machine)}"
         f"{f', load before: {load[0]:.1f}' if load else ''}"
         f"{', ' if caches else ''}{caches}; Python {machine['python']}\n"
         f"instep {instep['version']} ({instep['isa']}, {instep['compiler']})"
@@ -76,15 +91,14 @@ def _fields(path: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def _caches() -> dict[str, str]:
-    sizes = {}
-    for index in sorted(Path(_CACHES).glob("index*")):
+def _levels(processor: Path) -> list[dict[str, str]]:
+    """Return what the system tells of a processor's caches of data, the nearest first."""
+    names = ("level", "type", "size", "shared_cpu_list")
+    levels = []
+    for index in processor.glob("cache/index*"):
         try:
-            level, kind, size = (
-                (index / name).read_text().strip() for name in ("level", "type", "size")
-            )
+            levels.append({name: (index / name).read_text().strip() for name in names})
         except OSError:
             continue
-        if kind != "Instruction":
-            sizes[f"L{level}"] = size
-    return sizes
+    data = [each for each in levels if each["type"] != "Instruction"]
+    return sorted(data, key=lambda each: int(each["level"]))

@@ -2,12 +2,13 @@
 
 Every round times each contender once, in rotating order and in one process, so that noise from
 outside hits all of them alike: ratios are taken round by round, and instep and the limit take part
-in every round.
+in every round. Steps from cold caches are timed one at a time, right after other memory was used.
 """
 
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +17,14 @@ import numpy as np
 
 from instep._bench import machine
 from instep._bench.case import Array, Case
-from instep._bench.limit import Limit
+from instep._bench.cold import OtherMemory
+from instep._bench.limit import LIMITS, ways
 from instep._bench.peers.base import Contender, Peer
 from instep._bench.peers.instep import Instep
 from instep._bench.peers.numpy import NumPy
 from instep._bench.workloads import Workload
 
-ALWAYS: dict[str, Peer] = {"instep": Instep(), "limit": Limit()}
+ALWAYS: dict[str, Peer] = {"instep": Instep(), **LIMITS}
 
 _BATCH_S = 0.005  # shorter steps are timed several at a time
 _SLOW_S = 0.1  # longer ones are estimated from a single one
@@ -53,6 +55,18 @@ class Result:
     steps: dict[str, int] = field(default_factory=dict)
     rounds: list[dict[str, float]] = field(default_factory=list)
 
+    @property
+    def contenders(self) -> list[str]:
+        """All that are compared with the limit: instep and its peers."""
+        limits = ways(self.steps)
+        return [name for name in self.steps if name not in limits]
+
+    @property
+    def limit(self) -> str:
+        """The limit: that way to move the memory which took the least time, by its median."""
+        limits = ways(self.steps)
+        return min(limits, key=lambda name: float(np.median(self.times(name) or math.inf)))
+
     def times(self, name: str) -> list[float]:
         """Return the microseconds of a contender."""
         return [times[name] for times in self.rounds if name in times]
@@ -81,6 +95,7 @@ def measure(
     """
     case = result.case
     title = case.workload.name
+    other = OtherMemory() if case.cold else None
     groups = _groups(case, {n: p for n, p in peers.items() if p.has(case)}, note)
     if not groups:
         return
@@ -93,6 +108,8 @@ def measure(
                 peer.set_num_threads(case.threads)
                 contender = peer.bind(case, grads)
                 _check_first_step(contender, expected)
+                # NumPy has not every rule.
+                expected = expected or [_sample(p).copy() for p in contender.params()]
             except Exception as error:
                 # What a library raises is its own affair; instep and the limit must not fail.
                 if name in ALWAYS:
@@ -100,7 +117,7 @@ def measure(
                 note(f"{title}: {name} is left out: {error}")
             else:
                 contenders[name] = contender
-        turns = _turns(result, contenders, ALWAYS | group, seconds / len(groups), note)
+        turns = _turns(result, contenders, ALWAYS | group, other, seconds / len(groups), note)
         for share in turns:
             yield (index + share) / len(groups)
         del contenders, contender
@@ -110,7 +127,9 @@ def measure(
 def _groups(case: Case, peers: Mapping[str, Peer], note: Note) -> list[dict[str, Peer]]:
     """Share out the peers to groups that fit, with instep and the limit, in half of the memory."""
     room = machine.available_bytes() / 2
-    needed = case.grad_bytes + sum(peer.bytes(case) for peer in ALWAYS.values())
+    # All limits share their arrays.
+    always = ALWAYS["instep"], next(iter(LIMITS.values()))
+    needed = case.grad_bytes + sum(peer.bytes(case) for peer in always)
     if needed > room:
         note(
             f"{case.workload.name} is left out: it needs {needed / 1e9:,.1f} GB, and half of the "
@@ -138,7 +157,7 @@ def _groups(case: Case, peers: Mapping[str, Peer], note: Note) -> list[dict[str,
 
 def _expected(case: Case, grads: Sequence[Array]) -> list[Array]:
     """Return the first elements of all parameters after a step that NumPy makes in float64."""
-    samples = [g.reshape(-1)[:_SAMPLE].astype(np.float64) for g in grads]
+    samples = [_sample(g).astype(np.float64) for g in grads]
     workload = Workload("samples", tuple(sample.shape for sample in samples))
     reference, small = NumPy(), Case(workload, case.rule, "float64", 1)
     if not reference.has(small):
@@ -148,11 +167,15 @@ def _expected(case: Case, grads: Sequence[Array]) -> list[Array]:
     return list(contender.params())
 
 
+def _sample(array: Array) -> Array:
+    return array.reshape(-1)[:_SAMPLE]
+
+
 def _check_first_step(contender: Contender, expected: Sequence[Array]) -> None:
     """Make the first step and raise unless it was the rule's."""
     contender.run(1)
     for p, e in zip(contender.params(), expected, strict=False):
-        difference = np.max(np.abs(p.reshape(-1)[:_SAMPLE] - e), initial=0)
+        difference = np.max(np.abs(_sample(p) - e), initial=0)
         if not difference <= _TOLERANCE:
             raise ArithmeticError(f"its first step is off by {difference:.1e}")
 
@@ -161,6 +184,7 @@ def _turns(
     result: Result,
     contenders: Mapping[str, Contender],
     peers: Mapping[str, Peer],
+    other: OtherMemory | None,
     seconds: float,
     note: Note,
 ) -> Iterator[float]:
@@ -171,9 +195,15 @@ def _turns(
         peers[name].set_num_threads(threads)
         if threads > 1:  # the threads of the one before may still spin where this one's go
             time.sleep(_SETTLE_S)
-        run = contenders[name].run
-        if count > 1:  # short steps feel cold caches and sleeping threads
+        run, refill = contenders[name].run, contenders[name].refill
+        if refill:
+            refill()
+        if other:
+            other.use()
+        elif count > 1 or refill:  # short steps feel cold caches and sleeping threads
             run(1)
+            if refill:
+                refill()
         begin = time.perf_counter_ns()
         run(count)
         return (time.perf_counter_ns() - begin) / count / 1e9
@@ -186,7 +216,8 @@ def _turns(
             continue
         if estimate < _SLOW_S:
             estimate = min(estimate, turn(name, 1), turn(name, 1))
-        result.steps[name] = max(1, round(_BATCH_S / estimate))
+        single = other or contenders[name].refill
+        result.steps[name] = 1 if single else max(1, round(_BATCH_S / estimate))
         names.append(name)
 
     spent = dict.fromkeys(names, 0.0)

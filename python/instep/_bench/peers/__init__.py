@@ -13,6 +13,7 @@ from instep._bench.peers.numba import Numba
 from instep._bench.peers.numpy import NumPy
 from instep._bench.peers.optax import Optax
 from instep._bench.peers.sklearn import ScikitLearn
+from instep._bench.peers.thinc import Thinc
 from instep._bench.peers.torch import Torch
 
 PEERS: dict[str, Callable[[], Peer]] = {
@@ -24,6 +25,7 @@ PEERS: dict[str, Callable[[], Peer]] = {
     "deepspeed": DeepSpeed,
     "optax": Optax,
     "keras": Keras,
+    "thinc": Thinc,
     "scikit-learn": ScikitLearn,
     "bitsandbytes": BitsAndBytes,
 }

@@ -22,10 +22,13 @@ class Contender:
         Makes so many steps.
     params
         Returns the parameters as they are; none where they don't follow the rule.
+    refill
+        Writes the gradients anew, where a step uses them up: before each step, in no one's time.
     """
 
     run: Callable[[int], object]
     params: Callable[[], Sequence[Array]]
+    refill: Callable[[], object] | None = None
 
 
 class Peer:

@@ -23,6 +23,7 @@ _RULES: dict[str, tuple[str, Callable[[Config], dict[str, Any]]]] = {
     "Adagrad": ("Adagrad32bit", lambda c: {"eps": c["epsilon"]}),
     "Adam": ("Adam32bit", _adam),
     "AdamW": ("AdamW32bit", _adam),
+    "Lion": ("Lion32bit", lambda c: {"betas": (c["beta_1"], c["beta_2"])}),
 }
 
 

@@ -17,6 +17,13 @@ def _adam(c: Config) -> dict[str, Any]:
     return {"beta_1": c["beta_1"], "beta_2": c["beta_2"], "epsilon": c["epsilon"]}
 
 
+def _adafactor(c: Config) -> dict[str, Any]:
+    return {
+        name: c[name]
+        for name in ("beta_2_decay", "epsilon_1", "epsilon_2", "clip_threshold", "relative_step")
+    }
+
+
 _RULES: dict[str, tuple[str, Callable[[Config], dict[str, Any]]]] = {
     "SGD": ("SGD", lambda _: {}),
     "Momentum": ("SGD", lambda c: {"momentum": c["momentum"]}),
@@ -25,6 +32,9 @@ _RULES: dict[str, tuple[str, Callable[[Config], dict[str, Any]]]] = {
     "Adadelta": ("Adadelta", lambda c: {"rho": c["rho"], "epsilon": c["epsilon"]}),
     "Adam": ("Adam", _adam),
     "AdamW": ("AdamW", lambda c: {**_adam(c), "weight_decay": c["weight_decay"]}),
+    "Adamax": ("Adamax", _adam),
+    "Lion": ("Lion", lambda c: {"beta_1": c["beta_1"], "beta_2": c["beta_2"]}),
+    "Adafactor": ("Adafactor", _adafactor),
 }
 
 

@@ -19,6 +19,19 @@ def _adam(c: Config) -> dict[str, Any]:
     return {"b1": c["beta_1"], "b2": c["beta_2"], "eps": c["epsilon"]}
 
 
+def _lion(c: Config) -> dict[str, Any]:
+    return {"b1": c["beta_1"], "b2": c["beta_2"], "weight_decay": c["weight_decay"]}
+
+
+def _adafactor(c: Config) -> dict[str, Any]:
+    return {
+        "min_dim_size_to_factor": c["min_dim_size_to_factor"],
+        "decay_rate": -c["beta_2_decay"],
+        "eps": c["epsilon_1"],
+        "clipping_threshold": c["clip_threshold"],
+    }
+
+
 _RULES: dict[str, tuple[str, Callable[[Config], dict[str, Any]]]] = {
     "SGD": ("sgd", lambda _: {}),
     "Momentum": ("sgd", lambda c: {"momentum": c["momentum"]}),
@@ -27,6 +40,10 @@ _RULES: dict[str, tuple[str, Callable[[Config], dict[str, Any]]]] = {
     "Adadelta": ("adadelta", lambda c: {"rho": c["rho"], "eps": c["epsilon"]}),
     "Adam": ("adam", _adam),
     "AdamW": ("adamw", lambda c: {**_adam(c), "weight_decay": c["weight_decay"]}),
+    "Adamax": ("adamax", _adam),
+    "RAdam": ("radam", lambda c: {**_adam(c), "threshold": c["threshold"]}),
+    "Lion": ("lion", _lion),
+    "Adafactor": ("adafactor", _adafactor),
 }
 
 
