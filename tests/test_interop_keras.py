@@ -125,3 +125,17 @@ def test_what_keras_has_no_place_for() -> None:
     opt = instep.Adafactor([np.ones((2, 3))], momentum=0.5, convention="keras")
     message = unchanged(opt, lambda: interop.to_keras(opt))
     assert message.startswith("ValueError: params[0]: expected no 'momentum' in its state")
+
+
+def test_groups_that_keras_has_no_place_for() -> None:
+    w, b = np.ones(3), np.zeros(2)
+    group: dict[str, Any]
+    for group in ({"learning_rate": 0.5}, {"beta_1": 0.5}, {"weight_decay": 0.2}, {"clipnorm": 1}):
+        opt = instep.Adam({"w": w, "b": instep.Group(b, **group)}, convention="keras")
+        ((name, value),) = group.items()
+        message = rf"^params\['b'\]: expected {name}=.* Keras's Adam has no groups; got {value}"
+        with pytest.raises(ValueError, match=message):
+            interop.to_keras(opt)
+    for group in ({}, {"weight_decay": 0.0}, {"learning_rate": 0.001}):
+        opt = instep.Adam([w, instep.Group(b, **group)], convention="keras", weight_decay=0.1)
+        assert len(interop.to_keras(opt)) == 6

@@ -184,7 +184,8 @@ def to_keras(
     RuntimeError
         If the optimizer is unbound.
     TypeError, ValueError
-        If Keras has no place for something.
+        If Keras has no place for something: a group with hyperparameters of its own, but for a
+        `weight_decay` of 0, which is Keras's ``exclude_from_weight_decay``.
 
     Notes
     -----
@@ -192,6 +193,7 @@ def to_keras(
     """
     entry_of(optimizer, "keras", _RULES)
     binding = optimizer._bound("to_keras")
+    _check_groups(optimizer, binding)
     d = optimizer.state_dict()
     for entry in d["arrays"].values():
         if not entry["in_window"] and "accumulator_of_gradients" in entry:
@@ -201,6 +203,18 @@ def to_keras(
         np.asarray(place.sign * place.holder[place.key])
         for place in _places(optimizer, binding, d, numbers, order)
     ]
+
+
+def _check_groups(optimizer: Optimizer, binding: Binding) -> None:
+    """Raise ValueError for a hyperparameter that some arrays have of their own."""
+    for path, group in zip(binding.tree.paths, binding.group_of, strict=True):
+        for name, own in binding.overrides[group].items():
+            common = optimizer._values[name]
+            if own != common and (name, own) != ("weight_decay", 0):
+                raise ValueError(
+                    f"{path}: expected {name}={common!r} as for all arrays, since Keras's "
+                    f"{type(optimizer).__name__} has no groups; got {own!r}"
+                )
 
 
 def _numbers(optimizer: Optimizer, d: Values) -> Values:
