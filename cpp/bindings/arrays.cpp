@@ -14,7 +14,7 @@ namespace {
 using py::detail::npy_api;
 
 PyTypeObject* ndarray;
-PyTypeObject* float32_number;  ///< of scalars
+PyTypeObject *float32_number, *float64_number;  ///< of scalars
 /// NumPy's number for the dtype of each format; of those that come with another package, once one
 /// of its arrays has been seen.
 std::atomic<int> type_numbers[format_count];
@@ -231,8 +231,11 @@ void fetch_axes(py::handle object) {
 void know_numpy() {
     const py::module_ numpy = py::module_::import("numpy");
     ndarray = npy_api::get().PyArray_Type_;
-    float32_number =
-        reinterpret_cast<PyTypeObject*>(py::object(numpy.attr("float32")).release().ptr());
+    const auto type = [&](const char* name) {
+        return reinterpret_cast<PyTypeObject*>(py::object(numpy.attr(name)).release().ptr());
+    };
+    float32_number = type("float32");
+    float64_number = type("float64");
     for (int k = 0; k < format_count; ++k) {
         type_numbers[k] = not_seen;
         if (!py::hasattr(numpy, formats[k].name)) continue;  // another package's
@@ -244,6 +247,12 @@ void know_numpy() {
 
 bool is_number(py::handle object) {
     return PyFloat_Check(object.ptr()) || PyObject_TypeCheck(object.ptr(), float32_number);
+}
+
+bool is_plain_number(py::handle object) {
+    const PyTypeObject* const type = Py_TYPE(object.ptr());
+    return type == &PyFloat_Type || type == &PyLong_Type || type == float64_number ||
+           type == float32_number;
 }
 
 bool is_array(py::handle object) {

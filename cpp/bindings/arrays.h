@@ -100,6 +100,8 @@ void know_numpy();
 
 /// Whether the object is a Python or NumPy number that can be the gradient of a 0-d array.
 bool is_number(py::handle object);
+/// Whether it is one of the types that numbers mostly have, whose value nobody's code decides on.
+bool is_plain_number(py::handle object);
 
 /// Whether the object is an ndarray, or of a subclass that works like one in place.
 bool is_array(py::handle object);

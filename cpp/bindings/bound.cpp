@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <string_view>
 #include <utility>
 
 #include "bindings/box.h"
@@ -58,14 +59,17 @@ Configuration Bound::configuration(const py::dict& told) const {
     const RuleInfo& rule = optimizer_.rule().info;
     for (const py::handle each : entry(told, "groups")) {
         const auto group_told = py::reinterpret_borrow<py::dict>(each);
-        const py::dict options = entry(group_told, "options");
-        const py::object rate = entry(options, "learning_rate");
+        const py::dict values = entry(group_told, "values");
+        const py::object rate = entry(values, "learning_rate");
+        const Reach& reach = result.reach.emplace_back(Reach{entry(group_told, "own"),
+                                                             entry(group_told, "other_options"),
+                                                             entry(group_told, "other_numbers")});
         Group group;
         const bool is_schedule = PyCallable_Check(rate.ptr()) != 0;
         result.schedules.push_back(is_schedule ? rate : py::object());
         if (!is_schedule) group.learning_rate = rate.cast<double>();
-        group.options = options_from<GroupOptions>(options);
-        group.numbers = numbers_from(entry(group_told, "numbers"), rule);
+        group.options = options_from<GroupOptions>(values, reach.other_options);
+        group.numbers = numbers_from(values, reach.other_numbers, rule);
         result.wants_next.push_back(
             next_rate_ >= 0 && group.numbers[static_cast<std::size_t>(next_rate_)] == ask_schedule);
         result.groups.push_back(group);
@@ -75,7 +79,9 @@ Configuration Bound::configuration(const py::dict& told) const {
         std::any_of(result.group_of.begin(), result.group_of.end(),
                     [&](std::size_t group) { return group >= result.groups.size(); }))
         throw py::value_error("group_of: expected a group for each parameter");
-    result.options = options_from<Options>(entry(told, "options"));
+    result.options = options_from<Options>(entry(told, "options"), py::dict());
+    result.tied = entry(told, "tied");
+    result.switches = entry(told, "switches");
     result.counting.global = entry(told, "global_clock").cast<bool>();
     result.counting.every_call = entry(told, "every_call").cast<bool>();
     result.update = entry(told, "update");
@@ -85,15 +91,36 @@ Configuration Bound::configuration(const py::dict& told) const {
 void Bound::configure(Configuration& told) noexcept {
     std::swap(told_, told);
     std::swap(optimizer_.groups, told_.groups);
-    optimizer_.options = told_.options;
-    optimizer_.counting = told_.counting;
+    std::swap(optimizer_.options, told_.options);
+    std::swap(optimizer_.counting, told_.counting);
     for (std::size_t k = 0; k < told_.group_of.size(); ++k)
         optimizer_.arrays[k].group = told_.group_of[k];
     optimizer_.changed();
 }
 
+bool Bound::is_free(py::handle name, py::handle before, double number) const {
+    if (PySet_Contains(told_.tied.ptr(), name.ptr()) || !is_plain_number(before)) return false;
+    return !PySet_Contains(told_.switches.ptr(), name.ptr()) ||
+           (PyFloat_AsDouble(before.ptr()) == 0) == (number == 0);
+}
+
+void Bound::set_number(py::handle name, double number) noexcept {
+    const std::string_view text = PyUnicode_AsUTF8(name.ptr());
+    for (std::size_t k = 0; k < optimizer_.groups.size(); ++k) {
+        const Reach& reach = told_.reach[k];
+        if (reach.own.contains(name)) continue;
+        Group& group = optimizer_.groups[k];
+        if (text == "learning_rate") group.learning_rate = number;
+        if (!reach.other_options.contains(name)) set_option(group.options, text, number);
+        if (!reach.other_numbers.contains(name))
+            set_number_of(optimizer_.rule().info, group.numbers, text, number);
+    }
+    set_option(optimizer_.options, text, number);
+}
+
 int Bound::traverse(visitproc visit, void* arg) const {
     for (const py::object& schedule : told_.schedules) Py_VISIT(schedule.ptr());
+    for (const Reach& reach : told_.reach) Py_VISIT(reach.own.ptr());
     Py_VISIT(told_.update.ptr());
     for (const BoundParameter& parameter : parameters_) Py_VISIT(parameter.object().ptr());
     if (const int stop = copies_.traverse(visit, arg)) return stop;
@@ -107,8 +134,8 @@ void Bound::clear() {
 
 py::object Bound::schedule_index() const {
     const py::int_ updates(iterations());
-    if (!told_.counting.every_call) return updates;
-    return updates * py::int_(told_.options.gradient_accumulation_steps) +
+    if (!optimizer_.counting.every_call) return updates;
+    return updates * py::int_(optimizer_.options.gradient_accumulation_steps) +
            py::int_(look_at(optimizer_.window));
 }
 

@@ -20,9 +20,18 @@ namespace instep::bindings {
 /// hyperparameter `next_learning_rate` and its rate is a schedule.
 inline constexpr double ask_schedule = -2;
 
+/// What decides whether a hyperparameter reaches a group as it is, under its name.
+struct Reach {
+    py::dict own;                           ///< what the group has in place of the default one's
+    py::dict other_options, other_numbers;  ///< what the engine is told in their place
+};
+
 /// What hyperparameters come to in a bound optimizer.
 struct Configuration {
     std::vector<Group> groups;
+    std::vector<Reach> reach;           ///< of each group
+    py::object tied;                    ///< set of hyperparameters that something else hangs on
+    py::object switches;                ///< of those where something hangs on whether they are 0
     std::vector<std::size_t> group_of;  ///< each parameter
     Options options;
     Clocks counting;
@@ -48,10 +57,13 @@ public:
     /// the axes in the order to visit them, or None (`orders`).
     explicit Bound(const py::dict& given);
 
-    /// From a dict of `groups`, each with its `options` and the rule's `numbers`, the index of each
-    /// parameter's group (`group_of`), the `options` of all together, whether there is one clock
-    /// for all arrays (`global_clock`), whether schedules count and averages move at every call of
-    /// an accumulation window (`every_call`), and `update`.
+    /// From a dict of `groups`, each with its `values` and those that it has of its `own`, and what
+    /// the engine is told in place of options (`other_options`) and of the rule's numbers
+    /// (`other_numbers`) of that name; the index of each parameter's group (`group_of`), the
+    /// `options` of all together, which of them can't change alone (`tied`), or not from or to 0
+    /// (`switches`), whether there is one clock for all arrays (`global_clock`), whether schedules
+    /// count and averages move at every call of an accumulation window (`every_call`), and
+    /// `update`.
     ///
     /// Rules on whole arrays have a function update(indices of arrays, learning rates of groups),
     /// others None: it finds gradients in the arrays' slots `update`, leaves there what to take off
@@ -59,6 +71,10 @@ public:
     Configuration configuration(const py::dict& told) const;
     /// Takes it over, and leaves in it what held before.
     void configure(Configuration& told) noexcept;
+    /// Whether that hyperparameter can become a number, and nothing else changes.
+    bool is_free(py::handle name, py::handle before, double number) const;
+    /// Makes it that number in all groups that have none of their own.
+    void set_number(py::handle name, double number) noexcept;
 
     /// Before the first update makes the copies anew: weights may have been loaded meanwhile.
     /// Raises ValueError where a parameter is not what was bound any more.

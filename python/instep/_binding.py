@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from instep import _core, _slots
 from instep._group import Group
 from instep._memory import zeros_like
-from instep._rule import CLIPPING_OPTIONS, GROUP_OPTIONS, Values, Variant
+from instep._rule import CLIPPING_OPTIONS, GROUP_OPTIONS, Values, Variant, Watched
 
 if TYPE_CHECKING:
     from instep._memory import Array
@@ -61,8 +61,8 @@ class Binding:
     ) -> None:
         self.variant = variant
         self.params, self.tree, self.group_of = params, tree, group_of
-        self._uses = self._needs(variant, values, overrides)
-        slots_of_groups, self.keeps_averages, accumulates, _ = self._uses
+        self._uses, self._tied = self._needs(variant, values, overrides)
+        slots_of_groups, self.keeps_averages, accumulates, self._numbers = self._uses
         self.slots: list[dict[str, Array]] = []
         self.averages: list[Array] = []
         self.accumulators: list[Array] = []
@@ -150,10 +150,12 @@ class Binding:
 
     def configured(self, values: Values) -> Binding:
         """Return a binding of the same arrays and state under other hyperparameters."""
-        if self._needs(self.variant, values, self.overrides) != self._uses:
+        uses, tied = self._needs(self.variant, values, self.overrides)
+        if uses != self._uses:
             return self.restated(values, self.overrides)
         other = object.__new__(Binding)
         other.__dict__.update(self.__dict__)
+        other._tied = tied
         other._configure(values, self.overrides)
         return other
 
@@ -226,23 +228,26 @@ class Binding:
     @staticmethod
     def _needs(
         variant: Variant, values: Values, overrides: Sequence[Values]
-    ) -> tuple[list[list[str]], bool, bool, list[Values]]:
-        """Return what decides on state arrays.
+    ) -> tuple[tuple[list[list[str]], bool, bool, list[Values]], set[str]]:
+        """Return what decides on state arrays, and hyperparameters that something else hangs on.
 
         The slots in use in each group, whether there are averages and accumulators; for rules on
-        whole arrays, all of their groups' numbers.
+        whole arrays, all of their groups' numbers but for what the engine does with them.
         """
         groups = [effective(values, override) for override in overrides]
-        for group in groups:
-            variant.check_together(group)
-        return (
+        tied = set().union(*(variant.check_together(group) for group in groups))
+        numbers: list[Values] = []
+        if variant.rule._sees_whole_arrays():
+            numbers = [variant.numbers_of_update(group) for group in groups]
+            tied |= numbers[0].keys()
+        common = Watched(values)
+        uses = (
             [_slots.in_use(variant.rule, group) for group in groups],
-            values["use_ema"],
-            values["gradient_accumulation_steps"] > 1,
-            [variant.numbers({**group, "learning_rate": None}) for group in groups]
-            if variant.rule._sees_whole_arrays()
-            else [],
+            common["use_ema"],
+            common["gradient_accumulation_steps"] > 1,
+            numbers,
         )
+        return uses, tied | common.seen
 
     def _make_updates(
         self, stepping: Sequence[int], learning_rates: Sequence[float]
@@ -276,18 +281,22 @@ class Binding:
         """Put together what the engine is told of the hyperparameters."""
         self.overrides = overrides
         variant = self.variant
-        groups = [effective(values, each) for each in overrides]
-        self._numbers = [variant.numbers(group) for group in groups] if self._updates else []
+        own = [in_its_place(each) for each in overrides]
+        groups = [Watched({**values, **each}) for each in own]
         self.configuration: _core.Configuration = {
             "groups": [
                 {
-                    "options": variant.options_of_engine(group),
-                    "numbers": variant.numbers_of_kernel(group),
+                    "values": group.plain,
+                    "own": each,
+                    "other_options": variant.other_options(),
+                    "other_numbers": variant.other_numbers(group),
                 }
-                for group in groups
+                for group, each in zip(groups, own, strict=True)
             ],
             "group_of": self.group_of,
             "options": values,
+            "tied": self._tied.union(*(group.seen for group in groups)),
+            "switches": variant.switches,
             "global_clock": variant.has_global_clock,
             "every_call": variant.counts_calls,
             "update": self._make_updates if self._updates else None,
@@ -308,13 +317,20 @@ class Binding:
         return self._by_memory.get(_memory_of(array)) if index is None else index
 
 
-def effective(values: Values, override: Mapping[str, Any]) -> Values:
-    """Return a group's hyperparameters; a clipping of its own replaces the other per-array one."""
-    result = {**values, **override}
+def effective(values: Values, override: Values) -> Values:
+    """Return a group's hyperparameters."""
+    return {**values, **in_its_place(override)}
+
+
+def in_its_place(override: Values) -> Values:
+    """Return what a group has in place of the default one's values.
+
+    A clipping of its own replaces the other per-array one.
+    """
     for own, other in (("clipnorm", "clipvalue"), ("clipvalue", "clipnorm")):
         if override.get(own) is not None and other not in override:
-            result[other] = None
-    return result
+            return {**override, other: None}
+    return override
 
 
 def _groups_of(variant: Variant, tree: _core.Tree) -> tuple[list[Values], list[int]]:
