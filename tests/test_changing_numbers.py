@@ -5,15 +5,14 @@ from __future__ import annotations
 import functools
 import math
 import re
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
-from model import snapshot
+from model import python_calls, snapshot
 
 import instep
 from instep import _array_rules, _rules
@@ -29,23 +28,6 @@ OPTIONS: dict[str, Any] = {
     "use_ema": True,
     "ema_overwrite_frequency": 2,
 }
-
-
-def python_calls(call: Callable[[], object]) -> int:
-    """Return how many frames of Python a C function runs."""
-    count = 0
-
-    def profile(frame: object, event: str, argument: object) -> None:
-        nonlocal count
-        count += event == "call"
-
-    before = sys.getprofile()
-    sys.setprofile(profile)
-    try:
-        call()
-    finally:
-        sys.setprofile(before)
-    return count
 
 
 def params() -> list[Any]:

@@ -184,16 +184,30 @@ Snapshot::Snapshot(const View& array)
     std::copy_n(fields_->strides, ndim_, std::copy_n(fields_->dimensions, ndim_, to));
 }
 
-bool Snapshot::is_current() const {
-    if (fields_->data != data_ || fields_->descr != descr_.ptr() || fields_->nd != ndim_ ||
-        fields_->flags != flags_)
-        return false;
+bool Snapshot::has_layout_of(const py::detail::PyArray_Proxy* fields) const {
+    if (fields->descr != descr_.ptr() || fields->nd != ndim_) return false;
     const py::ssize_t* const extents = layout();
     const py::ssize_t* const strides = extents + ndim_;
     for (int axis = 0; axis < ndim_; ++axis)
-        if (fields_->dimensions[axis] != extents[axis] || fields_->strides[axis] != strides[axis])
+        if (fields->dimensions[axis] != extents[axis] || fields->strides[axis] != strides[axis])
             return false;
     return true;
+}
+
+bool Snapshot::is_current() const {
+    return fields_->data == data_ && fields_->flags == flags_ && has_layout_of(fields_);
+}
+
+bool Snapshot::is_like(const View& other) const {
+    constexpr int of_layout = npy_api::NPY_ARRAY_C_CONTIGUOUS_ | npy_api::NPY_ARRAY_F_CONTIGUOUS_ |
+                              npy_api::NPY_ARRAY_ALIGNED_ | npy_api::NPY_ARRAY_WRITEABLE_;
+    return ((other.fields_->flags ^ flags_) & of_layout) == 0 && has_layout_of(other.fields_);
+}
+
+void Snapshot::move(const View& other) {
+    fields_ = other.fields_;
+    data_ = other.data();
+    flags_ = fields_->flags;
 }
 
 bool Snapshot::matches(py::handle other, const Bounds& within) const {

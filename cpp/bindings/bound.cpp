@@ -3,11 +3,11 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <memory>
 #include <stdexcept>
 #include <string_view>
 #include <utility>
 
-#include "bindings/box.h"
 #include "bindings/schedule.h"
 #include "bindings/unlocked.h"
 
@@ -29,19 +29,26 @@ const Rule& rule_named(const std::string& name) {
 }
 
 Bound::Bound(const py::dict& given)
-    : tree_(Box<Tree>::checked(entry(given, "tree"))),
-      optimizer_(rule_named(entry(given, "rule").cast<std::string>()), {}),
-      copies_(entry(given, "copies")) {
+    : tree_(entry(given, "tree")),
+      optimizer_(rule_named(entry(given, "rule").cast<std::string>()), {}) {
+    const Tree& tree = Box<Tree>::checked(tree_);
+    py::list copies;
+    for (const py::handle pair : entry(given, "copies")) {
+        const auto [to, from] = pair.cast<std::pair<py::object, std::size_t>>();
+        copies.append(py::make_tuple(to, tree.leaves.at(from)));
+        copied_.push_back(from);
+    }
+    copies_ = Changes(copies);
     const py::object state = entry(given, "state"), orders = entry(given, "orders");
     const py::object averages = entry(given, "averages");
     const py::object accumulators = entry(given, "accumulators");
     const RuleInfo& rule = optimizer_.rule().info;
-    parameters_.reserve(tree_.leaves.size());
-    for (std::size_t k = 0; k < tree_.leaves.size(); ++k) {
-        parameters_.emplace_back(tree_.leaves[k], tree_.paths[k], item_of(state, k),
+    parameters_.reserve(tree.leaves.size());
+    for (std::size_t k = 0; k < tree.leaves.size(); ++k) {
+        parameters_.emplace_back(tree.leaves[k], tree.paths[k], item_of(state, k),
                                  item_of(averages, k), item_of(accumulators, k), item_of(orders, k),
                                  rule);
-        parameters_[k].add_to(memory_);
+        parameters_[k].add_to(memory_, tree.leaves[k]);
         optimizer_.arrays.push_back(parameters_[k].array());
         optimizer_.clocks.emplace_back();
         elements_ += optimizer_.arrays[k].layout.size;
@@ -123,8 +130,34 @@ int Bound::traverse(visitproc visit, void* arg) const {
     for (const Reach& reach : told_.reach) Py_VISIT(reach.own.ptr());
     Py_VISIT(told_.update.ptr());
     for (const BoundParameter& parameter : parameters_) Py_VISIT(parameter.object().ptr());
-    if (const int stop = copies_.traverse(visit, arg)) return stop;
-    return tree_.traverse(visit, arg);
+    Py_VISIT(tree_.ptr());
+    return copies_.traverse(visit, arg);
+}
+
+std::optional<Move> Bound::moved(const py::object& params) const {
+    std::optional<Tree> tree = walked().moved(params);
+    if (!tree) return std::nullopt;
+    Move others;
+    others.params = tree->leaves;
+    for (std::size_t k = 0; k < parameters_.size(); ++k) {
+        if (!parameters_[k].is_like(others.params[k])) return std::nullopt;
+        parameters_[k].add_to(others.memory, others.params[k]);
+    }
+    others.memory.check_disjoint();
+    for (const std::size_t k : copied_) others.copied.push_back(others.params[k]);
+    others.tree = Box<Tree>::make(std::make_unique<Tree>(std::move(*tree)));
+    return others;
+}
+
+void Bound::move(Move& others) noexcept {
+    std::swap(tree_, others.tree);
+    std::swap(memory_, others.memory);
+    copies_.read_from(others.copied);
+    for (std::size_t k = 0; k < parameters_.size(); ++k) {
+        parameters_[k].move(others.params[k]);
+        optimizer_.arrays[k].layout.move(param_stream, View(parameters_[k].object()).data());
+    }
+    optimizer_.changed();
 }
 
 void Bound::clear() {
@@ -152,7 +185,7 @@ void Bound::ask_schedules() {
 }
 
 void Bound::check_unchanged() const {
-    tree_.check_unchanged();
+    walked().check_unchanged();
     for (const BoundParameter& parameter : parameters_) parameter.check_unchanged();
 }
 
@@ -168,8 +201,8 @@ bool Bound::is_apart(const py::object& array) const {
 }
 
 void Bound::gather_gradients(py::handle gradients) {
-    tree_.check_unchanged();
-    tree_.match(gradients, found_);
+    walked().check_unchanged();
+    walked().match(gradients, found_);
     bool looked_closer = false;
     const std::size_t count = parameters_.size();
     for (std::size_t k = 0; k < count; ++k) {
@@ -274,7 +307,7 @@ void update_arrays(const Rule& rule, const py::object& param, const py::object& 
     if (grad.is_none()) throw py::type_error("grad: expected a NumPy array, got None");
     BoundParameter parameter(param, "param", state, py::none(), py::none(), py::none(), rule.info);
     Memory memory;
-    parameter.add_to(memory);
+    parameter.add_to(memory, param);
     memory.check_disjoint();
     bool looked_closer = false;
     std::vector<Stream> gradients(1);

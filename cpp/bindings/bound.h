@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "bindings/box.h"
 #include "bindings/changes.h"
 #include "bindings/options.h"
 #include "bindings/overlap.h"
@@ -48,13 +49,20 @@ struct Counters {
     std::vector<bool> in_window;      ///< of each parameter
 };
 
+/// Arrays in the place of parameters.
+struct Move {
+    py::object tree;
+    std::vector<py::object> params, copied;  ///< `copied`: those that copies are made of
+    Memory memory;
+};
+
 class Bound {
 public:
     /// From a dict with the rule's name (`rule`), the parameters (`tree`), for each of them a dict
     /// of its state by name (`state`), its average and its accumulator (`averages`, `accumulators`,
-    /// or None), the pairs of an array and the parameter that it is a copy of before the first
-    /// update (`copies`), the counters to go on with, or None (`counters`), and for each parameter
-    /// the axes in the order to visit them, or None (`orders`).
+    /// or None), the pairs of an array and the index of the parameter that it is a copy of before
+    /// the first update (`copies`), the counters to go on with, or None (`counters`), and for each
+    /// parameter the axes in the order to visit them, or None (`orders`).
     explicit Bound(const py::dict& given);
 
     /// From a dict of `groups`, each with its `values` and those that it has of its `own`, and what
@@ -84,6 +92,14 @@ public:
     void ask_schedules();
     void step(py::handle gradients);
 
+    /// What the parameters are in, a Tree.
+    py::object tree() const { return tree_; }
+    /// Other arrays that may take the place of all parameters, with nothing else changed; nothing
+    /// where more is different. Raises ValueError where they share memory.
+    std::optional<Move> moved(const py::object& params) const;
+    /// Takes them, and leaves in their place those that were bound.
+    void move(Move& others) noexcept;
+
     std::vector<std::vector<int>> orders() const;
 
     Counters counters() const;
@@ -106,17 +122,19 @@ public:
     void clear();
 
 private:
+    const Tree& walked() const { return Box<Tree>::of(tree_.ptr()); }
     void gather_gradients(py::handle gradients);
     /// Lets the rule's function make updates of the gradients that it finds.
     Changes make_updates();
 
-    Tree tree_;
+    py::object tree_;
     std::vector<BoundParameter> parameters_;
     Memory memory_;
     Optimizer optimizer_;
     Configuration told_;
     Changes copies_;
-    std::vector<py::object> found_;  ///< gradients of the step under way
+    std::vector<std::size_t> copied_;  ///< which parameters those are made of
+    std::vector<py::object> found_;    ///< gradients of the step under way
     std::vector<Stream> streams_;
     std::size_t elements_ = 0;
     int next_rate_ = -1;  ///< which number of the rule is the next learning rate

@@ -3,6 +3,7 @@
 #include <pybind11/critical_section.h>
 
 #include <new>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -117,6 +118,20 @@ PyObject* install(PyObject* self, PyObject* const* arguments, Py_ssize_t count) 
             swap(as<Stepper>(self), values, offer);
         }
         return py::none();
+    });
+}
+
+PyObject* move(PyObject* self, PyObject* params) {
+    return guarded([&] {
+        const py::object core = core_of(self);
+        if (!core) return py::bool_(false);
+        Bound& bound = Box<Bound>::of(core.ptr());
+        std::optional<Move> others = bound.moved(py::reinterpret_borrow<py::object>(params));
+        if (!others) return py::bool_(false);
+        const py::scoped_critical_section alone{core};
+        const InFlight in_flight;
+        bound.move(*others);
+        return py::bool_(true);
     });
 }
 
@@ -304,6 +319,9 @@ PyTypeObject* make_stepper_type() {
          reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(bind_and_step)), METH_FASTCALL,
          "_bind_and_step(values, binding, grads): a step that binds the optimizer if it succeeds.\n"
          "False, and nothing happened, where the hyperparameters are not those values any more."},
+        {"_move", move, METH_O,
+         "_move(params): binds other arrays in place of those that are bound, where they are laid\n"
+         "out alike in the same structure; False, and nothing happened, where they are not."},
         {"_refresh", refresh, METH_NOARGS,
          "_refresh(): before the first update, makes copies of parameters anew; not in a step."},
         {"_hold", hold, METH_NOARGS,

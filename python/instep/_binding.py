@@ -29,10 +29,8 @@ class Binding:
     ----------
     variant
         The rule.
-    params
-        The structure of arrays, with groups in it.
     tree
-        The same, walked.
+        The structure of arrays, with groups in it.
     values
         The hyperparameters in force.
     overrides
@@ -50,7 +48,6 @@ class Binding:
     def __init__(
         self,
         variant: Variant,
-        params: Any,
         tree: _core.Tree,
         values: Values,
         overrides: list[Values],
@@ -60,7 +57,8 @@ class Binding:
         state: list[dict[str, Array]] | None = None,
     ) -> None:
         self.variant = variant
-        self.params, self.tree, self.group_of = params, tree, group_of
+        self.group_of = group_of
+        self._known = Known(tree)
         self._uses, self._tied = self._needs(variant, values, overrides)
         slots_of_groups, self.keeps_averages, accumulates, self._numbers = self._uses
         self.slots: list[dict[str, Array]] = []
@@ -98,11 +96,11 @@ class Binding:
             self._updates = [np.zeros(p.shape, p.dtype) for p in tree.leaves]
         updates = [{"update": update} for update in self._updates] or [{} for _ in tree.leaves]
         copies = [
-            (slots[name], param)
-            for slots, param in zip(self.slots, tree.leaves, strict=True)
+            (slots[name], k)
+            for k, slots in enumerate(self.slots)
             for name in _slots.copied(variant.rule)
         ]
-        copies += zip(self.averages, tree.leaves, strict=self.keeps_averages)
+        copies += [(average, k) for k, average in enumerate(self.averages)]
         self.core: _core.Bound = _core.Bound(
             rule=variant.rule._kernel,
             tree=tree,
@@ -127,7 +125,12 @@ class Binding:
         """Return the first binding of an optimizer, in the structure's groups or in these."""
         tree = _core.Tree(params, Group)
         overrides, group_of = groups or _groups_of(variant, tree)
-        return cls(variant, params, tree, values, overrides, group_of, None, orders)
+        return cls(variant, tree, values, overrides, group_of, None, orders)
+
+    @property
+    def tree(self) -> _core.Tree:
+        """The structure of arrays: another one once `Stepper._move` has taken one."""
+        return self.core.tree
 
     def moved(self, params: Any, values: Values) -> Binding:
         """Return a binding of other arrays of the same structure, with this state."""
@@ -146,7 +149,7 @@ class Binding:
         overrides, group_of = self.overrides, self.group_of
         if any(tree.groups):
             overrides, group_of = _groups_of(self.variant, tree)
-        return Binding(self.variant, params, tree, values, overrides, group_of, self)
+        return Binding(self.variant, tree, values, overrides, group_of, self)
 
     def configured(self, values: Values) -> Binding:
         """Return a binding of the same arrays and state under other hyperparameters."""
@@ -165,7 +168,6 @@ class Binding:
         """Return a binding of the same arrays under hyperparameters that may need other state."""
         return Binding(
             self.variant,
-            self.params,
             self.tree,
             values,
             overrides,
@@ -176,18 +178,19 @@ class Binding:
 
     def aligned(self, pairs: Sequence[tuple[Any, Any]]) -> Any:
         """Return the gradients of (gradient, variable) pairs in the structure of the parameters."""
-        if self._is_list and len(pairs) == len(self._leaves):
+        known = self._known_arrays()
+        if known.is_list and len(pairs) == len(known.leaves):
             in_order = [
                 grad
-                for (grad, variable), leaf in zip(pairs, self._leaves, strict=True)
+                for (grad, variable), leaf in zip(pairs, known.leaves, strict=True)
                 if variable is leaf
             ]
             if len(in_order) == len(pairs):
                 return in_order
-        grads: list[Any] = [None] * len(self.tree.leaves)
+        grads: list[Any] = [None] * len(known.leaves)
         named: set[int] = set()
         for position, (grad, variable) in enumerate(pairs):
-            index = self.index_of(variable)
+            index = known.index_of(variable)
             if index is None:
                 raise ValueError(
                     f"grads_and_vars[{position}]: expected one of the "
@@ -197,33 +200,17 @@ class Binding:
             if index in named:
                 raise ValueError(
                     f"grads_and_vars[{position}]: expected each variable once, got "
-                    f"{self.tree.paths[index]} again; sum its gradients"
+                    f"{known.tree.paths[index]} again; sum its gradients"
                 )
             named.add(index)
             grads[index] = grad
-        return self.tree.unflatten(grads)
+        return known.tree.unflatten(grads)
 
-    @functools.cached_property
-    def _leaves(self) -> list[Array]:
-        return self.tree.leaves
-
-    @functools.cached_property
-    def _is_list(self) -> bool:
-        """Whether the structure is a plain list of arrays, as `apply_gradients` makes it."""
-        leaves = self._leaves
-        return (
-            isinstance(self.params, list)
-            and len(self.params) == len(leaves)
-            and all(map(operator.is_, self.params, leaves))
-        )
-
-    @functools.cached_property
-    def _by_identity(self) -> dict[int, int]:
-        return {id(leaf): k for k, leaf in enumerate(self.tree.leaves)}
-
-    @functools.cached_property
-    def _by_memory(self) -> dict[object, int]:
-        return {_memory_of(leaf): k for k, leaf in enumerate(self.tree.leaves)}
+    def _known_arrays(self) -> Known:
+        known, tree = self._known, self.core.tree
+        if known.tree is not tree:  # others were moved in
+            known = self._known = Known(tree)
+        return known
 
     @staticmethod
     def _needs(
@@ -313,6 +300,46 @@ class Binding:
 
     def index_of(self, array: Any) -> int | None:
         """Return which parameter an array is, by identity or memory; None if it is none."""
+        return self._known_arrays().index_of(array)
+
+
+class Known:
+    """What finds a structure's arrays again, put together when it is needed.
+
+    Parameters
+    ----------
+    tree
+        The structure.
+    """
+
+    def __init__(self, tree: _core.Tree) -> None:
+        self.tree = tree
+
+    @functools.cached_property
+    def leaves(self) -> list[Array]:
+        """All arrays."""
+        return self.tree.leaves
+
+    @functools.cached_property
+    def is_list(self) -> bool:
+        """Whether the structure is a plain list of arrays, as `apply_gradients` makes it."""
+        params, leaves = self.tree.params, self.leaves
+        return (
+            isinstance(params, list)
+            and len(params) == len(leaves)
+            and all(map(operator.is_, params, leaves))
+        )
+
+    @functools.cached_property
+    def _by_identity(self) -> dict[int, int]:
+        return {id(leaf): k for k, leaf in enumerate(self.leaves)}
+
+    @functools.cached_property
+    def _by_memory(self) -> dict[object, int]:
+        return {_memory_of(leaf): k for k, leaf in enumerate(self.leaves)}
+
+    def index_of(self, array: Any) -> int | None:
+        """Return which one an array is, by identity or memory; None if it is none."""
         index = self._by_identity.get(id(array))
         return self._by_memory.get(_memory_of(array)) if index is None else index
 

@@ -163,9 +163,7 @@ class Optimizer(Rule, Constructed):
             if self._binding is None:
                 return None
             tree = self._binding.tree
-            if any(tree.groups):
-                return tree.unflatten(tree.leaves)
-            return self._binding.params
+            return tree.unflatten(tree.leaves) if any(tree.groups) else tree.params
 
     @property
     def config(self) -> Values:
@@ -220,7 +218,7 @@ class Optimizer(Rule, Constructed):
             values, binding = self._values, self._binding
             if binding is None:
                 self._install(values, Binding.new(self._variant, params, values))
-            else:
+            elif not self._move(params):
                 self._install(values, binding.moved(params, values))
 
     def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Any]]) -> None:
@@ -420,7 +418,7 @@ class Optimizer(Rule, Constructed):
             binding = self._binding
             if binding is not None:
                 binding.core.check_unchanged()
-                state["params"] = binding.params
+                state["params"] = binding.tree.params
                 # Arrays that were built later may be in groups that their structure does not show.
                 state["groups"] = binding.overrides, binding.group_of
                 # NumPy's pickles bring arrays back in another layout, on which sums depend.
