@@ -5,6 +5,7 @@ Each call is held against calls of a NumPy function in the same process, with ro
 
 from __future__ import annotations
 
+import itertools
 import timeit
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -71,3 +72,30 @@ def test_apply_gradients(benchmark: BenchmarkFixture) -> None:
     params, grads = arrays(4, 1000), arrays(4, 1000)
     optimizer = instep.Adam()
     guard(benchmark, lambda: optimizer.apply_gradients(zip(grads, params, strict=True)), 1000, 35)
+
+
+def in_turn(*values: Any) -> Callable[[], Any]:
+    return itertools.cycle(values).__next__
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "weight_decay", "beta_1", "loss_scale_factor"])
+def test_assignment(benchmark: BenchmarkFixture, name: str) -> None:
+    [param] = arrays(1, 10)
+    optimizer, number = instep.Adam(param), in_turn(0.5, 0.25)
+    guard(benchmark, lambda: setattr(optimizer, name, number()), 10, 3)
+
+
+def test_kernel_with_another_number(benchmark: BenchmarkFixture) -> None:
+    param, grad, m, v = arrays(4, 1000)
+    rate = in_turn(0.5, 0.25, 0.125)
+    guard(
+        benchmark,
+        lambda: instep.kernels.adam(param, grad, m, v, step=1, learning_rate=rate()),
+        1000,
+        5,
+    )
+
+
+def test_rebinding(benchmark: BenchmarkFixture) -> None:
+    optimizer, params = instep.Adam(arrays(20, 64)), in_turn(arrays(20, 64), arrays(20, 64))
+    guard(benchmark, lambda: optimizer.build(params()), 64, 40)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -176,3 +177,20 @@ def snapshot(opt: Any) -> object:
 def seen(opt: Any) -> object:
     """All that a call may not half-do, of an unbound optimizer, too."""
     return freeze(opt.config) if opt.params is None else snapshot(opt)
+
+
+def python_calls(call: Callable[[], object]) -> int:
+    """Return how many frames of Python a call runs."""
+    count = 0
+
+    def profile(frame: object, event: str, argument: object) -> None:
+        nonlocal count
+        count += event == "call"
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        call()
+    finally:
+        sys.setprofile(before)
+    return count

@@ -14,7 +14,7 @@ namespace {
 using py::detail::npy_api;
 
 PyTypeObject* ndarray;
-PyTypeObject* float32_number;  ///< of scalars
+PyTypeObject *float32_number, *float64_number;  ///< of scalars
 /// NumPy's number for the dtype of each format; of those that come with another package, once one
 /// of its arrays has been seen.
 std::atomic<int> type_numbers[format_count];
@@ -184,16 +184,30 @@ Snapshot::Snapshot(const View& array)
     std::copy_n(fields_->strides, ndim_, std::copy_n(fields_->dimensions, ndim_, to));
 }
 
-bool Snapshot::is_current() const {
-    if (fields_->data != data_ || fields_->descr != descr_.ptr() || fields_->nd != ndim_ ||
-        fields_->flags != flags_)
-        return false;
+bool Snapshot::has_layout_of(const py::detail::PyArray_Proxy* fields) const {
+    if (fields->descr != descr_.ptr() || fields->nd != ndim_) return false;
     const py::ssize_t* const extents = layout();
     const py::ssize_t* const strides = extents + ndim_;
     for (int axis = 0; axis < ndim_; ++axis)
-        if (fields_->dimensions[axis] != extents[axis] || fields_->strides[axis] != strides[axis])
+        if (fields->dimensions[axis] != extents[axis] || fields->strides[axis] != strides[axis])
             return false;
     return true;
+}
+
+bool Snapshot::is_current() const {
+    return fields_->data == data_ && fields_->flags == flags_ && has_layout_of(fields_);
+}
+
+bool Snapshot::is_like(const View& other) const {
+    constexpr int of_layout = npy_api::NPY_ARRAY_C_CONTIGUOUS_ | npy_api::NPY_ARRAY_F_CONTIGUOUS_ |
+                              npy_api::NPY_ARRAY_ALIGNED_ | npy_api::NPY_ARRAY_WRITEABLE_;
+    return ((other.fields_->flags ^ flags_) & of_layout) == 0 && has_layout_of(other.fields_);
+}
+
+void Snapshot::move(const View& other) {
+    fields_ = other.fields_;
+    data_ = other.data();
+    flags_ = fields_->flags;
 }
 
 bool Snapshot::matches(py::handle other, const Bounds& within) const {
@@ -231,8 +245,11 @@ void fetch_axes(py::handle object) {
 void know_numpy() {
     const py::module_ numpy = py::module_::import("numpy");
     ndarray = npy_api::get().PyArray_Type_;
-    float32_number =
-        reinterpret_cast<PyTypeObject*>(py::object(numpy.attr("float32")).release().ptr());
+    const auto type = [&](const char* name) {
+        return reinterpret_cast<PyTypeObject*>(py::object(numpy.attr(name)).release().ptr());
+    };
+    float32_number = type("float32");
+    float64_number = type("float64");
     for (int k = 0; k < format_count; ++k) {
         type_numbers[k] = not_seen;
         if (!py::hasattr(numpy, formats[k].name)) continue;  // another package's
@@ -244,6 +261,12 @@ void know_numpy() {
 
 bool is_number(py::handle object) {
     return PyFloat_Check(object.ptr()) || PyObject_TypeCheck(object.ptr(), float32_number);
+}
+
+bool is_plain_number(py::handle object) {
+    const PyTypeObject* const type = Py_TYPE(object.ptr());
+    return type == &PyFloat_Type || type == &PyLong_Type || type == float64_number ||
+           type == float32_number;
 }
 
 bool is_array(py::handle object) {

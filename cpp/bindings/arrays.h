@@ -52,6 +52,10 @@ public:
 
     /// Whether the array still is what it was.
     bool is_current() const;
+    /// Whether an array is laid out as this one, in other memory.
+    bool is_like(const View& other) const;
+    /// Takes such an array's place.
+    void move(const View& other);
     /// Whether the other array is C-contiguous as this one, of the same shape and dtype, and within
     /// these bounds.
     bool matches(py::handle other, const Bounds& within) const;
@@ -60,10 +64,12 @@ public:
     void fetch() const;
 
 private:
+    bool has_layout_of(const py::detail::PyArray_Proxy* fields) const;
     /// The extents, then the strides.
     const py::ssize_t* layout() const { return ndim_ <= few ? layout_of_few_ : layout_.data(); }
 
     static constexpr int few = 3;
+
     const py::detail::PyArray_Proxy* fields_;
     const char* data_;
     py::object descr_;  ///< kept, so that no other one gets its address
@@ -100,6 +106,8 @@ void know_numpy();
 
 /// Whether the object is a Python or NumPy number that can be the gradient of a 0-d array.
 bool is_number(py::handle object);
+/// Whether it is one of the types that numbers mostly have, whose value nobody's code decides on.
+bool is_plain_number(py::handle object);
 
 /// Whether the object is an ndarray, or of a subclass that works like one in place.
 bool is_array(py::handle object);

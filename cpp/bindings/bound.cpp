@@ -3,10 +3,11 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <memory>
 #include <stdexcept>
+#include <string_view>
 #include <utility>
 
-#include "bindings/box.h"
 #include "bindings/schedule.h"
 #include "bindings/unlocked.h"
 
@@ -28,19 +29,26 @@ const Rule& rule_named(const std::string& name) {
 }
 
 Bound::Bound(const py::dict& given)
-    : tree_(Box<Tree>::checked(entry(given, "tree"))),
-      optimizer_(rule_named(entry(given, "rule").cast<std::string>()), {}),
-      copies_(entry(given, "copies")) {
+    : tree_(entry(given, "tree")),
+      optimizer_(rule_named(entry(given, "rule").cast<std::string>()), {}) {
+    const Tree& tree = Box<Tree>::checked(tree_);
+    py::list copies;
+    for (const py::handle pair : entry(given, "copies")) {
+        const auto [to, from] = pair.cast<std::pair<py::object, std::size_t>>();
+        copies.append(py::make_tuple(to, tree.leaves.at(from)));
+        copied_.push_back(from);
+    }
+    copies_ = Changes(copies);
     const py::object state = entry(given, "state"), orders = entry(given, "orders");
     const py::object averages = entry(given, "averages");
     const py::object accumulators = entry(given, "accumulators");
     const RuleInfo& rule = optimizer_.rule().info;
-    parameters_.reserve(tree_.leaves.size());
-    for (std::size_t k = 0; k < tree_.leaves.size(); ++k) {
-        parameters_.emplace_back(tree_.leaves[k], tree_.paths[k], item_of(state, k),
+    parameters_.reserve(tree.leaves.size());
+    for (std::size_t k = 0; k < tree.leaves.size(); ++k) {
+        parameters_.emplace_back(tree.leaves[k], tree.paths[k], item_of(state, k),
                                  item_of(averages, k), item_of(accumulators, k), item_of(orders, k),
                                  rule);
-        parameters_[k].add_to(memory_);
+        parameters_[k].add_to(memory_, tree.leaves[k]);
         optimizer_.arrays.push_back(parameters_[k].array());
         optimizer_.clocks.emplace_back();
         elements_ += optimizer_.arrays[k].layout.size;
@@ -58,14 +66,17 @@ Configuration Bound::configuration(const py::dict& told) const {
     const RuleInfo& rule = optimizer_.rule().info;
     for (const py::handle each : entry(told, "groups")) {
         const auto group_told = py::reinterpret_borrow<py::dict>(each);
-        const py::dict options = entry(group_told, "options");
-        const py::object rate = entry(options, "learning_rate");
+        const py::dict values = entry(group_told, "values");
+        const py::object rate = entry(values, "learning_rate");
+        const Reach& reach = result.reach.emplace_back(Reach{entry(group_told, "own"),
+                                                             entry(group_told, "other_options"),
+                                                             entry(group_told, "other_numbers")});
         Group group;
         const bool is_schedule = PyCallable_Check(rate.ptr()) != 0;
         result.schedules.push_back(is_schedule ? rate : py::object());
         if (!is_schedule) group.learning_rate = rate.cast<double>();
-        group.options = options_from<GroupOptions>(options);
-        group.numbers = numbers_from(entry(group_told, "numbers"), rule);
+        group.options = options_from<GroupOptions>(values, reach.other_options);
+        group.numbers = numbers_from(values, reach.other_numbers, rule);
         result.wants_next.push_back(
             next_rate_ >= 0 && group.numbers[static_cast<std::size_t>(next_rate_)] == ask_schedule);
         result.groups.push_back(group);
@@ -75,7 +86,9 @@ Configuration Bound::configuration(const py::dict& told) const {
         std::any_of(result.group_of.begin(), result.group_of.end(),
                     [&](std::size_t group) { return group >= result.groups.size(); }))
         throw py::value_error("group_of: expected a group for each parameter");
-    result.options = options_from<Options>(entry(told, "options"));
+    result.options = options_from<Options>(entry(told, "options"), py::dict());
+    result.tied = entry(told, "tied");
+    result.switches = entry(told, "switches");
     result.counting.global = entry(told, "global_clock").cast<bool>();
     result.counting.every_call = entry(told, "every_call").cast<bool>();
     result.update = entry(told, "update");
@@ -85,19 +98,66 @@ Configuration Bound::configuration(const py::dict& told) const {
 void Bound::configure(Configuration& told) noexcept {
     std::swap(told_, told);
     std::swap(optimizer_.groups, told_.groups);
-    optimizer_.options = told_.options;
-    optimizer_.counting = told_.counting;
+    std::swap(optimizer_.options, told_.options);
+    std::swap(optimizer_.counting, told_.counting);
     for (std::size_t k = 0; k < told_.group_of.size(); ++k)
         optimizer_.arrays[k].group = told_.group_of[k];
     optimizer_.changed();
 }
 
+bool Bound::is_free(py::handle name, py::handle before, double number) const {
+    if (PySet_Contains(told_.tied.ptr(), name.ptr()) || !is_plain_number(before)) return false;
+    return !PySet_Contains(told_.switches.ptr(), name.ptr()) ||
+           (PyFloat_AsDouble(before.ptr()) == 0) == (number == 0);
+}
+
+void Bound::set_number(py::handle name, double number) noexcept {
+    const std::string_view text = PyUnicode_AsUTF8(name.ptr());
+    for (std::size_t k = 0; k < optimizer_.groups.size(); ++k) {
+        const Reach& reach = told_.reach[k];
+        if (reach.own.contains(name)) continue;
+        Group& group = optimizer_.groups[k];
+        if (text == "learning_rate") group.learning_rate = number;
+        if (!reach.other_options.contains(name)) set_option(group.options, text, number);
+        if (!reach.other_numbers.contains(name))
+            set_number_of(optimizer_.rule().info, group.numbers, text, number);
+    }
+    set_option(optimizer_.options, text, number);
+}
+
 int Bound::traverse(visitproc visit, void* arg) const {
     for (const py::object& schedule : told_.schedules) Py_VISIT(schedule.ptr());
+    for (const Reach& reach : told_.reach) Py_VISIT(reach.own.ptr());
     Py_VISIT(told_.update.ptr());
     for (const BoundParameter& parameter : parameters_) Py_VISIT(parameter.object().ptr());
-    if (const int stop = copies_.traverse(visit, arg)) return stop;
-    return tree_.traverse(visit, arg);
+    Py_VISIT(tree_.ptr());
+    return copies_.traverse(visit, arg);
+}
+
+std::optional<Move> Bound::moved(const py::object& params) const {
+    std::optional<Tree> tree = walked().moved(params);
+    if (!tree) return std::nullopt;
+    Move others;
+    others.params = tree->leaves;
+    for (std::size_t k = 0; k < parameters_.size(); ++k) {
+        if (!parameters_[k].is_like(others.params[k])) return std::nullopt;
+        parameters_[k].add_to(others.memory, others.params[k]);
+    }
+    others.memory.check_disjoint();
+    for (const std::size_t k : copied_) others.copied.push_back(others.params[k]);
+    others.tree = Box<Tree>::make(std::make_unique<Tree>(std::move(*tree)));
+    return others;
+}
+
+void Bound::move(Move& others) noexcept {
+    std::swap(tree_, others.tree);
+    std::swap(memory_, others.memory);
+    copies_.read_from(others.copied);
+    for (std::size_t k = 0; k < parameters_.size(); ++k) {
+        parameters_[k].move(others.params[k]);
+        optimizer_.arrays[k].layout.move(param_stream, View(parameters_[k].object()).data());
+    }
+    optimizer_.changed();
 }
 
 void Bound::clear() {
@@ -107,8 +167,8 @@ void Bound::clear() {
 
 py::object Bound::schedule_index() const {
     const py::int_ updates(iterations());
-    if (!told_.counting.every_call) return updates;
-    return updates * py::int_(told_.options.gradient_accumulation_steps) +
+    if (!optimizer_.counting.every_call) return updates;
+    return updates * py::int_(optimizer_.options.gradient_accumulation_steps) +
            py::int_(look_at(optimizer_.window));
 }
 
@@ -125,7 +185,7 @@ void Bound::ask_schedules() {
 }
 
 void Bound::check_unchanged() const {
-    tree_.check_unchanged();
+    walked().check_unchanged();
     for (const BoundParameter& parameter : parameters_) parameter.check_unchanged();
 }
 
@@ -141,8 +201,8 @@ bool Bound::is_apart(const py::object& array) const {
 }
 
 void Bound::gather_gradients(py::handle gradients) {
-    tree_.check_unchanged();
-    tree_.match(gradients, found_);
+    walked().check_unchanged();
+    walked().match(gradients, found_);
     bool looked_closer = false;
     const std::size_t count = parameters_.size();
     for (std::size_t k = 0; k < count; ++k) {
@@ -247,7 +307,7 @@ void update_arrays(const Rule& rule, const py::object& param, const py::object& 
     if (grad.is_none()) throw py::type_error("grad: expected a NumPy array, got None");
     BoundParameter parameter(param, "param", state, py::none(), py::none(), py::none(), rule.info);
     Memory memory;
-    parameter.add_to(memory);
+    parameter.add_to(memory, param);
     memory.check_disjoint();
     bool looked_closer = false;
     std::vector<Stream> gradients(1);

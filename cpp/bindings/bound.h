@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "bindings/box.h"
 #include "bindings/changes.h"
 #include "bindings/options.h"
 #include "bindings/overlap.h"
@@ -20,9 +21,18 @@ namespace instep::bindings {
 /// hyperparameter `next_learning_rate` and its rate is a schedule.
 inline constexpr double ask_schedule = -2;
 
+/// What decides whether a hyperparameter reaches a group as it is, under its name.
+struct Reach {
+    py::dict own;                           ///< what the group has in place of the default one's
+    py::dict other_options, other_numbers;  ///< what the engine is told in their place
+};
+
 /// What hyperparameters come to in a bound optimizer.
 struct Configuration {
     std::vector<Group> groups;
+    std::vector<Reach> reach;           ///< of each group
+    py::object tied;                    ///< set of hyperparameters that something else hangs on
+    py::object switches;                ///< of those where something hangs on whether they are 0
     std::vector<std::size_t> group_of;  ///< each parameter
     Options options;
     Clocks counting;
@@ -39,19 +49,29 @@ struct Counters {
     std::vector<bool> in_window;      ///< of each parameter
 };
 
+/// Arrays in the place of parameters.
+struct Move {
+    py::object tree;
+    std::vector<py::object> params, copied;  ///< `copied`: those that copies are made of
+    Memory memory;
+};
+
 class Bound {
 public:
     /// From a dict with the rule's name (`rule`), the parameters (`tree`), for each of them a dict
     /// of its state by name (`state`), its average and its accumulator (`averages`, `accumulators`,
-    /// or None), the pairs of an array and the parameter that it is a copy of before the first
-    /// update (`copies`), the counters to go on with, or None (`counters`), and for each parameter
-    /// the axes in the order to visit them, or None (`orders`).
+    /// or None), the pairs of an array and the index of the parameter that it is a copy of before
+    /// the first update (`copies`), the counters to go on with, or None (`counters`), and for each
+    /// parameter the axes in the order to visit them, or None (`orders`).
     explicit Bound(const py::dict& given);
 
-    /// From a dict of `groups`, each with its `options` and the rule's `numbers`, the index of each
-    /// parameter's group (`group_of`), the `options` of all together, whether there is one clock
-    /// for all arrays (`global_clock`), whether schedules count and averages move at every call of
-    /// an accumulation window (`every_call`), and `update`.
+    /// From a dict of `groups`, each with its `values` and those that it has of its `own`, and what
+    /// the engine is told in place of options (`other_options`) and of the rule's numbers
+    /// (`other_numbers`) of that name; the index of each parameter's group (`group_of`), the
+    /// `options` of all together, which of them can't change alone (`tied`), or not from or to 0
+    /// (`switches`), whether there is one clock for all arrays (`global_clock`), whether schedules
+    /// count and averages move at every call of an accumulation window (`every_call`), and
+    /// `update`.
     ///
     /// Rules on whole arrays have a function update(indices of arrays, learning rates of groups),
     /// others None: it finds gradients in the arrays' slots `update`, leaves there what to take off
@@ -59,6 +79,10 @@ public:
     Configuration configuration(const py::dict& told) const;
     /// Takes it over, and leaves in it what held before.
     void configure(Configuration& told) noexcept;
+    /// Whether that hyperparameter can become a number, and nothing else changes.
+    bool is_free(py::handle name, py::handle before, double number) const;
+    /// Makes it that number in all groups that have none of their own.
+    void set_number(py::handle name, double number) noexcept;
 
     /// Before the first update makes the copies anew: weights may have been loaded meanwhile.
     /// Raises ValueError where a parameter is not what was bound any more.
@@ -67,6 +91,14 @@ public:
     /// Finds the learning rates of the next update; call it before `step`.
     void ask_schedules();
     void step(py::handle gradients);
+
+    /// What the parameters are in, a Tree.
+    py::object tree() const { return tree_; }
+    /// Other arrays that may take the place of all parameters, with nothing else changed; nothing
+    /// where more is different. Raises ValueError where they share memory.
+    std::optional<Move> moved(const py::object& params) const;
+    /// Takes them, and leaves in their place those that were bound.
+    void move(Move& others) noexcept;
 
     std::vector<std::vector<int>> orders() const;
 
@@ -90,17 +122,19 @@ public:
     void clear();
 
 private:
+    const Tree& walked() const { return Box<Tree>::of(tree_.ptr()); }
     void gather_gradients(py::handle gradients);
     /// Lets the rule's function make updates of the gradients that it finds.
     Changes make_updates();
 
-    Tree tree_;
+    py::object tree_;
     std::vector<BoundParameter> parameters_;
     Memory memory_;
     Optimizer optimizer_;
     Configuration told_;
     Changes copies_;
-    std::vector<py::object> found_;  ///< gradients of the step under way
+    std::vector<std::size_t> copied_;  ///< which parameters those are made of
+    std::vector<py::object> found_;    ///< gradients of the step under way
     std::vector<Stream> streams_;
     std::size_t elements_ = 0;
     int next_rate_ = -1;  ///< which number of the rule is the next learning rate

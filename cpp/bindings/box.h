@@ -34,6 +34,17 @@ PyObject* guarded(Function function) noexcept {
     return nullptr;
 }
 
+/// The same for what returns nothing: 0, or -1 with Python's error set.
+template <class Function>
+int succeeds(Function function) noexcept {
+    PyObject* const done = guarded([&] {
+        function();
+        return py::none();
+    });
+    Py_XDECREF(done);
+    return done ? 0 : -1;
+}
+
 template <class Object>
 Object& as(PyObject* self) {
     return *reinterpret_cast<Object*>(self);

@@ -1,5 +1,6 @@
 #include "bindings/boxes.h"
 
+#include <pybind11/critical_section.h>
 #include <pybind11/stl.h>
 #include <structmember.h>
 
@@ -45,6 +46,10 @@ PyObject* unflatten(PyObject* self, PyObject* values) {
     });
 }
 
+PyObject* tree_params(PyObject* self, void*) {
+    return guarded([&] { return Box<Tree>::of(self).params(); });
+}
+
 template <auto member>
 PyObject* tree_attribute(PyObject* self, void*) {
     return guarded([&] { return py::cast(Box<Tree>::of(self).*member); });
@@ -55,6 +60,7 @@ py::object tree_type() {
                                     {"unflatten", unflatten, METH_O, nullptr},
                                     {nullptr, nullptr, 0, nullptr}};
     static PyGetSetDef attributes[] = {
+        {"params", tree_params, nullptr, nullptr, nullptr},
         {"leaves", tree_attribute<&Tree::leaves>, nullptr, nullptr, nullptr},
         {"paths", tree_attribute<&Tree::paths>, nullptr, nullptr, nullptr},
         {"groups", tree_attribute<&Tree::groups>, nullptr, nullptr, nullptr},
@@ -113,6 +119,11 @@ PyObject* counters(PyObject* self, PyObject*) {
     });
 }
 
+PyObject* bound_tree(PyObject* self, void*) {
+    const py::scoped_critical_section alone{py::handle(self)};  // another one may be moved in
+    return guarded([&] { return Box<Bound>::of(self).tree(); });
+}
+
 PyObject* schedule_index(PyObject* self, void*) {
     return guarded([&] { return Box<Bound>::of(self).schedule_index(); });
 }
@@ -130,6 +141,7 @@ py::object bound_type() {
                                     {"counters", counters, METH_NOARGS, nullptr},
                                     {nullptr, nullptr, 0, nullptr}};
     static PyGetSetDef attributes[] = {
+        {"tree", bound_tree, nullptr, nullptr, nullptr},
         {"schedule_index", schedule_index, nullptr, nullptr, nullptr},
         {"iterations", bound_attribute<&Bound::iterations>, nullptr, nullptr, nullptr},
         {"skipped_steps", bound_attribute<&Bound::skipped_steps>, nullptr, nullptr, nullptr},
@@ -154,10 +166,9 @@ PyObject* new_kernel(PyTypeObject*, PyObject* given, PyObject* named) {
     return guarded([&] {
         const py::tuple arguments = positional(
             given, named, 4, "Kernel: expected a rule's name, numbers, check and check_step");
-        return Box<Kernel>::make(
-            std::make_unique<Kernel>(arguments[0].cast<std::string>(),
-                                     arguments[1].cast<std::size_t>(), arguments[2], arguments[3]),
-            call_kernel);
+        return Box<Kernel>::make(std::make_unique<Kernel>(arguments[0].cast<std::string>(),
+                                                          arguments[1], arguments[2], arguments[3]),
+                                 call_kernel);
     });
 }
 

@@ -23,6 +23,14 @@ Changes::Changes(const py::object& pairs) {
     }
 }
 
+void Changes::read_from(std::vector<py::object>& others) noexcept {
+    auto other = others.begin();
+    for (Change& change : changes_) {
+        std::swap(change.from, *other++);
+        change.source.data = View(change.from).data();
+    }
+}
+
 int Changes::traverse(visitproc visit, void* arg) const {
     for (const Change& change : changes_) {
         Py_VISIT(change.to.ptr());

@@ -17,6 +17,8 @@ public:
     /// Pairs of an array to write and one to read. Raises RuntimeError where they are not alike.
     explicit Changes(const py::object& pairs);
     std::size_t size() const { return elements_; }
+    /// Reads them from others, each like the one before, which is left in its place.
+    void read_from(std::vector<py::object>& others) noexcept;
     void write() const noexcept;
     int traverse(visitproc visit, void* arg) const;
 

@@ -63,33 +63,60 @@ bool make_block(PyObject* param, PyObject* grad, PyObject* const* slots, std::si
 
 }  // namespace
 
-Kernel::Kernel(const std::string& rule, std::size_t numbers, py::object check,
+Kernel::Kernel(const std::string& rule, const py::list& arguments, py::object check,
                py::object check_step)
     : rule_(rule_named(rule)),
       slots_(static_cast<std::size_t>(rule_.info.slot_count)),
       scalars_(static_cast<std::size_t>(rule_.info.scalar_count)),
-      numbers_(numbers),
       check_(std::move(check)),
-      check_step_(std::move(check_step)) {}
+      check_step_(std::move(check_step)) {
+    for (const py::handle each : arguments) {
+        const auto [name, limits, is_switch] =
+            each.cast<std::tuple<py::object, py::object, bool>>();
+        numbers_.push_back({name, name.cast<std::string>(), Limits(limits), is_switch});
+    }
+}
+
+std::optional<Kernel::Numbers> Kernel::meaning_of(PyObject* const* numbers) const {
+    Numbers meaning = meaning_;
+    for (std::size_t k = 0; k < numbers_.size(); ++k) {
+        const py::object& before = checked_[k];
+        if (numbers[k] == before.ptr()) continue;
+        if (tied_[k] || !is_plain_number(before)) return std::nullopt;
+        const Argument& argument = numbers_[k];
+        const std::optional<double> number = argument.limits.number(numbers[k]);
+        if (!number) return std::nullopt;
+        if (argument.is_switch && (PyFloat_AsDouble(before.ptr()) == 0) != (*number == 0))
+            return std::nullopt;
+        if (k == 0)
+            meaning.learning_rate = *number;
+        else
+            set_number_of(rule_.info, meaning.own, argument.text, *number);
+    }
+    return meaning;
+}
 
 Kernel::Numbers Kernel::check_numbers(PyObject* const* numbers, unsigned in_use) {
-    const auto same = [](PyObject* now, const py::object& then) { return now == then.ptr(); };
     if (const std::unique_lock locked(cache_, std::try_to_lock);
-        locked && in_use == checked_in_use_ && !checked_.empty() &&
-        std::equal(numbers, numbers + numbers_, checked_.begin(), same))
-        return meaning_;
+        locked && in_use == checked_in_use_ && !checked_.empty())
+        if (const std::optional<Numbers> meaning = meaning_of(numbers)) return *meaning;
     py::tuple used(slots_);
     for (std::size_t s = 0; s < slots_; ++s) used[s] = py::bool_(in_use >> s & 1);
-    const py::dict named = call(check_, tuple_of(numbers, numbers_), used);
+    const py::tuple checked = call(check_, tuple_of(numbers, numbers_.size()), used);
+    const py::dict named = checked[0];
     std::vector<py::object> kept;
-    if (std::all_of(numbers, numbers + numbers_, is_constant))
-        for (std::size_t k = 0; k < numbers_; ++k)
-            kept.push_back(py::reinterpret_borrow<py::object>(numbers[k]));
+    std::vector<bool> tied;
+    for (std::size_t k = 0; k < numbers_.size(); ++k) {
+        kept.push_back(py::reinterpret_borrow<py::object>(numbers[k]));
+        tied.push_back(py::set(checked[1]).contains(numbers_[k].name));
+    }
+    if (!std::all_of(numbers, numbers + numbers_.size(), is_constant)) kept.clear();
     Numbers meaning;
     meaning.learning_rate = entry(named, "learning_rate").cast<double>();
-    meaning.own = numbers_from(named, rule_.info);
+    meaning.own = numbers_from(named, py::dict(), rule_.info);
     if (const std::unique_lock locked(cache_, std::try_to_lock); locked) {
         checked_.swap(kept);
+        tied_.swap(tied);
         checked_in_use_ = in_use;
         meaning_ = meaning;
     }
@@ -102,13 +129,15 @@ std::int64_t Kernel::checked_step(PyObject* step, PyObject* const* numbers) cons
         const long long count = PyLong_AsLongLongAndOverflow(step, &overflows);
         if (!overflows && 1 <= count && count <= most_steps) return count;
     }
-    return call(check_step_, py::handle(step), tuple_of(numbers, numbers_)).cast<std::int64_t>();
+    return call(check_step_, py::handle(step), tuple_of(numbers, numbers_.size()))
+        .cast<std::int64_t>();
 }
 
 void Kernel::run(PyObject* const* arguments, std::size_t count) {
-    if (count != 3 + slots_ + scalars_ + numbers_)
-        throw py::type_error("expected " + std::to_string(3 + slots_ + scalars_ + numbers_) +
-                             " arguments, got " + std::to_string(count));
+    const std::size_t expected = 3 + slots_ + scalars_ + numbers_.size();
+    if (count != expected)
+        throw py::type_error("expected " + std::to_string(expected) + " arguments, got " +
+                             std::to_string(count));
     PyObject *const param = arguments[0], *const grad = arguments[1];
     PyObject* const* const slots = arguments + 2;
     PyObject* const* const scalars = slots + slots_;

@@ -5,6 +5,7 @@
 
 #include "bindings/allocate.h"
 #include "bindings/arrays.h"
+#include "bindings/attribute.h"
 #include "bindings/bound.h"
 #include "bindings/boxes.h"
 #include "bindings/options.h"
@@ -70,6 +71,7 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     }
     add_boxes(module);
     add_stepper(module);
+    add_attribute(module);
     add_probes(module);
     module.attr("rules") = all_rules();
     module.attr("formats") = all_formats();

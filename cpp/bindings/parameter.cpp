@@ -19,6 +19,7 @@ BoundParameter::BoundParameter(py::object param, std::string path, const py::dic
                             : Order(View(param_), axes.cast<std::vector<int>>())) {
     is_c_contiguous_ = order_.c_contiguous;
     const View view(param_);
+    if (!axes.is_none()) is_in_its_order_ = order_.axes == Order(view).axes;
     std::size_t known = 0;
     const auto named = [&](const char* its_name) -> py::object {
         PyObject* const found = PyDict_GetItemWithError(state.ptr(), py::str(its_name).ptr());
@@ -83,8 +84,14 @@ Array BoundParameter::array() {
     return array;
 }
 
-void BoundParameter::add_to(Memory& memory) const {
-    memory.add(param_, Name(path_));
+void BoundParameter::move(py::object& param) noexcept {
+    std::swap(param_, param);
+    as_bound_.move(View(param_));
+    free_ = {0, 0};
+}
+
+void BoundParameter::add_to(Memory& memory, py::handle param) const {
+    memory.add(param, Name(path_));
     for (std::size_t s = 0; s < slots_.size(); ++s)
         if (!slots_[s].is_none()) memory.add(slots_[s], name(slot_names_[s]));
     for (std::size_t s = 0; s < scalars_.size(); ++s)

@@ -27,8 +27,14 @@ public:
     const std::vector<int>& axes() const { return order_.axes; }
     /// For the engine; points into this object, wherever it moves.
     Array array();
-    /// Adds all of its arrays.
-    void add_to(Memory& memory) const;
+    /// Adds all of its arrays, with this one for the parameter itself.
+    void add_to(Memory& memory, py::handle param) const;
+    /// Whether another array will do for the parameter, and nothing else changes.
+    bool is_like(py::handle param) const {
+        return is_in_its_order_ && as_bound_.is_like(View(param));
+    }
+    /// Takes it, and leaves in its place the one that was bound.
+    void move(py::object& param) noexcept;
     /// Raises ValueError where the array was resized, moved or made read-only.
     void check_unchanged() const {
         if (!is_unchanged()) refuse_changes();
@@ -75,6 +81,7 @@ private:
     std::vector<std::pair<std::string, py::object>> others_;
     std::string path_;
     Order order_;
+    bool is_in_its_order_ = true;  ///< visited as it lies in memory
     std::vector<std::vector<std::ptrdiff_t>> stream_strides_;
     std::vector<std::ptrdiff_t> gradient_strides_;
     double number_ = 0;  ///< the gradient of a 0-d array, given as a number

@@ -3,6 +3,7 @@
 #include <pybind11/critical_section.h>
 
 #include <new>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -22,6 +23,24 @@ struct Stepper {
     PyObject* core;  ///< of the binding
     Busy busy;
 };
+
+PyTypeObject* stepper_type;
+
+/// Raises TypeError where it is something else.
+PyObject* checked(py::handle given) {
+    if (!PyObject_TypeCheck(given.ptr(), stepper_type))
+        throw py::type_error(std::string("expected an optimizer, got ") +
+                             Py_TYPE(given.ptr())->tp_name);
+    return given.ptr();
+}
+
+/// What a dict of hyperparameters has under a name.
+py::object found_in(const py::object& values, py::handle name) {
+    PyObject* const found = values ? PyDict_GetItemWithError(values.ptr(), name.ptr()) : nullptr;
+    if (found) return py::reinterpret_borrow<py::object>(found);
+    if (!PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, name.ptr());
+    throw py::error_already_set();
+}
 
 PyObject* new_stepper(PyTypeObject* type, PyObject*, PyObject*) {
     PyObject* const self = type->tp_alloc(type, 0);
@@ -61,14 +80,15 @@ struct Offer {
     }
 };
 
+void swap(PyObject*& here, py::object& there) noexcept {
+    PyObject* const before = here;
+    here = there.release().ptr();
+    there = py::reinterpret_steal<py::object>(before);
+}
+
 /// Swaps hyperparameters and binding for the stepper's. What it had is in the arguments then, to be
 /// given up when it can do no harm: that may run anything.
 void swap(Stepper& stepper, py::object& values, Offer& offer) noexcept {
-    const auto swap = [](PyObject*& here, py::object& there) {
-        PyObject* const before = here;
-        here = there.release().ptr();
-        there = py::reinterpret_steal<py::object>(before);
-    };
     swap(stepper.values, values);
     swap(stepper.binding, offer.binding);
     swap(stepper.core, offer.core);
@@ -99,6 +119,31 @@ PyObject* install(PyObject* self, PyObject* const* arguments, Py_ssize_t count) 
         }
         return py::none();
     });
+}
+
+PyObject* move(PyObject* self, PyObject* params) {
+    return guarded([&] {
+        const py::object core = core_of(self);
+        if (!core) return py::bool_(false);
+        Bound& bound = Box<Bound>::of(core.ptr());
+        std::optional<Move> others = bound.moved(py::reinterpret_borrow<py::object>(params));
+        if (!others) return py::bool_(false);
+        const py::scoped_critical_section alone{core};
+        const InFlight in_flight;
+        bound.move(*others);
+        return py::bool_(true);
+    });
+}
+
+/// An attribute that the class knows, or one that `_check_attribute` lets pass.
+int set_attribute(PyObject* self, PyObject* name, PyObject* value) {
+    if (value && !_PyType_Lookup(Py_TYPE(self), name)) {
+        const int is_refused = succeeds([&] {
+            result_of([&] { return PyObject_CallMethod(self, "_check_attribute", "O", name); });
+        });
+        if (is_refused) return -1;
+    }
+    return PyObject_GenericSetAttr(self, name, value);
 }
 
 /// A step by the thread at work.
@@ -261,7 +306,7 @@ TypeError, ValueError
     message names the parameter by its path. Nothing has changed then.
 )";
 
-PyTypeObject* stepper_type() {
+PyTypeObject* make_stepper_type() {
     static PyMethodDef methods[] = {
         {"step", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(step)),
          METH_FASTCALL | METH_KEYWORDS, step_documentation},
@@ -274,6 +319,9 @@ PyTypeObject* stepper_type() {
          reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(bind_and_step)), METH_FASTCALL,
          "_bind_and_step(values, binding, grads): a step that binds the optimizer if it succeeds.\n"
          "False, and nothing happened, where the hyperparameters are not those values any more."},
+        {"_move", move, METH_O,
+         "_move(params): binds other arrays in place of those that are bound, where they are laid\n"
+         "out alike in the same structure; False, and nothing happened, where they are not."},
         {"_refresh", refresh, METH_NOARGS,
          "_refresh(): before the first update, makes copies of parameters anew; not in a step."},
         {"_hold", hold, METH_NOARGS,
@@ -288,6 +336,7 @@ PyTypeObject* stepper_type() {
                      {{Py_tp_new, reinterpret_cast<void*>(new_stepper)},
                       {Py_tp_methods, methods},
                       {Py_tp_getset, attributes},
+                      {Py_tp_setattro, reinterpret_cast<void*>(set_attribute)},
                       {Py_tp_traverse, reinterpret_cast<void*>(traverse_stepper)},
                       {Py_tp_clear, reinterpret_cast<void*>(clear_stepper)},
                       {Py_tp_dealloc, reinterpret_cast<void*>(free_stepper)}});
@@ -295,10 +344,35 @@ PyTypeObject* stepper_type() {
 
 }  // namespace
 
+py::object hyperparameter(py::handle stepper, py::handle name) {
+    const py::object values = held_by<&Stepper::values>(checked(stepper));
+    return found_in(values, name);
+}
+
+bool change_number(py::handle stepper, py::handle name, double number, bool is_whole) {
+    PyObject* const self = checked(stepper);
+    const AtWork at_work(as<Stepper>(self).busy);
+    const py::object core = core_of(self), before = held_by<&Stepper::values>(self);
+    if (!core) return false;
+    Bound& bound = Box<Bound>::of(core.ptr());
+    if (!bound.is_free(name, found_in(before, name), number)) return false;
+    // Those who look at the hyperparameters meanwhile have the old ones, all of them.
+    auto values = py::reinterpret_steal<py::object>(PyDict_Copy(before.ptr()));
+    const py::object value =
+        is_whole ? py::object(py::int_(static_cast<std::int64_t>(number))) : py::float_(number);
+    if (!values || PyDict_SetItem(values.ptr(), name.ptr(), value.ptr()) < 0)
+        throw py::error_already_set();
+    const py::scoped_critical_section alone{py::handle(self)};
+    const InFlight in_flight;
+    bound.set_number(name, number);
+    swap(as<Stepper>(self).values, values);
+    return true;
+}
+
 void add_stepper(py::module_& module) {
     hold_type = make_hold_type();
-    module.attr("Stepper") =
-        py::reinterpret_steal<py::object>(reinterpret_cast<PyObject*>(stepper_type()));
+    stepper_type = make_stepper_type();
+    module.attr("Stepper") = py::handle(reinterpret_cast<PyObject*>(stepper_type));
 }
 
 }  // namespace instep::bindings

@@ -141,6 +141,34 @@ bool Tree::same_structure(const Node& a, const Node& b) {
     return true;
 }
 
+std::optional<Tree> Tree::moved(const py::object& params) const {
+    Tree other = *this;
+    other.leaves.clear();
+    if (!move(other.root_, params, other.leaves)) return std::nullopt;
+    return other;
+}
+
+bool Tree::move(Node& node, const py::object& object, std::vector<py::object>& found) {
+    const bool is_like = node.kind == Kind::leaf    ? is_array(object)
+                         : node.kind == Kind::dict  ? PyDict_Check(object.ptr())
+                         : node.kind == Kind::list  ? PyList_Check(object.ptr())
+                         : node.kind == Kind::tuple ? PyTuple_Check(object.ptr())
+                                                    : false;
+    if (!is_like) return false;
+    node.object = object;
+    if (node.kind == Kind::leaf) {
+        found.push_back(object);
+        return true;
+    }
+    if (length(object) != node.children.size()) return false;
+    for (std::size_t k = 0; k < node.children.size(); ++k) {
+        const py::object child =
+            node.kind == Kind::dict ? value(object, node.keys[k]) : item(object, k);
+        if (!child || !move(node.children[k], child, found)) return false;
+    }
+    return true;
+}
+
 py::object Tree::unflatten(const py::list& values) const {
     std::size_t next = 0;
     return unflatten(root_, values, next);

@@ -4,6 +4,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,11 @@ public:
     /// Whether the other one has the same containers, keys and number of leaves; groups don't
     /// count, and list and tuple are the same.
     bool same_structure(const Tree& other) const;
+    /// The tree of a structure just like this one, of other arrays; nothing where it is not, or one
+    /// of them has groups.
+    std::optional<Tree> moved(const py::object& params) const;
+    /// What was walked.
+    const py::object& params() const { return root_.object; }
     /// The structure without groups, with these objects as leaves.
     py::object unflatten(const py::list& values) const;
     /// Raises ValueError where a container holds something else than when the tree was made.
@@ -49,6 +55,8 @@ private:
     Node build(const py::object& object, const std::string& path, const py::tuple& around,
                const py::object& group_type, int depth);
     static bool same_structure(const Node& a, const Node& b);
+    /// Makes the objects in a sub-tree those in another one; false where that is not like it.
+    static bool move(Node& node, const py::object& object, std::vector<py::object>& leaves);
     py::object unflatten(const Node& node, const py::list& values, std::size_t& next) const;
     void check_unchanged(const Node& node) const;
     /// Whether a flat list or tuple holds what was bound.

@@ -26,11 +26,12 @@ void Optimizer::prepare(const std::vector<Stream>& gradients) {
             prepare_accumulation(gradients);
     }
     step_.skip_nonfinite = options.skip_nonfinite;
+    step_.wants_norm = updates() && options.global_clipnorm != no_limit;
+    step_.global_clipnorm = options.global_clipnorm;
     step_.reserve();
 }
 
 void Optimizer::prepare_accumulation(const std::vector<Stream>& gradients) {
-    step_.wants_norm = false;
     const Clock* previous = nullptr;
     for (std::size_t k = 0; k < arrays.size(); ++k) {
         if (!gradients[k].data) continue;
@@ -57,8 +58,6 @@ void Optimizer::prepare_accumulation(const std::vector<Stream>& gradients) {
 }
 
 void Optimizer::prepare_update(const std::vector<Stream>& gradients) {
-    step_.wants_norm = options.global_clipnorm != no_limit;
-    step_.global_clipnorm = options.global_clipnorm;
     bool repeatable = !lends();
     const bool has_plans_of_their_own = rule_.info.scalar_count || rule_.info.sum_count;
     const Array* previous = nullptr;

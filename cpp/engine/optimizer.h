@@ -71,7 +71,7 @@ public:
     bool updates() const { return window + 1 >= options.gradient_accumulation_steps; }
 
     /// The next step must be prepared from scratch: groups, options, counters or arrays are others
-    /// than in the last one. A learning rate alone may change without.
+    /// than in the last one. Numbers may change without.
     void changed() { repeatable_ = false; }
 
     /// Prepares a step with one gradient per array, without data where there is none. Can fail; has

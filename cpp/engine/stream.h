@@ -49,6 +49,12 @@ struct Layout {
         if (!stream.contiguous() || stream.format != format_of(precision)) buffered |= bit(index);
     }
 
+    /// Another array like the one that there is.
+    void move(int index, char* data) {
+        streams[index].data = data;
+        block.data[index] = data;
+    }
+
     // The same as kernels see it.
     Block block{};
     unsigned present = 0;   ///< the streams that there are

@@ -92,7 +92,7 @@ class Adafactor(Optimizer):
     weight_decay_rate: Number = non_negative(default=0.0)
 
     @classmethod
-    def _check_together(cls, values: Values) -> None:
+    def _check_together(cls, values: Mapping[str, Any]) -> None:
         super()._check_together(values)
         exponent, rate = values["beta_2_decay"], values["decay_rate"]
         if rate is not None and exponent not in (-rate, cls.beta_2_decay.default):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from instep import _core, _slots
 from instep._group import Group
 from instep._memory import zeros_like
-from instep._rule import CLIPPING_OPTIONS, GROUP_OPTIONS, Values, Variant
+from instep._rule import CLIPPING_OPTIONS, GROUP_OPTIONS, Values, Variant, Watched
 
 if TYPE_CHECKING:
     from instep._memory import Array
@@ -29,10 +29,8 @@ class Binding:
     ----------
     variant
         The rule.
-    params
-        The structure of arrays, with groups in it.
     tree
-        The same, walked.
+        The structure of arrays, with groups in it.
     values
         The hyperparameters in force.
     overrides
@@ -50,7 +48,6 @@ class Binding:
     def __init__(
         self,
         variant: Variant,
-        params: Any,
         tree: _core.Tree,
         values: Values,
         overrides: list[Values],
@@ -60,9 +57,10 @@ class Binding:
         state: list[dict[str, Array]] | None = None,
     ) -> None:
         self.variant = variant
-        self.params, self.tree, self.group_of = params, tree, group_of
-        self._uses = self._needs(variant, values, overrides)
-        slots_of_groups, self.keeps_averages, accumulates, _ = self._uses
+        self.group_of = group_of
+        self._known = Known(tree)
+        self._uses, self._tied = self._needs(variant, values, overrides)
+        slots_of_groups, self.keeps_averages, accumulates, self._numbers = self._uses
         self.slots: list[dict[str, Array]] = []
         self.averages: list[Array] = []
         self.accumulators: list[Array] = []
@@ -98,11 +96,11 @@ class Binding:
             self._updates = [np.zeros(p.shape, p.dtype) for p in tree.leaves]
         updates = [{"update": update} for update in self._updates] or [{} for _ in tree.leaves]
         copies = [
-            (slots[name], param)
-            for slots, param in zip(self.slots, tree.leaves, strict=True)
+            (slots[name], k)
+            for k, slots in enumerate(self.slots)
             for name in _slots.copied(variant.rule)
         ]
-        copies += zip(self.averages, tree.leaves, strict=self.keeps_averages)
+        copies += [(average, k) for k, average in enumerate(self.averages)]
         self.core: _core.Bound = _core.Bound(
             rule=variant.rule._kernel,
             tree=tree,
@@ -127,7 +125,12 @@ class Binding:
         """Return the first binding of an optimizer, in the structure's groups or in these."""
         tree = _core.Tree(params, Group)
         overrides, group_of = groups or _groups_of(variant, tree)
-        return cls(variant, params, tree, values, overrides, group_of, None, orders)
+        return cls(variant, tree, values, overrides, group_of, None, orders)
+
+    @property
+    def tree(self) -> _core.Tree:
+        """The structure of arrays: another one once `Stepper._move` has taken one."""
+        return self.core.tree
 
     def moved(self, params: Any, values: Values) -> Binding:
         """Return a binding of other arrays of the same structure, with this state."""
@@ -146,14 +149,16 @@ class Binding:
         overrides, group_of = self.overrides, self.group_of
         if any(tree.groups):
             overrides, group_of = _groups_of(self.variant, tree)
-        return Binding(self.variant, params, tree, values, overrides, group_of, self)
+        return Binding(self.variant, tree, values, overrides, group_of, self)
 
     def configured(self, values: Values) -> Binding:
         """Return a binding of the same arrays and state under other hyperparameters."""
-        if self._needs(self.variant, values, self.overrides) != self._uses:
+        uses, tied = self._needs(self.variant, values, self.overrides)
+        if uses != self._uses:
             return self.restated(values, self.overrides)
         other = object.__new__(Binding)
         other.__dict__.update(self.__dict__)
+        other._tied = tied
         other._configure(values, self.overrides)
         return other
 
@@ -163,7 +168,6 @@ class Binding:
         """Return a binding of the same arrays under hyperparameters that may need other state."""
         return Binding(
             self.variant,
-            self.params,
             self.tree,
             values,
             overrides,
@@ -174,18 +178,19 @@ class Binding:
 
     def aligned(self, pairs: Sequence[tuple[Any, Any]]) -> Any:
         """Return the gradients of (gradient, variable) pairs in the structure of the parameters."""
-        if self._is_list and len(pairs) == len(self._leaves):
+        known = self._known_arrays()
+        if known.is_list and len(pairs) == len(known.leaves):
             in_order = [
                 grad
-                for (grad, variable), leaf in zip(pairs, self._leaves, strict=True)
+                for (grad, variable), leaf in zip(pairs, known.leaves, strict=True)
                 if variable is leaf
             ]
             if len(in_order) == len(pairs):
                 return in_order
-        grads: list[Any] = [None] * len(self.tree.leaves)
+        grads: list[Any] = [None] * len(known.leaves)
         named: set[int] = set()
         for position, (grad, variable) in enumerate(pairs):
-            index = self.index_of(variable)
+            index = known.index_of(variable)
             if index is None:
                 raise ValueError(
                     f"grads_and_vars[{position}]: expected one of the "
@@ -195,54 +200,41 @@ class Binding:
             if index in named:
                 raise ValueError(
                     f"grads_and_vars[{position}]: expected each variable once, got "
-                    f"{self.tree.paths[index]} again; sum its gradients"
+                    f"{known.tree.paths[index]} again; sum its gradients"
                 )
             named.add(index)
             grads[index] = grad
-        return self.tree.unflatten(grads)
+        return known.tree.unflatten(grads)
 
-    @functools.cached_property
-    def _leaves(self) -> list[Array]:
-        return self.tree.leaves
-
-    @functools.cached_property
-    def _is_list(self) -> bool:
-        """Whether the structure is a plain list of arrays, as `apply_gradients` makes it."""
-        leaves = self._leaves
-        return (
-            isinstance(self.params, list)
-            and len(self.params) == len(leaves)
-            and all(map(operator.is_, self.params, leaves))
-        )
-
-    @functools.cached_property
-    def _by_identity(self) -> dict[int, int]:
-        return {id(leaf): k for k, leaf in enumerate(self.tree.leaves)}
-
-    @functools.cached_property
-    def _by_memory(self) -> dict[object, int]:
-        return {_memory_of(leaf): k for k, leaf in enumerate(self.tree.leaves)}
+    def _known_arrays(self) -> Known:
+        known, tree = self._known, self.core.tree
+        if known.tree is not tree:  # others were moved in
+            known = self._known = Known(tree)
+        return known
 
     @staticmethod
     def _needs(
         variant: Variant, values: Values, overrides: Sequence[Values]
-    ) -> tuple[list[list[str]], bool, bool, list[Values]]:
-        """Return what decides on state arrays.
+    ) -> tuple[tuple[list[list[str]], bool, bool, list[Values]], set[str]]:
+        """Return what decides on state arrays, and hyperparameters that something else hangs on.
 
         The slots in use in each group, whether there are averages and accumulators; for rules on
-        whole arrays, all of their groups' numbers.
+        whole arrays, all of their groups' numbers but for what the engine does with them.
         """
         groups = [effective(values, override) for override in overrides]
-        for group in groups:
-            variant.check_together(group)
-        return (
+        tied = set().union(*(variant.check_together(group) for group in groups))
+        numbers: list[Values] = []
+        if variant.rule._sees_whole_arrays():
+            numbers = [variant.numbers_of_update(group) for group in groups]
+            tied |= numbers[0].keys()
+        common = Watched(values)
+        uses = (
             [_slots.in_use(variant.rule, group) for group in groups],
-            values["use_ema"],
-            values["gradient_accumulation_steps"] > 1,
-            [variant.numbers({**group, "learning_rate": None}) for group in groups]
-            if variant.rule._sees_whole_arrays()
-            else [],
+            common["use_ema"],
+            common["gradient_accumulation_steps"] > 1,
+            numbers,
         )
+        return uses, tied | common.seen
 
     def _make_updates(
         self, stepping: Sequence[int], learning_rates: Sequence[float]
@@ -276,18 +268,22 @@ class Binding:
         """Put together what the engine is told of the hyperparameters."""
         self.overrides = overrides
         variant = self.variant
-        groups = [effective(values, each) for each in overrides]
-        self._numbers = [variant.numbers(group) for group in groups] if self._updates else []
+        own = [in_its_place(each) for each in overrides]
+        groups = [Watched({**values, **each}) for each in own]
         self.configuration: _core.Configuration = {
             "groups": [
                 {
-                    "options": variant.options_of_engine(group),
-                    "numbers": variant.numbers_of_kernel(group),
+                    "values": group.plain,
+                    "own": each,
+                    "other_options": variant.other_options(),
+                    "other_numbers": variant.other_numbers(group),
                 }
-                for group in groups
+                for group, each in zip(groups, own, strict=True)
             ],
             "group_of": self.group_of,
             "options": values,
+            "tied": self._tied.union(*(group.seen for group in groups)),
+            "switches": variant.switches,
             "global_clock": variant.has_global_clock,
             "every_call": variant.counts_calls,
             "update": self._make_updates if self._updates else None,
@@ -304,17 +300,64 @@ class Binding:
 
     def index_of(self, array: Any) -> int | None:
         """Return which parameter an array is, by identity or memory; None if it is none."""
+        return self._known_arrays().index_of(array)
+
+
+class Known:
+    """What finds a structure's arrays again, put together when it is needed.
+
+    Parameters
+    ----------
+    tree
+        The structure.
+    """
+
+    def __init__(self, tree: _core.Tree) -> None:
+        self.tree = tree
+
+    @functools.cached_property
+    def leaves(self) -> list[Array]:
+        """All arrays."""
+        return self.tree.leaves
+
+    @functools.cached_property
+    def is_list(self) -> bool:
+        """Whether the structure is a plain list of arrays, as `apply_gradients` makes it."""
+        params, leaves = self.tree.params, self.leaves
+        return (
+            isinstance(params, list)
+            and len(params) == len(leaves)
+            and all(map(operator.is_, params, leaves))
+        )
+
+    @functools.cached_property
+    def _by_identity(self) -> dict[int, int]:
+        return {id(leaf): k for k, leaf in enumerate(self.leaves)}
+
+    @functools.cached_property
+    def _by_memory(self) -> dict[object, int]:
+        return {_memory_of(leaf): k for k, leaf in enumerate(self.leaves)}
+
+    def index_of(self, array: Any) -> int | None:
+        """Return which one an array is, by identity or memory; None if it is none."""
         index = self._by_identity.get(id(array))
         return self._by_memory.get(_memory_of(array)) if index is None else index
 
 
-def effective(values: Values, override: Mapping[str, Any]) -> Values:
-    """Return a group's hyperparameters; a clipping of its own replaces the other per-array one."""
-    result = {**values, **override}
+def effective(values: Values, override: Values) -> Values:
+    """Return a group's hyperparameters."""
+    return {**values, **in_its_place(override)}
+
+
+def in_its_place(override: Values) -> Values:
+    """Return what a group has in place of the default one's values.
+
+    A clipping of its own replaces the other per-array one.
+    """
     for own, other in (("clipnorm", "clipvalue"), ("clipvalue", "clipnorm")):
         if override.get(own) is not None and other not in override:
-            result[other] = None
-    return result
+            return {**override, other: None}
+    return override
 
 
 def _groups_of(variant: Variant, tree: _core.Tree) -> tuple[list[Values], list[int]]:

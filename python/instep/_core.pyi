@@ -1,4 +1,5 @@
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, TypedDict
 
 import numpy as np
@@ -12,13 +13,17 @@ class RuleInfo(TypedDict):
     scalars: tuple[str, ...]
 
 class GroupConfiguration(TypedDict):
-    options: dict[str, Any]
-    numbers: dict[str, float]
+    values: dict[str, Any]
+    own: dict[str, Any]
+    other_options: dict[str, float]
+    other_numbers: dict[str, float]
 
 class Configuration(TypedDict):
     groups: list[GroupConfiguration]
     group_of: list[int]
     options: dict[str, Any]
+    tied: AbstractSet[str]
+    switches: AbstractSet[str]
     global_clock: bool
     every_call: bool
     update: Callable[[Sequence[int], Sequence[float]], list[tuple[_Array, _Array]]] | None
@@ -61,6 +66,8 @@ group_options: tuple[str, ...]
 class Tree:
     def __init__(self, params: object, group_type: type) -> None: ...
     @property
+    def params(self) -> Any: ...
+    @property
     def leaves(self) -> list[_Array]: ...
     @property
     def paths(self) -> list[str]: ...
@@ -78,10 +85,12 @@ class Bound:
         state: list[dict[str, _Array]],
         averages: list[_Array] | None,
         accumulators: list[_Array] | None,
-        copies: list[tuple[_Array, _Array]],
+        copies: list[tuple[_Array, int]],
         counters: Counters | None,
         orders: list[list[int]] | None,
     ) -> None: ...
+    @property
+    def tree(self) -> Tree: ...
     def orders(self) -> list[list[int]]: ...
     def refresh(self) -> None: ...
     def check_unchanged(self) -> None: ...
@@ -100,6 +109,10 @@ class Hold:
     def __enter__(self) -> None: ...
     def __exit__(self, *args: object) -> None: ...
 
+class Attribute:
+    name: str
+    def __init__(self, limits: tuple[float, float] | None, /) -> None: ...
+
 class Stepper:
     @property
     def _values(self) -> dict[str, Any]: ...
@@ -114,16 +127,19 @@ class Stepper:
         /,
     ) -> None: ...
     def _bind_and_step(self, values: dict[str, Any], binding: Any, grads: Any, /) -> bool: ...
+    def _move(self, params: Any, /) -> bool: ...
     def _refresh(self) -> None: ...
     def _hold(self) -> Hold: ...
+    def _assign(self, name: str, value: Any) -> None: ...
+    def _check_attribute(self, name: str) -> None: ...
     def step(self, grads: Any) -> None: ...
 
 class Kernel:
     def __new__(
         cls,
         rule: str,
-        numbers: int,
-        check: Callable[[tuple[Any, ...], tuple[bool, ...]], dict[str, float]],
+        numbers: Sequence[tuple[str, tuple[float, float] | None, bool]],
+        check: Callable[[tuple[Any, ...], tuple[bool, ...]], tuple[dict[str, float], set[str]]],
         check_step: Callable[[Any, tuple[Any, ...]], int],
         /,
     ) -> Kernel: ...

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from instep import _kinds
+from instep import _core, _kinds
 from instep._kinds import Kind
 
 if TYPE_CHECKING:
@@ -21,15 +21,7 @@ else:
 T = TypeVar("T")
 
 
-class _Owner(Protocol):
-    """What has hyperparameters."""
-
-    @property
-    def _values(self) -> dict[str, Any]: ...
-    def _assign(self, name: str, value: Any) -> None: ...
-
-
-class Hyperparameter(Generic[T]):
+class Hyperparameter(_core.Attribute, Generic[T]):
     """An attribute of an optimizer that is checked when it is set, and takes effect at once.
 
     Parameters
@@ -40,27 +32,24 @@ class Hyperparameter(Generic[T]):
         What leaving it out means: the paper's default, and that of conventions that do not say.
     """
 
-    name: str
-
     def __init__(self, kind: Kind[T], *, default: Any = None) -> None:
+        super().__init__(kind.limits)
         self.kind = kind
         self.default = default
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    @overload
-    def __get__(self, optimizer: None, owner: type) -> Hyperparameter[T]: ...
-    @overload
-    def __get__(self, optimizer: _Owner, owner: type) -> T: ...
-    def __get__(self, optimizer: _Owner | None, owner: type) -> Hyperparameter[T] | T:
-        if optimizer is None:
-            return self
-        value: T = optimizer._values[self.name]
-        return value
+    if TYPE_CHECKING:
 
-    def __set__(self, optimizer: _Owner, value: T | None) -> None:
-        optimizer._assign(self.name, value)
+        @overload
+        def __get__(self, optimizer: None, owner: type) -> Hyperparameter[T]: ...
+        @overload
+        def __get__(self, optimizer: _core.Stepper, owner: type) -> T: ...
+        def __get__(
+            self, optimizer: _core.Stepper | None, owner: type
+        ) -> Hyperparameter[T] | T: ...
+        def __set__(self, optimizer: _core.Stepper, value: T | None) -> None: ...
 
     def check(self, value: Any) -> T:
         """Return the value as its plain Python type; see `Kind.check`."""

@@ -33,6 +33,9 @@ class Kind(Generic[T]):
     """What a value may be."""
 
     takes_none = False
+    limits: tuple[float, float] | None = None
+    """Of a kind of numbers the least and the greatest one, ints where they are whole. Plain numbers
+    between them are checked in C++; whatever else there is, comes to `check`."""
 
     def check(self, name: str, value: Any) -> T:
         """Return the value as its plain Python type.
@@ -81,6 +84,8 @@ class Number(Real):
         The bounds of its range, where it has some.
     """
 
+    limits: tuple[float, float]
+
     def __init__(
         self,
         *,
@@ -90,17 +95,17 @@ class Number(Real):
         below: float = math.inf,
     ) -> None:
         self._bounds = {">=": at_least, ">": above, "<=": at_most, "<": below}
+        self.limits = (
+            max(float(at_least), math.nextafter(above, math.inf)),
+            min(float(at_most), math.nextafter(below, -math.inf)),
+        )
 
     def check(self, name: str, value: Any) -> float:
         """Return the value as a float; see `Kind.check`."""
-        number, bounds = super().check(name, value), self._bounds
-        if not (
-            math.isfinite(number)
-            and bounds[">="] <= number <= bounds["<="]
-            and bounds[">"] < number < bounds["<"]
-        ):
-            limits = [f"{sign} {b:g}" for sign, b in bounds.items() if math.isfinite(b)]
-            expected = " ".join(["a finite number", " and ".join(limits)]).strip()
+        number, (least, greatest) = super().check(name, value), self.limits
+        if not least <= number <= greatest:
+            bounds = [f"{sign} {b:g}" for sign, b in self._bounds.items() if math.isfinite(b)]
+            expected = " ".join(["a finite number", " and ".join(bounds)]).strip()
             raise ValueError(f"{name}: expected {expected}, got {shown(value)}")
         return number
 
@@ -139,6 +144,8 @@ class WholeNumber(Kind[int]):
 
     def __init__(self, *, at_least: int, at_most: int | None = MOST_STEPS) -> None:
         self._at_least, self._at_most = at_least, at_most
+        if at_most is not None:
+            self.limits = at_least, at_most
 
     def check(self, name: str, value: Any) -> int:
         """Return the value as an int; see `Kind.check`."""
@@ -214,6 +221,7 @@ class Rate(Kind["float | Schedule"]):
     """A learning rate: a number of at least 0, or a schedule."""
 
     _number = Number(at_least=0)
+    limits = _number.limits
 
     def check(self, name: str, value: Any) -> float | Schedule:
         """Return the value as a float, or the schedule; see `Kind.check`."""
@@ -235,6 +243,7 @@ class Optional(Kind[T | None]):
 
     def __init__(self, kind: Kind[T]) -> None:
         self._kind = kind
+        self.limits = kind.limits
 
     def check(self, name: str, value: Any) -> T | None:
         """Return None or what the other kind makes of the value; see `Kind.check`."""

@@ -124,25 +124,25 @@ class Optimizer(Rule, Constructed):
 
     # Hyperparameters ----------------------------------------------------------------------------
 
-    if not TYPE_CHECKING:  # a type checker knows the attributes, and would forget them
-
-        def __setattr__(self, name: str, value: Any) -> None:
-            cls = type(self)
-            ours = cls.__module__.startswith("instep.")  # others may have attributes of their own
-            if ours and not (name.startswith("_") or hasattr(cls, name)):
-                raise AttributeError(
-                    f"{cls.__name__}: expected a hyperparameter among "
-                    f"{', '.join(self._hyperparameters())}; got {name!r}"
-                )
-            super().__setattr__(name, value)
+    def _check_attribute(self, name: str) -> None:
+        """Raise AttributeError for a new attribute that may be a misspelt one."""
+        cls = type(self)
+        ours = cls.__module__.startswith("instep.")  # others may have attributes of their own
+        if ours and not (name.startswith("_") or hasattr(cls, name)):
+            raise AttributeError(
+                f"{cls.__name__}: expected a hyperparameter among "
+                f"{', '.join(self._hyperparameters())}; got {name!r}"
+            )
 
     def _assign(self, name: str, value: Any) -> None:
+        """Change a hyperparameter, whatever hangs on it; C++ has changed it where nothing does."""
         checked = self._variant.checked(name, value)
         with self._hold():
             values = {**self._values, name: checked}
-            self._variant.check_together(values)
             binding = self._binding
-            if binding is not None:
+            if binding is None:
+                self._variant.check_together(values)
+            else:
                 window = "gradient_accumulation_steps"
                 is_other = name == window and checked != self._values[name]
                 if is_other and binding.core.counters()["window"]:
@@ -163,9 +163,7 @@ class Optimizer(Rule, Constructed):
             if self._binding is None:
                 return None
             tree = self._binding.tree
-            if any(tree.groups):
-                return tree.unflatten(tree.leaves)
-            return self._binding.params
+            return tree.unflatten(tree.leaves) if any(tree.groups) else tree.params
 
     @property
     def config(self) -> Values:
@@ -220,7 +218,7 @@ class Optimizer(Rule, Constructed):
             values, binding = self._values, self._binding
             if binding is None:
                 self._install(values, Binding.new(self._variant, params, values))
-            else:
+            elif not self._move(params):
                 self._install(values, binding.moved(params, values))
 
     def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Any]]) -> None:
@@ -420,7 +418,7 @@ class Optimizer(Rule, Constructed):
             binding = self._binding
             if binding is not None:
                 binding.core.check_unchanged()
-                state["params"] = binding.params
+                state["params"] = binding.tree.params
                 # Arrays that were built later may be in groups that their structure does not show.
                 state["groups"] = binding.overrides, binding.group_of
                 # NumPy's pickles bring arrays back in another layout, on which sums depend.

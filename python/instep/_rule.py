@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from instep import _core
@@ -36,6 +36,24 @@ WHOLE_ARRAYS: _core.RuleInfo = {"slots": (), "hyperparameters": (), "scalars": (
 """What the engine knows of rules that see whole arrays."""
 NEXT_RATE = "next_learning_rate"
 """The number of a kernel that is the learning rate of the next update."""
+
+
+class Watched(Mapping[str, Any]):
+    """Hyperparameters, and which of them somebody has looked at: what came of it hangs on those."""
+
+    def __init__(self, plain: Values) -> None:
+        self.plain = plain
+        self.seen: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.seen.add(name)
+        return self.plain[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.plain)
+
+    def __len__(self) -> int:
+        return len(self.plain)
 
 
 class Rule:
@@ -99,16 +117,16 @@ class Rule:
         return cls._kernel not in _core.rules
 
     @classmethod
-    def _check_together(cls, values: Values) -> None:
-        """Raise ValueError for values that exclude each other; rules add their own."""
-        clippings = [name for name in CLIPPINGS if values[name] is not None]
-        if len(clippings) > 1:
-            raise ValueError(f"{clippings[0]}: expected at most one clipping, got {clippings}")
+    def _check_together(cls, values: Mapping[str, Any]) -> None:
+        """Raise ValueError for values of the rule's own hyperparameters that exclude each other.
+
+        Of those in `_optional_slots` only whether they are 0 may matter.
+        """
 
     @classmethod
-    def _resolved(cls, values: Values) -> Values:
-        """Return the hyperparameters with those defaults settled that depend on others."""
-        return values
+    def _derived(cls, values: Mapping[str, Any]) -> Values:
+        """Return those hyperparameters that others decide on, such as defaults that do."""
+        return {}
 
     @classmethod
     def _counts(cls, param: Array) -> bool:
@@ -196,28 +214,51 @@ class Variant:
             )
         return checked
 
-    def check_together(self, values: Values) -> None:
-        """Raise ValueError for values that exclude each other, under this convention."""
-        self.rule._check_together({**self.cell.values, **values})
+    @property
+    def switches(self) -> set[str]:
+        """Numbers of which it matters elsewhere whether they are 0: to slots, and to `checked`."""
+        switches = {*self.rule._optional_slots.values()}
+        return {*switches, "weight_decay"} if self.cell.decay == "coupled" else switches
+
+    def check_together(self, values: Values) -> set[str]:
+        """Raise ValueError for values that exclude each other, under this convention.
+
+        Returns those on whose very values that hangs, not just on whether they are None or 0.
+        """
+        clippings = [name for name in CLIPPINGS if values[name] is not None]
+        if len(clippings) > 1:
+            raise ValueError(f"{clippings[0]}: expected at most one clipping, got {clippings}")
+        watched = Watched({**self.cell.values, **values})
+        self.rule._check_together(watched)
+        return watched.seen - self.switches
 
     def numbers(self, values: Values) -> Values:
         """Return hyperparameters and the formula's switches."""
-        return {**self.cell.values, **self.rule._resolved(values)}
+        return {**self.cell.values, **values, **self.rule._derived(values)}
 
-    def options_of_engine(self, values: Values) -> Values:
-        """Return what the engine is told of the options that all rules have."""
-        return {**values, "weight_decay": 0.0} if self.cell.decay == "inside" else values
+    def numbers_of_update(self, values: Values) -> Values:
+        """Return what `Rule._update` is told besides the learning rate.
 
-    def numbers_of_kernel(self, values: Values) -> Values:
-        """Return what the engine is told of the rule's own hyperparameters and switches."""
-        names = self.rule._info()["hyperparameters"]
-        numbers = {**dict.fromkeys(names, False), **self.numbers(values)}
+        That is not the engine's business, but for weight decay, which may be part of the formula.
+        """
+        of_engine = {*GROUP_OPTIONS, *_core.options} - {"weight_decay"}
+        return {name: v for name, v in self.numbers(values).items() if name not in of_engine}
+
+    def other_options(self) -> dict[str, float]:
+        """Return what the engine is told in place of options that all rules have."""
+        return {"weight_decay": 0.0} if self.cell.decay == "inside" else {}
+
+    def other_numbers(self, values: Mapping[str, Any]) -> dict[str, float]:
+        """Return what the kernel is told besides hyperparameters, or in their place."""
+        names, known = self.rule._info()["hyperparameters"], self.rule._hyperparameters()
+        others = {name: self.cell.values.get(name, False) for name in names if name not in known}
         if self.cell.decay != "inside":
-            numbers["weight_decay"] = 0.0
-        if NEXT_RATE in names:
-            rate = numbers["learning_rate"] if numbers.get("is_one_late", False) else -1.0
-            numbers[NEXT_RATE] = _core.ASK_SCHEDULE if callable(rate) else rate
-        return {name: float(numbers[name]) for name in names}
+            others["weight_decay"] = 0.0
+        if NEXT_RATE in others:
+            is_one_late = self.cell.values.get("is_one_late", False)
+            rate = values["learning_rate"] if is_one_late else -1.0
+            others[NEXT_RATE] = _core.ASK_SCHEDULE if callable(rate) else rate
+        return {**others, **self.rule._derived(values)}
 
 
 def conventions_of(rule: type[Rule]) -> Mapping[str, Convention]:

@@ -7,6 +7,7 @@ parameter, `t` the count of the update from 1, and `x_hat` is `x / (1 - beta**t)
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from instep._hyperparameters import (
@@ -57,10 +58,12 @@ class SGD(Optimizer):
     nesterov: Flag = Flag(default=False)
 
     @classmethod
-    def _check_together(cls, values: Values) -> None:
+    def _check_together(cls, values: Mapping[str, Any]) -> None:
         super()._check_together(values)
-        alone = values["momentum"] == 0 and not values.get("nesterov_may_be_alone", False)
-        if values["nesterov"] and (alone or values["dampening"] != 0):
+        if not values["nesterov"]:
+            return
+        alone = not values.get("nesterov_may_be_alone", False) and values["momentum"] == 0
+        if alone or values["dampening"] != 0:
             raise ValueError(
                 f"nesterov: expected momentum above 0 and dampening 0, got "
                 f"momentum={values['momentum']!r} and dampening={values['dampening']!r}"
@@ -149,10 +152,10 @@ class RMSprop(Optimizer):
     initial_accumulator_value: Number = non_negative(default=0.0)
 
     @classmethod
-    def _check_together(cls, values: Values) -> None:
+    def _check_together(cls, values: Mapping[str, Any]) -> None:
         super()._check_together(values)
-        alone = values["momentum"] == 0 and not values.get("nesterov_may_be_alone", False)
-        if values["nesterov"] and alone:
+        may_be_alone = not values["nesterov"] or values.get("nesterov_may_be_alone", False)
+        if not may_be_alone and values["momentum"] == 0:
             raise ValueError("nesterov: expected momentum above 0, got momentum=0.0")
 
 
@@ -393,7 +396,7 @@ class Rprop(Optimizer):
     max_step_size: Number = non_negative(default=50.0)
 
     @classmethod
-    def _check_together(cls, values: Values) -> None:
+    def _check_together(cls, values: Mapping[str, Any]) -> None:
         super()._check_together(values)
         least, most = values["min_step_size"], values["max_step_size"]
         if least > most:
@@ -580,10 +583,10 @@ class Lars(Optimizer):
     epsilon: Number = non_negative(default=0.0)
 
     @classmethod
-    def _check_together(cls, values: Values) -> None:
+    def _check_together(cls, values: Mapping[str, Any]) -> None:
         super()._check_together(values)
-        alone = values["momentum"] == 0 and not values.get("nesterov_may_be_alone", False)
-        if values["nesterov"] and alone:
+        may_be_alone = not values["nesterov"] or values.get("nesterov_may_be_alone", False)
+        if not may_be_alone and values["momentum"] == 0:
             raise ValueError("nesterov: expected momentum above 0, got momentum=0.0")
 
 
@@ -1004,10 +1007,8 @@ class Prodigy(Optimizer):
     safeguard_warmup: Flag = Flag(default=False)
 
     @classmethod
-    def _resolved(cls, values: Values) -> Values:
-        if values["beta_3"] is not None:
-            return values
-        return {**values, "beta_3": math.sqrt(values["beta_2"])}
+    def _derived(cls, values: Mapping[str, Any]) -> Values:
+        return {"beta_3": math.sqrt(values["beta_2"])} if values["beta_3"] is None else {}
 
 
 def _eval_params(optimizer: Optimizer, beta_1: float) -> Any:

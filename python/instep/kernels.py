@@ -17,7 +17,7 @@ import numpy as np
 from instep import _array_rules, _core, _rules
 from instep._kinds import WholeNumber
 from instep._optimizer import Optimizer
-from instep._rule import NEXT_RATE, conventions_of
+from instep._rule import NEXT_RATE, Watched, conventions_of
 
 if TYPE_CHECKING:
     from instep._memory import Array
@@ -88,15 +88,22 @@ def _kernel(rule: str, cls: type[Optimizer]) -> Kernel:
     own = [name for name in told if name in hyperparameters]
     names = ["learning_rate", *own]
     paper = conventions_of(cls)["paper"].values
+    switches = {*cls._optional_slots.values()}
     defaults = {name: each.default for name, each in hyperparameters.items()}
 
-    def check(values: tuple[Any, ...], in_use: tuple[bool, ...]) -> dict[str, float]:
-        """Return the learning rate and the kernel's other numbers, checked as by the class."""
+    def check(
+        values: tuple[Any, ...], in_use: tuple[bool, ...]
+    ) -> tuple[dict[str, float], set[str]]:
+        """Return the learning rate and the kernel's other numbers, checked as by the class.
+
+        And the names of those that something else hangs on.
+        """
         if callable(values[0]):
             raise TypeError(f"learning_rate: expected a number, got {values[0]!r}")
         given = dict(zip(names, values, strict=True))
         numbers = {name: hyperparameters[name].check(value) for name, value in given.items()}
-        cls._check_together({**defaults, **numbers})
+        watched = Watched({**defaults, **numbers})
+        cls._check_together(watched)
         for (slot, _), used in zip(slots, in_use, strict=True):
             switch = cls._optional_slots.get(slot)
             if not used and switch in numbers and numbers[switch]:
@@ -104,16 +111,19 @@ def _kernel(rule: str, cls: type[Optimizer]) -> Kernel:
                     f"{slot}: expected a state array for {switch}={numbers[switch]!r}, got None"
                 )
         absent = {**dict.fromkeys(told, False), NEXT_RATE: -1.0}
-        resolved = {**absent, **paper, **cls._resolved(numbers)}
-        return {name: float(resolved[name]) for name in ("learning_rate", *told)}
+        resolved = {**absent, **paper, **numbers, **cls._derived(watched)}
+        told_now = {name: float(resolved[name]) for name in ("learning_rate", *told)}
+        return told_now, watched.seen - switches
 
     @functools.lru_cache(maxsize=64)
     def remembered(
         values: tuple[Any, ...], types: tuple[type, ...], in_use: tuple[bool, ...]
-    ) -> dict[str, float]:
+    ) -> tuple[dict[str, float], set[str]]:
         return check(values, in_use)
 
-    def check_numbers(values: tuple[Any, ...], in_use: tuple[bool, ...]) -> dict[str, float]:
+    def check_numbers(
+        values: tuple[Any, ...], in_use: tuple[bool, ...]
+    ) -> tuple[dict[str, float], set[str]]:
         try:
             return remembered(values, tuple(map(type, values)), in_use)
         except TypeError:  # not hashable, or not of a type that will do, which check says better
@@ -145,7 +155,8 @@ def _kernel(rule: str, cls: type[Optimizer]) -> Kernel:
         numbers=", ".join(names),
         values="".join(f"{name}, " for name in names),
     )
-    run = _core.Kernel(rule, len(names), check_numbers, check_step)
+    numbers = [(name, hyperparameters[name].kind.limits, name in switches) for name in names]
+    run = _core.Kernel(rule, numbers, check_numbers, check_step)
     namespace: dict[str, Any] = {"run": run, "__name__": __name__}
     exec(source, namespace)  # a real signature: help, completion, Python's own messages, speed
     kernel: Kernel = namespace[rule]

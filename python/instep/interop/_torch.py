@@ -154,7 +154,6 @@ def from_torch(
     changed = _hyperparameters(optimizer, binding, rule, list(zip(ours, theirs, strict=True)))
     initial = Binding(
         binding.variant,
-        binding.params,
         binding.tree,
         {**optimizer._values, **changed[0]},
         [{**old, **new} for old, new in zip(binding.overrides, [{}, *changed[1:]], strict=True)],
