@@ -1,4 +1,5 @@
-"""Rules that see whole arrays: what the engine does around them, and errors in their middle."""
+"""Rules that see whole arrays or keep parts of state: what is around them, errors in their middle.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +31,7 @@ class Descent(Optimizer):
         state: Mapping[str, Any],
         numbers: dict[str, Any],
         step: int,
+        scratch: Any,
     ) -> dict[str, Any]:
         assert step == cls.steps[param.shape] + 1
         g *= numbers["learning_rate"]
@@ -112,15 +114,13 @@ def params() -> list[Any]:
 
 
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, ZeroDivisionError])
-@pytest.mark.parametrize("rule", RULES)
 def test_an_error_in_the_middle_changes_nothing(
-    rule: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opt = getattr(instep, rule)(params(), use_ema=True, gradient_accumulation_steps=2)
+    opt = instep.Muon(params(), use_ema=True, gradient_accumulation_steps=2)
     train(opt, 5)
     before = snapshot(opt)
-    name = "einsum" if rule == "Muon" else "sqrt"
-    original = getattr(np, name)
+    original: Any = np.einsum
     calls = 0
 
     def fail(*arguments: Any, **keywords: Any) -> Any:
@@ -130,13 +130,13 @@ def test_an_error_in_the_middle_changes_nothing(
             raise error
         return original(*arguments, **keywords)
 
-    monkeypatch.setattr(np, name, fail)
+    monkeypatch.setattr(np, "einsum", fail)
     with pytest.raises(error):
         train(opt, 1, first=5)
     monkeypatch.undo()
     assert snapshot(opt) == before
 
-    other = getattr(instep, rule)(params(), use_ema=True, gradient_accumulation_steps=2)
+    other = instep.Muon(params(), use_ema=True, gradient_accumulation_steps=2)
     train(other, 6)
     train(opt, 1, first=5)
     assert opt.iterations == other.iterations == 3

@@ -152,7 +152,7 @@ def _read_by(cls: type[Optimizer]) -> set[str]:
         source = Path(sys.modules[cls.__module__].__file__ or "").read_text()
         return {name for name in source.replace('"', " ").split() if name.isidentifier()}
     initial = {str(value) for value in cls._initial_state.values()}
-    elsewhere = {"nesterov_may_be_alone", "is_one_late"}
+    elsewhere = {"nesterov_may_be_alone", "is_one_late", "factors_largest"}
     return {*cls._info()["hyperparameters"], *initial, *elsewhere}
 
 

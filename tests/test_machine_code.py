@@ -29,6 +29,8 @@ RULES = [*_core.rules, "rest", "accumulate", "lend", "take"]
 # them.
 CHOICE, FULL, PLAIN = None, "0", "1"
 SCALAR = {CHOICE: Counter(ucomisd=2), FULL: Counter[str](), PLAIN: Counter[str]()}
+# Added to a set of slots where the divisible one is in parts.
+PARTS = 16
 # In `square_root_from`, whose residual takes them; each starts from one estimate.
 FUSED_PER_ROOT = 7
 
@@ -43,8 +45,8 @@ CALL_THAT_MOVES_MEMORY = re.compile(r".*<_*(?:mem|stack_chk_fail)")
 CALL_OF_LOOP = re.compile(r".*12update_slots")
 CALL_OF_POWER = re.compile(r".*<pow[@>]")
 NO_CALL = re.compile(r"(?!)")
-# Mangled: update<Rule, T, slots> and its loops update_slots<Rule, T, slots, plain, ...>,
-# sum_of_squares<T>, touch<T, G, arrays>, fused_square_roots.
+# Mangled: update<Rule, T, slots> and its loops update_slots<Rule, T, slots, plain, ...>, measure like
+# it, sum_of_squares<T>, touch<T, G, arrays>, fused_square_roots.
 LEVEL = r"_?_ZN6instep\d+(?P<level>[a-z]+\d*)"
 UPDATE = re.compile(
     LEVEL
@@ -52,7 +54,9 @@ UPDATE = re.compile(
     + r"(?P<type>[fd])Lj(?P<slots>\d+)E(?:Lb(?P<plain>[01])E)?\w+"
 )
 MEASURE = re.compile(
-    LEVEL + r"L?7measureINS0_\d+(?P<rule>[A-Za-z]\w*?)E(?P<type>[fd])Lj(?P<slots>\d+)E\w+"
+    LEVEL
+    + r"L?(?:7measure|13measure_slots)INS0_\d+(?P<rule>[A-Za-z]\w*?)E"
+    + r"(?P<type>[fd])Lj(?P<slots>\d+)E(?:Lb(?P<plain>[01])E)?\w+"
 )
 SUM = re.compile(LEVEL + r"L?14sum_of_squaresI(?P<type>[fd])EEv\w+")
 TOUCH = re.compile(LEVEL + r"L?5touchI(?P<type>[fd])(?P<given>[fd])Li(?P<arrays>\d)EEEv\w+")
@@ -147,7 +151,11 @@ def faults(
 def test_updates(functions: Functions, level: str, rule: str) -> None:
     of_engine = {"lend": (("update", False),)}
     slots = _core.rules[rule]["slots"] if rule in _core.rules else of_engine.get(rule, ())
-    choices = [(0, 1 << k) if optional else (1 << k,) for k, (_, optional) in enumerate(slots)]
+    divisible = _core.rules[rule]["divisible"] if rule in _core.rules else None
+    choices = [
+        (0, 1 << k) if optional else (1 << k, 1 << k | PARTS) if name == divisible else (1 << k,)
+        for k, (name, optional) in enumerate(slots)
+    ]
     kernels = {
         (match["type"], int(match["slots"]), match["plain"]): instructions
         for match, instructions in of_level(functions, UPDATE, level)
@@ -185,9 +193,10 @@ def test_sums(functions: Functions, level: str) -> None:
 def test_measures(functions: Functions, level: str) -> None:
     """What rules sum up is packed, and added in doubles; only the last elements come one by one."""
     kernels = list(of_level(functions, MEASURE, level))
-    assert {match["rule"] for match, _ in kernels} >= {"Lamb", "Lars", "NovoGrad", "Prodigy"}
+    rules = {match["rule"] for match, _ in kernels}
+    assert rules >= {"Adafactor", "Lamb", "Lars", "NovoGrad", "Prodigy"}
     for match, instructions in kernels:
-        if instructions[0].mnemonic == "jmp":  # to another one of the same instructions
+        if match["plain"] is CHOICE or instructions[0].mnemonic == "jmp":  # to the same elsewhere
             continue
         adds = [each for each in instructions if each.mnemonic.endswith("addpd")]
         assert any(width(each) == WIDTHS[level] for each in adds), match[0]

@@ -64,11 +64,17 @@ bool is_masked(py::handle object) {
     return PyObject_TypeCheck(object.ptr(), reinterpret_cast<PyTypeObject*>(type.ptr())) != 0;
 }
 
-std::string shape_of(const View& view) {
+std::string text_of_shape(const std::vector<py::ssize_t>& shape) {
     std::string text = "(";
-    for (int axis = 0; axis < view.ndim(); ++axis)
-        text += (axis ? ", " : "") + std::to_string(view.extent(axis));
-    return text + (view.ndim() == 1 ? ",)" : ")");
+    for (const py::ssize_t extent : shape)
+        text += (text.size() > 1 ? ", " : "") + std::to_string(extent);
+    return text + (shape.size() == 1 ? ",)" : ")");
+}
+
+std::string shape_of(const View& view) {
+    std::vector<py::ssize_t> shape;
+    for (int axis = 0; axis < view.ndim(); ++axis) shape.push_back(view.extent(axis));
+    return text_of_shape(shape);
 }
 
 std::string dtype_of(py::handle array) {
@@ -320,6 +326,20 @@ void check_statistics(py::handle object, const View& param, const Name& name) {
 void check_state(py::handle object, const View& param, const Name& name) {
     check_statistics(object, param, name);
     check_shape(View(object), param, name);
+}
+
+void check_part(py::handle object, const View& param, const std::vector<int>& axes,
+                const Name& name) {
+    check_statistics(object, param, name);
+    const View view(object);
+    std::vector<py::ssize_t> expected;
+    for (const int axis : axes) expected.push_back(param.extent(axis));
+    bool same = view.ndim() == static_cast<int>(axes.size());
+    for (int axis = 0; same && axis < view.ndim(); ++axis)
+        same = view.extent(axis) == expected[static_cast<std::size_t>(axis)];
+    if (!same)
+        throw py::value_error(name + ": expected shape " + text_of_shape(expected) + ", got " +
+                              shape_of(view));
 }
 
 void check_scalar(py::handle object, const Name& name) {

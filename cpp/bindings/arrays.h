@@ -125,6 +125,9 @@ void check_parameter(py::handle object, const Name& name);
 void check_state(py::handle object, const View& param, const Name& name);
 /// The same for one that may have another shape.
 void check_statistics(py::handle object, const View& param, const Name& name);
+/// The same for one that has these axes of the parameter's.
+void check_part(py::handle object, const View& param, const std::vector<int>& axes,
+                const Name& name);
 /// The same for the 0-d float64 array that holds one number of a whole parameter.
 void check_scalar(py::handle object, const Name& name);
 /// Raises for an array that cannot be read as the gradient of that parameter.

@@ -39,15 +39,16 @@ Bound::Bound(const py::dict& given)
         copied_.push_back(from);
     }
     copies_ = Changes(copies);
-    const py::object state = entry(given, "state"), orders = entry(given, "orders");
+    const py::object state = entry(given, "state"), parts = entry(given, "parts");
+    const py::object orders = entry(given, "orders");
     const py::object averages = entry(given, "averages");
     const py::object accumulators = entry(given, "accumulators");
     const RuleInfo& rule = optimizer_.rule().info;
     parameters_.reserve(tree.leaves.size());
     for (std::size_t k = 0; k < tree.leaves.size(); ++k) {
         parameters_.emplace_back(tree.leaves[k], tree.paths[k], item_of(state, k),
-                                 item_of(averages, k), item_of(accumulators, k), item_of(orders, k),
-                                 rule);
+                                 item_of(parts, k), item_of(averages, k), item_of(accumulators, k),
+                                 item_of(orders, k), rule);
         parameters_[k].add_to(memory_, tree.leaves[k]);
         optimizer_.arrays.push_back(parameters_[k].array());
         optimizer_.clocks.emplace_back();
@@ -305,7 +306,8 @@ void update_arrays(const Rule& rule, const py::object& param, const py::object& 
                    const py::dict& state, std::int64_t step, double learning_rate,
                    const RuleNumbers& numbers) {
     if (grad.is_none()) throw py::type_error("grad: expected a NumPy array, got None");
-    BoundParameter parameter(param, "param", state, py::none(), py::none(), py::none(), rule.info);
+    BoundParameter parameter(param, "param", state, py::dict(), py::none(), py::none(), py::none(),
+                             rule.info);
     Memory memory;
     parameter.add_to(memory, param);
     memory.check_disjoint();

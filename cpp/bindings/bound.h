@@ -59,10 +59,12 @@ struct Move {
 class Bound {
 public:
     /// From a dict with the rule's name (`rule`), the parameters (`tree`), for each of them a dict
-    /// of its state by name (`state`), its average and its accumulator (`averages`, `accumulators`,
-    /// or None), the pairs of an array and the index of the parameter that it is a copy of before
-    /// the first update (`copies`), the counters to go on with, or None (`counters`), and for each
-    /// parameter the axes in the order to visit them, or None (`orders`).
+    /// of its state by name (`state`) and one of the axes of those of its arrays that are parts of
+    /// the rule's divisible slot (`parts`), its average and its accumulator (`averages`,
+    /// `accumulators`, or None), the pairs of an array and the index of the parameter that it is a
+    /// copy of before the first update (`copies`), the counters to go on with, or None
+    /// (`counters`), and for each parameter the axes in the order to visit them, or None
+    /// (`orders`).
     explicit Bound(const py::dict& given);
 
     /// From a dict of `groups`, each with its `values` and those that it has of its `own`, and what

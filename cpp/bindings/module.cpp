@@ -19,8 +19,8 @@
 namespace instep::bindings {
 namespace {
 
-/// What Python needs to know of a rule: its slots as (name, optional), the names of its
-/// hyperparameters and scalars.
+/// What Python needs to know of a rule: its slots as (name, optional), the name of the divisible
+/// one, if there is one, those of its hyperparameters and scalars.
 py::dict described(const RuleInfo& rule) {
     py::list slots, hyperparameters, scalars;
     for (int s = 0; s < rule.slot_count; ++s)
@@ -30,6 +30,9 @@ py::dict described(const RuleInfo& rule) {
     for (int s = 0; s < rule.scalar_count; ++s) scalars.append(rule.scalars[s]);
     py::dict described;
     described["slots"] = py::tuple(slots);
+    described["divisible"] = rule.divisible_slot < 0
+                                 ? py::object(py::none())
+                                 : py::str(rule.slots[rule.divisible_slot].name);
     described["hyperparameters"] = py::tuple(hyperparameters);
     described["scalars"] = py::tuple(scalars);
     return described;

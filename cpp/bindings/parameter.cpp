@@ -8,12 +8,13 @@
 namespace instep::bindings {
 
 BoundParameter::BoundParameter(py::object param, std::string path, const py::dict& state,
-                               py::object average, py::object accumulator, const py::object& axes,
-                               const RuleInfo& rule)
+                               const py::dict& parts, py::object average, py::object accumulator,
+                               const py::object& axes, const RuleInfo& rule)
     : as_bound_((check_parameter(param, Name(path)), View(param))),
       param_(std::move(param)),
       average_(std::move(average)),
       accumulator_(std::move(accumulator)),
+      divisible_slot_(rule.divisible_slot),
       path_(std::move(path)),
       order_(axes.is_none() ? Order(View(param_))
                             : Order(View(param_), axes.cast<std::vector<int>>())) {
@@ -28,10 +29,18 @@ BoundParameter::BoundParameter(py::object param, std::string path, const py::dic
         ++known;
         return py::reinterpret_borrow<py::object>(found);
     };
+    for (const auto& [key, its_axes] : parts) {
+        Piece piece{key.cast<std::string>(), {}, its_axes.cast<std::vector<int>>()};
+        piece.array = named(piece.name.c_str());
+        check_part(piece.array, view, piece.axes, name(piece.name.c_str()));
+        pieces_.push_back(std::move(piece));
+    }
     for (int s = 0; s < rule.slot_count; ++s) {
         const SlotInfo& slot = rule.slots[s];
         slot_names_.push_back(slot.name);
-        slots_.push_back(named(slot.name));
+        const bool is_whole = s != divisible_slot_ || pieces_.empty();
+        slots_.push_back(is_whole ? named(slot.name) : py::none());
+        if (!is_whole) continue;
         if (!slots_.back().is_none())
             check_state(slots_.back(), view, name(slot.name));
         else if (!slot.optional)
@@ -48,7 +57,9 @@ BoundParameter::BoundParameter(py::object param, std::string path, const py::dic
     const auto is_known = [&](const std::string& its_name) {
         const auto equals = [&](const char* other) { return its_name == other; };
         return std::any_of(slot_names_.begin(), slot_names_.end(), equals) ||
-               std::any_of(scalar_names_.begin(), scalar_names_.end(), equals);
+               std::any_of(scalar_names_.begin(), scalar_names_.end(), equals) ||
+               std::any_of(pieces_.begin(), pieces_.end(),
+                           [&](const Piece& piece) { return piece.name == its_name; });
     };
     for (const auto& [key, array] : state) {
         const auto its_name = key.cast<std::string>();
@@ -64,7 +75,7 @@ Name BoundParameter::name(const char* role) const {
 
 Array BoundParameter::array() {
     stream_strides_.clear();
-    stream_strides_.reserve(stream_count);
+    stream_strides_.reserve(stream_count + pieces_.size());
     Array array;
     Layout& layout = array.layout;
     const auto add = [&](int index, const py::object& object) {
@@ -79,9 +90,38 @@ Array BoundParameter::array() {
     add(accumulated_stream, accumulator_);
     for (std::size_t s = 0; s < slots_.size(); ++s)
         add(first_slot + static_cast<int>(s), slots_[s]);
+    if (!pieces_.empty()) {
+        std::vector<Part> parts;
+        for (const Piece& piece : pieces_) parts.push_back(part(piece));
+        layout.set_parts(divisible_slot_, std::move(parts));
+    }
     for (std::size_t s = 0; s < scalars_.size(); ++s)
         array.scalars[s] = reinterpret_cast<double*>(View(scalars_[s]).data());
     return array;
+}
+
+Part BoundParameter::part(const Piece& piece) {
+    const View view(piece.array);
+    Part part;
+    std::vector<std::ptrdiff_t>& strides = stream_strides_.emplace_back();
+    part.stream = {view.data(), view.format(), nullptr, false};
+    part.size = view.size();
+    auto expected = static_cast<std::ptrdiff_t>(itemsize(view.format())), step = std::ptrdiff_t{1};
+    bool contiguous = true;
+    for (std::size_t k = order_.axes.size(); k-- > 0;) {
+        const auto found = std::find(piece.axes.begin(), piece.axes.end(), order_.axes[k]);
+        part.steps.insert(part.steps.begin(), found == piece.axes.end() ? 0 : step);
+        if (found == piece.axes.end()) continue;
+        const std::ptrdiff_t extent = order_.shape.extents[k];
+        const std::ptrdiff_t stride = view.stride(static_cast<int>(found - piece.axes.begin()));
+        part.shape.extents.insert(part.shape.extents.begin(), extent);
+        strides.insert(strides.begin(), stride);
+        contiguous &= stride == expected;
+        expected *= extent;
+        step *= extent;
+    }
+    if (!contiguous) part.stream.strides = strides.data();
+    return part;
 }
 
 void BoundParameter::move(py::object& param) noexcept {
@@ -94,6 +134,7 @@ void BoundParameter::add_to(Memory& memory, py::handle param) const {
     memory.add(param, Name(path_));
     for (std::size_t s = 0; s < slots_.size(); ++s)
         if (!slots_[s].is_none()) memory.add(slots_[s], name(slot_names_[s]));
+    for (const Piece& piece : pieces_) memory.add(piece.array, name(piece.name.c_str()));
     for (std::size_t s = 0; s < scalars_.size(); ++s)
         memory.add(scalars_[s], name(scalar_names_[s]));
     if (!average_.is_none()) memory.add(average_, name("average"));

@@ -18,10 +18,12 @@ class alignas(64) BoundParameter {
 public:
     /// `state` has arrays by name: the rule's slots, of which optional ones may be missing or None,
     /// its scalars, and others that the engine does not know, but whose memory is the parameter's
-    /// as well. Average and accumulator may be None; `axes` are those of the order to visit it in,
+    /// as well. Of `parts`, in which it may have the rule's divisible slot, there are the axes by
+    /// name. Average and accumulator may be None; `axes` are those of the order to visit it in,
     /// None for that of its memory.
-    BoundParameter(py::object param, std::string path, const py::dict& state, py::object average,
-                   py::object accumulator, const py::object& axes, const RuleInfo& rule);
+    BoundParameter(py::object param, std::string path, const py::dict& state, const py::dict& parts,
+                   py::object average, py::object accumulator, const py::object& axes,
+                   const RuleInfo& rule);
 
     py::handle object() const { return param_; }
     const std::vector<int>& axes() const { return order_.axes; }
@@ -76,7 +78,17 @@ private:
     Snapshot as_bound_;
 
     py::object param_, average_, accumulator_;
+    /// A part of the divisible slot.
+    struct Piece {
+        std::string name;
+        py::object array;
+        std::vector<int> axes;  ///< of the parameter's
+    };
+    Part part(const Piece& piece);
+
     std::vector<py::object> slots_, scalars_;
+    std::vector<Piece> pieces_;
+    int divisible_slot_;
     std::vector<const char*> slot_names_, scalar_names_;
     std::vector<std::pair<std::string, py::object>> others_;
     std::string path_;

@@ -14,6 +14,9 @@ namespace instep {
 /// addition whatever the width of the vectors.
 inline constexpr std::size_t sum_lanes = 32;
 inline constexpr int max_slots = 4;
+/// Sets of slots have a bit for each, and this one where the divisible slot is in parts.
+inline constexpr unsigned in_parts = 1u << max_slots;
+inline constexpr unsigned slot_sets = 2 * in_parts;
 inline constexpr int max_hyperparameters = 12;
 inline constexpr int max_scalars = 2;
 inline constexpr int max_sums = 2;
@@ -38,6 +41,9 @@ struct Block {
     std::size_t count;
     Format grad_format;
     Factors factors{};  ///< on the gradient: `Around::scale`, and clipping by norm
+    /// Where the stream of a slot in parts is one of them: what the others, which are for all of
+    /// these elements, come to together.
+    const void* common = nullptr;
 };
 
 /// Blocks that are updated alike, each so many bytes behind the one before.
@@ -97,27 +103,52 @@ struct RuleInfo {
     const char* hyperparameters[max_hyperparameters];
     int scalar_count;
     const char* scalars[max_scalars];
-    int sum_count;       ///< sums over all elements that the update needs
-    bool sums_over_all;  ///< not of each array, but of all of them
+    int sum_count;        ///< sums over all elements that the update needs
+    bool sums_over_all;   ///< not of each array, but of all of them
+    int divisible_slot;   ///< which slot may be kept in parts; negative: none
+    bool tells_of_parts;  ///< elements look at their parts before they tell
 };
 
 /// `scalars` are the array's own numbers, which become those after the step.
 using Prepare = void (*)(double learning_rate, std::int64_t step, const double* hyperparameters,
                          double* scalars, const Around&, Coefficients* to);
 /// Adds to `sum_lanes` partial sums for each of the rule's sums what a block contributes.
-using Measure = void (*)(const Block&, const Coefficients&, double* sums);
+using Measure = void (*)(const Block&, std::size_t bytes_ahead, const Coefficients&, double* sums);
 /// Completes the coefficients and scalars once the sums are known.
-using Complete = void (*)(const double* sums, double* scalars, Coefficients*);
+using Complete = void (*)(const double* sums, double elements, double* scalars, Coefficients*);
 /// Updates blocks.
 using Update = void (*)(const Blocks&, const Ahead&, const Coefficients&);
+
+/// What a rule does with a slot that is kept in parts, whose cells lie one after the other. A run
+/// is of neighbouring elements along one axis: parts have a cell for each of them, or one for all.
+struct PartKernels {
+    /// Adds what each element of a run tells to its cell in `each`, which may be null, and all of
+    /// it to those cells that are for all.
+    void (*fold)(const Block& run, std::size_t bytes_ahead, const Coefficients&, double* each,
+                 double* const* all, int all_count);
+    /// Writes what each element of a run sees of its parts.
+    void (*combine)(const void* const* each, int each_count, const void* const* all, int all_count,
+                    void* to, std::size_t count);
+    /// Puts together what so many `chunks` of elements told (cells of one lie `stride` after those
+    /// of the one before), so many to each cell, and writes what cells become, and what is seen of
+    /// them, where the cells as they were stand.
+    void (*renew)(const Coefficients&, double* told, std::size_t chunks, std::size_t stride,
+                  double elements, void* seen, void* becomes, std::size_t cells);
+    /// Makes of new cells what is seen of them; null where that is the cells as they were. Those of
+    /// the first part may be normalized along an axis, with so many neighbours to each cell around
+    /// it: `outer` times `extent` times `inner` of them; no extent, no norm.
+    void (*show)(const Coefficients&, void* cells, std::size_t outer, std::size_t extent,
+                 std::size_t inner);
+};
 
 /// A rule in one precision.
 struct RuleKernels {
     Prepare prepare;
     Complete complete;
     /// By the set of slots in use (bit k: slot k); null where a slot is missing.
-    Measure measure[1 << max_slots];
-    Update update[1 << max_slots];
+    Measure measure[slot_sets];
+    Update update[slot_sets];
+    PartKernels parts;
 };
 
 /// Copies so many elements, and converts them to or from what kernels compute with; strides in

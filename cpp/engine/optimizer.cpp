@@ -74,8 +74,10 @@ void Optimizer::prepare_update(const std::vector<Stream>& gradients) {
         const auto as_before = [&] {
             const Clock& before = clocks[static_cast<std::size_t>(previous - arrays.data())];
             return previous->group == array.group &&
-                   previous->layout.precision == layout.precision && before.steps == clock.steps &&
-                   before.in_window == clock.in_window && step_.works.back().raw_gradient == given;
+                   previous->layout.precision == layout.precision &&
+                   previous->layout.parts.empty() == layout.parts.empty() &&
+                   before.steps == clock.steps && before.in_window == clock.in_window &&
+                   step_.works.back().raw_gradient == given;
         };
         if (!previous || has_plans_of_their_own || !as_before()) add_plan(k, given, has_gradient);
         previous = &array;
@@ -115,6 +117,7 @@ void Optimizer::add_plan(std::size_t array, bool is_given, bool has_gradient) {
     unsigned slots = 0;
     for (int s = 0; s < rule.info.slot_count; ++s)
         if (layout.streams[first_slot + s].data) slots |= bit(s);
+    if (has_gradient && !layout.parts.empty()) slots |= bit(rule.info.divisible_slot) | in_parts;
     plan.choose(rule, layout.precision, slots);
     set_numbers(plan);
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <utility>
 
 #include "engine/crew.h"
 #include "engine/float_mode.h"
@@ -103,10 +104,11 @@ void update_array(const Call& update, const Block& block, Precision precision) n
 void Step::clear() {
     plans.clear();
     works.clear();
+    parts_.clear();
     starts_.assign(1, 0);
     bytes_ = gradient_bytes_ = 0;
     choices_ = {};
-    has_accumulated_ = measures_ = lends_ = false;
+    has_accumulated_ = measures_ = lends_ = has_parts_ = false;
 }
 
 void Step::add(const Layout& layout, StreamIndex target, unsigned streams, const Stream& grad,
@@ -120,6 +122,7 @@ void Step::add(const Layout& layout, StreamIndex target, unsigned streams, const
     has_accumulated_ |= work.block.data[accumulated_stream] != nullptr;
     measures_ |= plans.back().measure != nullptr;
     lends_ |= plans.back().lend.kernel != nullptr;
+    has_parts_ |= plans.back().parts != nullptr;
 }
 
 void Step::reserve() {
@@ -141,9 +144,12 @@ void Step::reserve() {
     };
     needs(Phase::raw_squares, skip_nonfinite || (wants_norms && !has_accumulated_));
     needs(Phase::squares, wants_norms && has_accumulated_);
+    needs(Phase::tell, has_parts_);
+    needs(Phase::renew, has_parts_);
     needs(Phase::sums, measures_);
     needs(Phase::lend, lends_);
     needs(Phase::update, true);
+    if (has_parts_) read_parts();
     if (phases_[0] >= Phase::lend) return;
     first_blocks_.assign(1, 0);
     for (const Work& work : works)
@@ -152,6 +158,23 @@ void Step::reserve() {
     block_sums_.assign(first_blocks_.back(), 0);
     norms_.assign(works.size(), 0);
     if (measures_) rule_sums_.assign(max_sums * first_blocks_.back(), 0);
+}
+
+/// Makes room for what becomes of slots in parts, unless this step is like the last one, and reads
+/// them.
+void Step::read_parts() {
+    if (parts_.empty()) {
+        std::vector<SeenParts> made;
+        made.reserve(works.size());  // they stay where they are
+        for (const Work& work : works)
+            if (const PartKernels* const kernels = plans[work.plan].parts)
+                made.emplace_back(*work.layout, *kernels);
+        parts_ = std::move(made);
+        auto next = parts_.begin();
+        for (Work& work : works)
+            if (plans[work.plan].parts) work.parts = &*next++;
+    }
+    for (SeenParts& parts : parts_) parts.read();
 }
 
 bool Step::advance() noexcept {
@@ -169,13 +192,15 @@ bool Step::advance() noexcept {
 
 /// All threads' way over memory.
 void Step::pass(Phase phase) noexcept {
-    const bool over_gradients = phase == Phase::raw_squares;
+    const bool over_gradients = phase == Phase::raw_squares || phase == Phase::tell;
     const Passage passage{works.empty() ? Precision::float32 : works.front().precision(),
                           works.size(), starts_.back(), over_gradients ? gradient_bytes_ : bytes_};
     std::optional<Choice*>& choices = choices_[over_gradients];
-    if (!choices) choices = phase == Phase::sums ? nullptr : choices_for(passage);
+    if (!choices) choices = choices_for(passage);
     const int threads = threads_for(passage.bytes);
-    Tuning tuning(*choices, passage, threads, has_run_);
+    const bool may_measure =
+        has_run_ && phase != Phase::tell && phase != Phase::renew && phase != Phase::sums;
+    Tuning tuning(*choices, passage, threads, may_measure);
     for_each_piece(threads, piece_count(passage.bytes, threads), [&](Piece piece, bool is_caller) {
         std::optional<FlushSubnormals> flushing;  // as the caller does
         if (!is_caller) flushing.emplace();
@@ -189,8 +214,12 @@ void Step::pass(Phase phase, Piece piece, const Manner& manner) noexcept {
             return add_squares(Squares::raw, piece, manner);
         case Phase::squares:
             return add_squares(Squares::accumulated, piece, manner);
+        case Phase::tell:
+            return tell_parts(piece, manner);
+        case Phase::renew:
+            return renew_parts(piece);
         case Phase::sums:
-            return measure(piece);
+            return measure(piece, manner);
         case Phase::lend:
         case Phase::update:
             return run_kernels(phase, piece, manner);
@@ -207,6 +236,9 @@ void Step::conclude(Phase phase) noexcept {
         case Phase::squares:
             finish_norms(Squares::accumulated);
             return clip();
+        case Phase::tell:
+        case Phase::renew:
+            return;
         case Phase::sums:
             return complete();
         case Phase::lend:
@@ -276,7 +308,7 @@ void Step::clip() noexcept {
 }
 
 /// Adds up what rules need to know of whole arrays before they update them.
-void Step::measure(Piece piece) noexcept {
+void Step::measure(Piece piece, const Manner& manner) noexcept {
     const auto unit = [](const Work&) { return block_elements; };
     for_each_part(piece, unit, [&](std::size_t k, std::size_t first, std::size_t last) {
         const Work& work = works[k];
@@ -287,7 +319,8 @@ void Step::measure(Piece piece) noexcept {
             const std::size_t count = std::min(block_elements, last - start);
             for_each_tile(work, start, count, all_streams, 0, work.block,
                           [&](const Block& block, const Block&) {
-                              plan.measure(block, plan.update.coefficients, lanes);
+                              plan.measure(block, manner.bytes_ahead, plan.update.coefficients,
+                                           lanes);
                           });
             double* const sums =
                 &rule_sums_[max_sums * (first_blocks_[k] + start / block_elements)];
@@ -299,13 +332,16 @@ void Step::measure(Piece piece) noexcept {
 
 /// Tells rules their sums.
 void Step::complete() noexcept {
-    double all[max_sums] = {};
+    double all[max_sums] = {}, all_elements = 0;
     const auto add = [&](std::size_t k, double* sums) {
         for (std::size_t block = first_blocks_[k]; block < first_blocks_[k + 1]; ++block)
             for (std::size_t s = 0; s < max_sums; ++s) sums[s] += rule_sums_[max_sums * block + s];
     };
-    for (std::size_t k = 0; k < works.size(); ++k)
-        if (plans[works[k].plan].measure) add(k, all);
+    for (std::size_t k = 0; k < works.size(); ++k) {
+        if (!plans[works[k].plan].measure) continue;
+        add(k, all);
+        all_elements += static_cast<double>(works[k].layout->size);
+    }
     for (std::size_t k = 0; k < works.size(); ++k) {
         Plan& plan = plans[works[k].plan];
         if (!plan.measure) continue;
@@ -313,8 +349,32 @@ void Step::complete() noexcept {
         double own[max_sums] = {};
         if (!over_all) add(k, own);
         plan.rule->in(works[k].precision())
-            .complete(over_all ? all : own, plan.scalars, &plan.update.coefficients);
+            .complete(over_all ? all : own,
+                      over_all ? all_elements : static_cast<double>(works[k].layout->size),
+                      plan.scalars, &plan.update.coefficients);
     }
+}
+
+/// Lets gradients tell the parts of slots.
+void Step::tell_parts(Piece piece, const Manner& manner) noexcept {
+    const auto unit = [](const Work& work) {
+        return work.parts ? work.parts->chunk_elements() : tile_elements;
+    };
+    for_each_part(piece, unit, [&](std::size_t k, std::size_t first, std::size_t last) {
+        SeenParts* const parts = works[k].parts;
+        if (!parts) return;
+        for (std::size_t start = first; start < last; start += parts->chunk_elements())
+            parts->fold(works[k], plans[works[k].plan], start / parts->chunk_elements(),
+                        manner.bytes_ahead);
+    });
+}
+
+/// Renews the parts of slots: all of an array's at once.
+void Step::renew_parts(Piece piece) noexcept {
+    const auto unit = [](const Work& work) { return work.block.count; };
+    for_each_part(piece, unit, [&](std::size_t k, std::size_t, std::size_t) {
+        if (works[k].parts) works[k].parts->renew(plans[works[k].plan]);
+    });
 }
 
 void Step::run_kernels(Phase phase, Piece piece, const Manner& manner) noexcept {

@@ -17,6 +17,8 @@ namespace instep {
 enum class Phase {
     raw_squares,  ///< of the caller's gradients; whether they are finite
     squares,      ///< of gradients over an accumulation window; factors that clip
+    tell,         ///< gradients, to the parts of slots that are kept in parts
+    renew,        ///< those parts
     sums,         ///< that rules need of whole arrays; what they make of them
     lend,         ///< gradients, clipped and so on, go to slots; then the step pauses for others
     update,       ///< of parameters and state
@@ -53,16 +55,20 @@ private:
 
     void add_squares(Squares what, Piece piece, const Manner& manner) noexcept;
     void finish_norms(Squares what) noexcept;
-    void measure(Piece piece) noexcept;
+    void measure(Piece piece, const Manner& manner) noexcept;
     void complete() noexcept;
     bool finite() const noexcept;
     void clip() noexcept;
+    void tell_parts(Piece piece, const Manner& manner) noexcept;
+    void renew_parts(Piece piece) noexcept;
     void run_kernels(Phase phase, Piece piece, const Manner& manner) noexcept;
+
+    void read_parts();
 
     template <class Unit, class Visit>
     void for_each_part(Piece piece, Unit unit_of, Visit visit) noexcept;
 
-    std::array<Phase, 5> phases_{};
+    std::array<Phase, 7> phases_{};
     std::size_t phase_count_ = 0, next_phase_ = 0;
     bool has_run_ = false;                ///< some step did: memory is there
     std::vector<std::size_t> starts_{0};  ///< elements before each part, and of all
@@ -72,7 +78,8 @@ private:
     std::vector<double> block_sums_;                 ///< of squares
     std::vector<double> norms_;                      ///< of each part
     std::vector<double> rule_sums_;                  ///< of each block, `max_sums` of them
-    bool has_accumulated_ = false, measures_ = false, lends_ = false;
+    std::vector<SeenParts> parts_;                   ///< of each array that has a slot in parts
+    bool has_accumulated_ = false, measures_ = false, lends_ = false, has_parts_ = false;
 };
 
 /// Updates one array of contiguous streams, on as many threads as pay.

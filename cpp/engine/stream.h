@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <utility>
 #include <vector>
 
 #include "engine/kernels.h"
@@ -33,6 +34,16 @@ struct Stream {
     bool contiguous() const { return strides == nullptr; }
 };
 
+/// A state array that has some of the parameter's axes, and is for all elements along the others.
+struct Part {
+    Shape shape;  ///< its own axes, in the order in which those of the parameter are visited
+    Stream stream;
+    std::size_t size = 0;
+    /// Between neighbours along each axis of the parameter, were its cells one after the other in
+    /// the order of its shape; 0 along axes that it lacks.
+    std::vector<std::ptrdiff_t> steps;
+};
+
 /// The arrays of one parameter as they lie in memory, without its gradient.
 struct Layout {
     Shape shape;
@@ -54,6 +65,17 @@ struct Layout {
         streams[index].data = data;
         block.data[index] = data;
     }
+
+    /// That slot is kept in these parts; kernels see it through buffers.
+    void set_parts(int slot, std::vector<Part> its_parts) {
+        parts = std::move(its_parts);
+        parts_stream = first_slot + slot;
+        present |= bit(parts_stream);
+        buffered |= bit(parts_stream);
+        for (const Part& part : parts) bytes += part.size * itemsize(part.stream.format);
+    }
+    std::vector<Part> parts;
+    int parts_stream = -1;  ///< none
 
     // The same as kernels see it.
     Block block{};

@@ -19,6 +19,15 @@ void for_each_tile(const Work& work, std::size_t start, std::size_t count, unsig
         if (!(used & bit(s))) block.data[s] = nullptr;
     const unsigned buffered = work.buffered & used;
     if (!buffered) return kernel(block, after);
+    if (const int s = work.layout->parts_stream; buffered == bit(s) && work.parts->has_long_rows())
+        return work.parts->for_each_row(
+            start, count, [&](std::size_t at, std::size_t length, void* part, const void* common) {
+                Block row = part_of(block, precision, at, length);
+                row.data[s] = part;
+                row.common = common;
+                const Block next = part_of(block, precision, at + length, 0);
+                kernel(row, at + length < count ? next : after);
+            });
 
     if (buffered & bit(grad_stream) || !work.grad.data) block.grad_format = format_of(precision);
     const auto advance = [&](Block& tile) {
@@ -33,15 +42,18 @@ void for_each_tile(const Work& work, std::size_t start, std::size_t count, unsig
         for (int s = 0; s < stream_count; ++s) {
             if (!(buffered & bit(s))) continue;
             block.data[s] = buffers[s];
-            gather(work.layout->shape, work.stream(s), start + done, block.count, precision,
-                   buffers[s]);
+            if (s == work.layout->parts_stream)
+                work.parts->combine(start + done, block.count, buffers[s]);
+            else
+                gather(work.layout->shape, work.stream(s), start + done, block.count, precision,
+                       buffers[s]);
         }
         if (!work.grad.data) block.data[grad_stream] = block.data[param_stream];
         Block next = block;
         advance(next);
         kernel(block, done + tile_elements < count ? next : after);
         for (int s = 0; s < stream_count; ++s)
-            if (buffered & written & bit(s))
+            if (buffered & written & bit(s) && s != work.layout->parts_stream)
                 scatter(work.layout->shape, work.stream(s), start + done, block.count, precision,
                         buffers[s]);
         advance(block);

@@ -8,6 +8,7 @@ void Plan::choose(const Rule& from, Precision precision, unsigned slots) {
     rule = &from;
     update.kernel = from.in(precision).update[slots];
     measure = from.in(precision).measure[slots];
+    parts = slots & in_parts ? &from.in(precision).parts : nullptr;
 }
 
 void Plan::prepare(Precision precision, double learning_rate, std::int64_t step,

@@ -1,6 +1,7 @@
 // What a step is made of: plans for arrays that are updated alike, and each array's part.
 #pragma once
 
+#include "engine/parts.h"
 #include "engine/registry.h"
 #include "engine/stream.h"
 
@@ -24,9 +25,10 @@ struct Plan {
     bool has_gradient = true;
     Around around;
     Call update;
-    Call lend;                      ///< where somebody else makes the update of the gradient
-    Measure measure = nullptr;      ///< where the update needs sums
-    double scalars[max_scalars]{};  ///< of a plan's only array, as they will be after the step
+    Call lend;                           ///< where somebody else makes the update of the gradient
+    Measure measure = nullptr;           ///< where the update needs sums
+    const PartKernels* parts = nullptr;  ///< where arrays keep a slot in parts
+    double scalars[max_scalars]{};       ///< of a plan's only array, as they will be after the step
 
     /// Chooses a rule's kernels for these slots.
     void choose(const Rule& from, Precision precision, unsigned slots);
@@ -40,10 +42,11 @@ struct Work {
     Block block;  ///< all of its elements
     Stream grad;  ///< the caller's, or an accumulator; may be missing
     const Layout* layout;
-    std::size_t plan;    ///< index into `Step::plans`
-    unsigned buffered;   ///< the streams that kernels can't read as they are
-    StreamIndex target;  ///< what is updated: the parameter, or the accumulator
-    bool raw_gradient;   ///< whether the gradient is the caller's
+    std::size_t plan;            ///< index into `Step::plans`
+    unsigned buffered;           ///< the streams that kernels can't read as they are
+    StreamIndex target;          ///< what is updated: the parameter, or the accumulator
+    bool raw_gradient;           ///< whether the gradient is the caller's
+    SeenParts* parts = nullptr;  ///< of a slot in parts
 
     Work(const Layout& arrays, StreamIndex what, unsigned streams, const Stream& gradient,
          bool is_raw, std::size_t its_plan);

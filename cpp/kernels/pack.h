@@ -105,4 +105,15 @@ struct Pack<T, registers, is_plain, std::integer_sequence<int, k...>> {
     friend INSTEP_INLINE Pack max(Pack a, Pack b) { return select(a < b, b, a) + Pack(T(0)); }
 };
 
+/// As many numbers in double precision.
+template <class T, int registers, bool is_plain>
+INSTEP_INLINE auto widened(Pack<T, registers, is_plain> x) {
+    constexpr int parts = sizeof(double) / sizeof(T);
+    Pack<double, registers * parts> result;
+    [&]<int... k>(std::integer_sequence<int, k...>) INSTEP_INLINE_LAMBDA {
+        ((result.part[k] = widened<k % parts>(x.part[k / parts])), ...);
+    }(std::make_integer_sequence<int, registers * parts>());
+    return result;
+}
+
 }  // namespace instep::INSTEP_LEVEL

@@ -39,46 +39,71 @@ static void sum_of_squares(const Block& block, const Factors& unscale, std::size
 
 /// Adds to partial sums like those above what a rule's `measure` has to tell of a block: products
 /// of two numbers per element. It sees gradient, parameter and state as its update does.
-template <class Rule, class T, class... Slots>
-INSTEP_INLINE void measure_block(const Block& block, const Prepared<Rule, T>& prepared,
-                                 double* sums, Slots... slot) {
-    using P = Pack<T, sum_lanes * sizeof(T) / vector_bytes>;
-    const Surroundings<T>& around = prepared.around;
-    const Factor<T> factor(block.factors);
-    const Stream<T> param(block, param_stream), accumulated(block, accumulated_stream);
-    const Gradient<T> grad(block);
+template <bool plain, class Rule, class T, class... Slots>
+INSTEP_INLINE void measure_block(const Block& block, std::size_t bytes_ahead,
+                                 const Prepared<Rule, T>& prepared, double* sums, Slots... slot) {
+    using P = Pack<T, sum_lanes * sizeof(T) / vector_bytes, plain>;
+    const Rule rule = prepared.rule;
+    const Surroundings<T> around = prepared.around;
+    const Factor<T> factor(plain ? Factors() : block.factors);
+    const Stream<T> accumulated(block, accumulated_stream);
+    Stream<T> param(block, param_stream);
+    Gradient<T> grad(block);
+    const auto distance = static_cast<std::ptrdiff_t>(bytes_ahead / sizeof(T));
+    param.look_ahead(block, distance);
+    grad.look_ahead(block, distance);
+    (slot.look_ahead(block, distance), ...);
+    double partial[Rule::sums.count * sum_lanes];
+    __builtin_memcpy(partial, sums, sizeof partial);
     const auto measure = [&](std::size_t i, auto way) INSTEP_INLINE_LAMBDA {
         P p = param.template load<P>(way, i), g = grad.template load<P>(way, i);
-        process(g, p, i, way, around, factor, accumulated);
-        if (around.decays) p -= around.decay * p;
+        if constexpr (!plain) process(g, p, i, way, around, factor, accumulated);
+        if constexpr (!requires { Rule::measures_before_decay; })
+            if (around.decays) p -= around.decay * p;
         const auto add = [&](Name<Rule::sums> sum, P a, P b) INSTEP_INLINE_LAMBDA {
-            T x[sum_lanes], y[sum_lanes];
-            a.store(x);
-            b.store(y);
-            double* const lanes = sums + static_cast<std::size_t>(sum.index) * sum_lanes;
-            const auto add_lane = [&](std::size_t k) INSTEP_INLINE_LAMBDA {
-                const double product = static_cast<double>(x[k]) * static_cast<double>(y[k]);
-                lanes[k] += product;
-            };
-            if constexpr (std::is_same_v<decltype(way), Whole>)
-                for (std::size_t k = 0; k < sum_lanes; ++k) add_lane(k);
-            else
-                for (std::size_t k = 0; k < way.count; ++k) add_lane(k);
+            double* const lanes = partial + static_cast<std::size_t>(sum.index) * sum_lanes;
+            const auto product = widened(a) * widened(b);
+            if constexpr (std::is_same_v<decltype(way), Whole>) {
+                (decltype(product)::load(lanes) + product).store(lanes);
+            } else {
+                double x[sum_lanes];
+                product.store(x);
+                for (std::size_t k = 0; k < way.count; ++k) lanes[k] += x[k];
+            }
         };
-        prepared.rule.measure(add, p, g, slot.template load<P>(way, i)...);
+        rule.measure(add, p, g, slot.template load<P>(way, i)...);
     };
     std::size_t i = 0;
-    for (; i + sum_lanes <= block.count; i += sum_lanes) measure(i, Whole{});
+    for (; i + sum_lanes <= block.count; i += sum_lanes) {
+        if (bytes_ahead) {
+            param.template fetch<sum_lanes>(i);
+            grad.template fetch<sum_lanes>(i);
+            (slot.template fetch<sum_lanes>(i), ...);
+        }
+        measure(i, Whole{});
+    }
     if (i < block.count) measure(i, Part{block.count - i});
+    __builtin_memcpy(sums, partial, sizeof partial);
+}
+
+template <template <class> class Rule, class T, unsigned slots, bool plain, std::size_t... k>
+INSTEP_NOINLINE void measure_slots(const Block& block, std::size_t bytes_ahead,
+                                   const Prepared<Rule<T>, T>& prepared, double* sums,
+                                   std::index_sequence<k...>) {
+    measure_block<plain>(
+        block, bytes_ahead, prepared, sums,
+        SlotStream<Rule<T>, T, slots, k>(block, first_slot + static_cast<int>(k))...);
 }
 
 template <template <class> class Rule, class T, unsigned slots>
-static void measure(const Block& block, const Coefficients& coefficients, double* sums) {
+static void measure(const Block& block, std::size_t bytes_ahead, const Coefficients& coefficients,
+                    double* sums) {
     const auto& prepared = reinterpret_cast<const Prepared<Rule<T>, T>&>(coefficients);
-    [&]<std::size_t... k>(std::index_sequence<k...>) INSTEP_INLINE_LAMBDA {
-        measure_block(block, prepared, sums,
-                      Stream<T, (slots >> k & 1) != 0>(block, first_slot + static_cast<int>(k))...);
-    }(std::make_index_sequence<Rule<T>::slots.count>());
+    constexpr auto indices = std::make_index_sequence<Rule<T>::slots.count>();
+    if (is_plain(block, prepared))
+        measure_slots<Rule, T, slots, true>(block, bytes_ahead, prepared, sums, indices);
+    else
+        measure_slots<Rule, T, slots, false>(block, bytes_ahead, prepared, sums, indices);
 }
 
 }  // namespace instep::INSTEP_LEVEL

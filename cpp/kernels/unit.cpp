@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "kernels/copy.h"
+#include "kernels/parts.h"
 #include "kernels/sums.h"
 #include "kernels/touch.h"
 #include "kernels/update.h"
@@ -73,7 +74,8 @@ void prepare(double learning_rate, std::int64_t step, const double* own, double*
     static_assert(sizeof(Prepared) <= sizeof(Coefficients) &&
                   alignof(Prepared) <= alignof(Coefficients));
     bool plain = true;
-    const Rule<Real> rule(Numbers<Rule<Real>>{learning_rate, step, own, scalars, &plain});
+    const Rule<Real> rule(
+        Numbers<Rule<Real>>{learning_rate, step, around.decay, own, scalars, &plain});
     Prepared prepared{rule, Surroundings<Real>(around), plain};
     prepared.plain &= prepared.around.plain;
     __builtin_memcpy(to, &prepared, sizeof prepared);
@@ -81,9 +83,9 @@ void prepare(double learning_rate, std::int64_t step, const double* own, double*
 
 /// Tells a rule the sums that it measured.
 template <template <class> class Rule>
-void complete(const double* sums, double* scalars, Coefficients* coefficients) {
+void complete(const double* sums, double elements, double* scalars, Coefficients* coefficients) {
     reinterpret_cast<Prepared<Rule<Real>, Real>*>(coefficients)
-        ->rule.complete(Totals<Rule<Real>>{sums, scalars});
+        ->rule.complete(Totals<Rule<Real>>{sums, elements, scalars});
 }
 
 template <class Rule>
@@ -92,6 +94,8 @@ template <class Rule>
 concept measures = requires { Rule::sums; };
 template <class Rule>
 concept measures_all = requires { Rule::sums_over_all; };
+template <class Rule>
+concept has_parts = divisible_slot<Rule>() >= 0;
 
 template <template <class> class Rule>
 constexpr RuleInfo info_of(const char* name) {
@@ -117,6 +121,8 @@ constexpr RuleInfo info_of(const char* name) {
         info.sum_count = Declared::sums.count;
         info.sums_over_all = measures_all<Declared>;
     }
+    info.divisible_slot = divisible_slot<Declared>();
+    info.tells_of_parts = tells_of_parts<Declared>;
     return info;
 }
 
@@ -130,7 +136,8 @@ constexpr unsigned required_slots() {
 
 template <template <class> class Rule, unsigned slots>
 constexpr void add_update(RuleKernels& kernels) {
-    if constexpr ((slots & required_slots<Rule>()) == required_slots<Rule>()) {
+    if constexpr ((slots & required_slots<Rule>()) == required_slots<Rule>() &&
+                  ((slots & in_parts) == 0 || has_parts<Rule<Real>>)) {
         kernels.update[slots] = update<Rule, Real, slots>;
         if constexpr (measures<Rule<Real>>) kernels.measure[slots] = measure<Rule, Real, slots>;
     }
@@ -141,8 +148,13 @@ constexpr RuleKernels kernels_of() {
     RuleKernels kernels{};
     kernels.prepare = prepare<Rule>;
     if constexpr (measures<Rule<Real>>) kernels.complete = complete<Rule>;
+    if constexpr (has_parts<Rule<Real>>) {
+        kernels.parts = {fold<Rule, Real>, combine<Rule, Real>, renew<Rule, Real>, nullptr};
+        if constexpr (shows_parts<Rule<Real>>) kernels.parts.show = show<Rule, Real>;
+    }
     [&]<unsigned... slots>(std::integer_sequence<unsigned, slots...>) {
         (add_update<Rule, slots>(kernels), ...);
+        (add_update<Rule, slots | in_parts>(kernels), ...);
     }(std::make_integer_sequence<unsigned, 1u << Rule<Real>::slots.count>());
     return kernels;
 }

@@ -92,6 +92,40 @@ struct Stream<T, false> {
     INSTEP_INLINE void store(Way, std::size_t, Unused) const {}
 };
 
+/// What is seen of a slot in parts.
+template <class Rule, class T>
+struct PartsStream : Stream<T> {
+    T common;
+    bool is_combined;
+
+    INSTEP_INLINE PartsStream(const Block& block, int which)
+        : Stream<T>(block, which),
+          common(block.common ? *static_cast<const T*>(block.common) : T()),
+          is_combined(!block.common) {}
+    INSTEP_INLINE void look_ahead(const Block&, std::ptrdiff_t) {}
+    template <std::size_t count>
+    INSTEP_INLINE void fetch(std::size_t) const {}
+    template <class P, class Way>
+    INSTEP_INLINE InParts<P> load(Way way, std::size_t i) const {
+        const P x = Stream<T>::template load<P>(way, i);
+        return {is_combined ? x : Rule::combined(P(common), x)};
+    }
+    template <class Way, class P>
+    INSTEP_INLINE void store(Way, std::size_t, InParts<P>) const {}
+};
+
+template <class Rule>
+constexpr int divisible_slot() {
+    for (int k = 0; k < Rule::slots.count; ++k)
+        if (Rule::slots.item[k].divisible) return k;
+    return -1;
+}
+
+/// The stream of a rule's k-th slot, with these in use.
+template <class Rule, class T, unsigned slots, std::size_t k>
+using SlotStream = std::conditional_t<(slots & in_parts) != 0 && divisible_slot<Rule>() == int{k},
+                                      PartsStream<Rule, T>, Stream<T, (slots >> k & 1) != 0>>;
+
 /// The gradient, in any format.
 template <class T>
 class Gradient {
@@ -160,6 +194,12 @@ struct Prepared {
     Surroundings<T> around;
     bool plain;  ///< nothing around the rule, and its averages are long ones
 };
+
+/// Whether a rule sees gradients of the block as they are, and its usual formula will do.
+template <class Rule, class T>
+INSTEP_INLINE bool is_plain(const Block& block, const Prepared<Rule, T>& prepared) {
+    return prepared.plain && block.factors.first == 1 && !block.data[accumulated_stream];
+}
 
 /// What happens to the gradient before the rule sees it.
 template <class P, class T, class Way>
@@ -259,7 +299,7 @@ INSTEP_NOINLINE void update_slots(const Blocks& blocks, std::size_t first, std::
         const Block& block = blocks[first];
         update_block<plain>(
             block, block_ahead<T>(blocks, first, ahead), ahead.manner.bytes_ahead, rule, around,
-            Stream<T, (slots >> k & 1) != 0>(block, first_slot + static_cast<int>(k))...);
+            SlotStream<Rule<T>, T, slots, k>(block, first_slot + static_cast<int>(k))...);
     }
 }
 
@@ -269,13 +309,13 @@ static void update(const Blocks& blocks, const Ahead& ahead, const Coefficients&
     const auto& prepared = reinterpret_cast<const Prepared<Rule<T>, T>&>(coefficients);
     constexpr auto indices = std::make_index_sequence<Rule<T>::slots.count>();
     choose_square_roots<T>(ahead.manner.half_of_roots);
-    const auto is_plain = [&](const Block& block) {
-        return prepared.plain && block.factors.first == 1 && !block.data[average_stream] &&
-               !block.data[accumulated_stream];
+    const auto takes_plain_loop = [&](const Block& block) INSTEP_INLINE_LAMBDA {
+        return is_plain(block, prepared) && !block.data[average_stream];
     };
     for (std::size_t first = 0, last; first < blocks.count; first = last) {
-        const bool plain = is_plain(blocks[first]);
-        for (last = first + 1; last < blocks.count && is_plain(blocks[last]) == plain;) ++last;
+        const bool plain = takes_plain_loop(blocks[first]);
+        last = first + 1;
+        while (last < blocks.count && takes_plain_loop(blocks[last]) == plain) ++last;
         if (plain)
             update_slots<Rule, T, slots, true>(blocks, first, last, ahead, prepared, indices);
         else

@@ -81,6 +81,33 @@ INSTEP_INLINE Vector<T> lesser(Vector<T> a, Vector<T> b) {
 #endif
 }
 
+/// The numbers of the lower half of a register (0) or of the upper one (1) in double precision:
+/// conversions that compilers make of half as many each.
+template <int half>
+INSTEP_INLINE Vector<double> widened(Vector<float> x) {
+#if defined(__AVX512F__)
+    const __m512d bits = _mm512_castps_pd((__m512)x);
+    return (Vector<double>)_mm512_maskz_cvtps_pd(
+        0xff, _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xf, bits, half)));
+#elif defined(__AVX2__)
+    return (Vector<double>)_mm256_cvtps_pd(_mm256_extractf128_ps((__m256)x, half));
+#elif defined(__SSE2__)
+    return (Vector<double>)_mm_cvtps_pd(half ? _mm_movehl_ps((__m128)x, (__m128)x) : (__m128)x);
+#elif defined(__aarch64__)
+    return (Vector<double>)(half ? vcvt_high_f64_f32((float32x4_t)x)
+                                 : vcvt_f64_f32(vget_low_f32((float32x4_t)x)));
+#else
+    Vector<double> result;
+    constexpr std::size_t lanes = vector_bytes / sizeof(double);
+    for (std::size_t k = 0; k < lanes; ++k) result[k] = x[half * lanes + k];
+    return result;
+#endif
+}
+template <int half>
+INSTEP_INLINE Vector<double> widened(Vector<double> x) {
+    return x;
+}
+
 template <class V>
 INSTEP_INLINE V load(const void* from) {
     V x;

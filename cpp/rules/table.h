@@ -4,6 +4,7 @@
 
 #include "rules/adabelief.h"
 #include "rules/adadelta.h"
+#include "rules/adafactor.h"
 #include "rules/adagrad.h"
 #include "rules/adam.h"
 #include "rules/adamax.h"
@@ -25,12 +26,14 @@
 #include "rules/sgd.h"
 #include "rules/sign_sgd.h"
 #include "rules/signum.h"
+#include "rules/sm3.h"
 #include "rules/yogi.h"
 
 // clang-format off
 #define INSTEP_RULES(row)                           \
     row("adabelief", AdaBelief)                     \
     row("adadelta", Adadelta)                       \
+    row("adafactor", Adafactor)                     \
     row("adagrad", Adagrad)                         \
     row("adam", Adam)                               \
     row("adamax", Adamax)                           \
@@ -53,6 +56,7 @@
     row("sgd", SGD)                                 \
     row("sign_sgd", SignSGD)                        \
     row("signum", Signum)                           \
+    row("sm3", SM3)                                 \
     row("yogi", Yogi)                               \
     /* end */
 

@@ -17,13 +17,24 @@ namespace instep::INSTEP_LEVEL {
 /// A state array that a rule keeps for each parameter array.
 struct Slot {
     const char* name;
-    bool optional = false;
-    constexpr Slot(const char* slot_name = "", bool is_optional = false)
-        : name(slot_name), optional(is_optional) {}
+    bool optional = false, divisible = false;
+    constexpr Slot(const char* slot_name = "", bool is_optional = false, bool is_divisible = false)
+        : name(slot_name), optional(is_optional), divisible(is_divisible) {}
 };
 constexpr Slot optional(const char* name) {
     return Slot(name, true);
 }
+/// A slot that may be kept in parts, each of which has some of the parameter's axes and goes for
+/// all elements along the others. Before the update every element tells a number (`told`), parts
+/// become of what they were and of what their elements told (`renewed`, of their `Folded`), and
+/// the update sees for each element what its parts come to together (`combined`): of parts as they
+/// were or, where the rule has `shown`, of what that makes of the new ones.
+constexpr Slot divisible(const char* name) {
+    return Slot(name, false, true);
+}
+/// What becomes of numbers that the elements of a part tell: their mean, or the largest of them,
+/// which are not negative.
+enum class Folded { mean, largest };
 
 template <class Item, int n>
 struct List {
@@ -66,6 +77,7 @@ template <template <class> class Rule, class T>
 struct Numbers<Rule<T>> {
     double learning_rate;
     std::int64_t step;      ///< 1 for the array's first update
+    double decay;           ///< of the parameter, before the rule: decoupled, times the rate
     const double* own;      ///< the rule's `hyperparameters`
     double* array_scalars;  ///< the rule's `scalars`
     bool* plain;            ///< whether plain loops will do
@@ -92,6 +104,7 @@ struct Numbers<Rule<T>> {
 template <class Rule>
 struct Totals {
     const double* values;
+    double elements;  ///< how many they are over
     double* array_scalars;
 
     template <class R = Rule>
@@ -128,6 +141,18 @@ inline constexpr bool used = true;
 template <>
 inline constexpr bool used<Unused> = false;
 
+/// Stands there for a slot in parts, which a rule can only read.
+template <class V>
+struct InParts : V {};
+template <class V>
+inline constexpr bool whole = true;
+template <class V>
+inline constexpr bool whole<InParts<V>> = false;
+
+/// The smallest number that is not zero where subnormal ones are.
+template <class T>
+inline constexpr T smallest = static_cast<T>(sizeof(T) == 4 ? __FLT_MIN__ : __DBL_MIN__);
+
 /// 1 - x**n by repeated multiplication: the same bits on every processor, unlike a library's pow,
 /// and without the digits that a difference of two numbers near 1 would lose.
 inline double complement_of_power(double x, std::int64_t n) {
@@ -139,6 +164,25 @@ inline double complement_of_power(double x, std::int64_t n) {
         result += c * static_cast<double>(n & 1) * (1 - result);
     }
     return result;
+}
+
+/// x**y for x of at least 1, of elementary operations alone: the same bits on every processor. Off
+/// by a few units in the last place.
+inline double portable_power(double x, double y) {
+    int exponent;
+    double m = __builtin_frexp(x, &exponent);
+    if (m < 0.70710678118654752) m *= 2, --exponent;
+    // ln(m) = 2 * atanh(s), |s| < 0.172, and e**r with |r| < 0.35: series to below 2**-60.
+    const double s = (m - 1) / (m + 1);
+    double logarithm = 0, power = 1;
+    for (int n = 25; n > 0; n -= 2) logarithm = logarithm * (s * s) + 1.0 / n;
+    constexpr double ln2_high = 0x1.62e42fefa38p-1, ln2_low = 0x1.ef35793c7673p-45;
+    const double low = exponent * ln2_low + 2 * s * logarithm;
+    const double twos = __builtin_rint(y * (exponent * ln2_high + low) / ln2_high);
+    if (twos < -1100) return 0;
+    const double r = y * (exponent * ln2_high + low) - twos * ln2_high - twos * ln2_low;
+    for (int n = 16; n > 0; --n) power = 1 + power * r / n;
+    return __builtin_ldexp(power, static_cast<int>(twos));
 }
 
 inline double sqrt(double x) {

@@ -11,7 +11,7 @@ import numpy as np
 
 from instep import _core, _slots
 from instep._group import Group
-from instep._memory import zeros_like
+from instep._memory import Scratch, zeros_like
 from instep._rule import CLIPPING_OPTIONS, GROUP_OPTIONS, Values, Variant, Watched
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class Binding:
         self._uses, self._tied = self._needs(variant, values, overrides)
         slots_of_groups, self.keeps_averages, accumulates, self._numbers = self._uses
         self.slots: list[dict[str, Array]] = []
+        parts: list[Mapping[str, tuple[int, ...]]] = []
         self.averages: list[Array] = []
         self.accumulators: list[Array] = []
         for k, (param, path) in enumerate(zip(tree.leaves, tree.paths, strict=True)):
@@ -77,6 +78,7 @@ class Binding:
                     else _slots.make(variant, name, shape, param, numbers, (place, places))
                 )
             self.slots.append(slots)
+            parts.append(variant.rule._parts(param.shape, numbers))
             if self.keeps_averages:
                 if before and before.averages:
                     average = before.averages[k]
@@ -105,6 +107,7 @@ class Binding:
             rule=variant.rule._kernel,
             tree=tree,
             state=[{**slots, **update} for slots, update in zip(self.slots, updates, strict=True)],
+            parts=parts,
             averages=self.averages or None,
             accumulators=self.accumulators or None,
             copies=copies,
@@ -218,13 +221,14 @@ class Binding:
     ) -> tuple[tuple[list[list[str]], bool, bool, list[Values]], set[str]]:
         """Return what decides on state arrays, and hyperparameters that something else hangs on.
 
-        The slots in use in each group, whether there are averages and accumulators; for rules on
-        whole arrays, all of their groups' numbers but for what the engine does with them.
+        The slots in use in each group, whether there are averages and accumulators; for rules whose
+        state depends on the shape of arrays, all of their groups' numbers but for what the engine
+        does with them.
         """
         groups = [effective(values, override) for override in overrides]
         tied = set().union(*(variant.check_together(group) for group in groups))
         numbers: list[Values] = []
-        if variant.rule._sees_whole_arrays():
+        if variant.rule._sees_whole_arrays() or variant.rule._info()["divisible"]:
             numbers = [variant.numbers_of_update(group) for group in groups]
             tied |= numbers[0].keys()
         common = Watched(values)
@@ -241,6 +245,7 @@ class Binding:
     ) -> list[tuple[Array, Array]]:
         """Turn gradients into updates; return state arrays and what they become."""
         changes = []
+        scratch = Scratch()
         counters = self.core.counters()
         for k in stepping:
             if self.tree.leaves[k].size == 0:
@@ -254,7 +259,7 @@ class Binding:
             g, param = np.atleast_1d(self._updates[k], np.asarray(self.tree.leaves[k]))
             views = {name: np.atleast_1d(array) for name, array in state.items()}
             with np.errstate(all="ignore"):  # as in the engine
-                new = self.variant.rule._update(g, param, views, numbers, step)
+                new = self.variant.rule._update(g, param, views, numbers, step, scratch)
             changes += [
                 (
                     state[name],

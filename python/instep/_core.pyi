@@ -1,4 +1,4 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, TypedDict
 
@@ -9,6 +9,7 @@ _Array = NDArray[np.floating[Any]]
 
 class RuleInfo(TypedDict):
     slots: tuple[tuple[str, bool], ...]
+    divisible: str | None
     hyperparameters: tuple[str, ...]
     scalars: tuple[str, ...]
 
@@ -83,6 +84,7 @@ class Bound:
         rule: str,
         tree: Tree,
         state: list[dict[str, _Array]],
+        parts: list[Mapping[str, tuple[int, ...]]],
         averages: list[_Array] | None,
         accumulators: list[_Array] | None,
         copies: list[tuple[_Array, int]],

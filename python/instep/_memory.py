@@ -51,3 +51,17 @@ def zeros_like(param: Array, place: int, places: int) -> Array:
     distance = _PAGE // (places + 1) * place
     wanted = (param.ctypes.data + distance) // _LINE * _LINE
     return _core.zeros(param.shape, param.dtype, strides, wanted % _PAGE)
+
+
+class Scratch:
+    """Temporary arrays that what comes later may use again: one for each purpose, shape and dtype."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[tuple[str, tuple[int, ...], np.dtype[Any]], Array] = {}
+
+    def __call__(self, purpose: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Return such an array, with anything in it."""
+        key = purpose, shape, dtype
+        if key not in self._arrays:
+            self._arrays[key] = np.empty(shape, dtype)
+        return self._arrays[key]

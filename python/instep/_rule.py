@@ -11,7 +11,7 @@ from instep._conventions import CONVENTIONS, COUNTS_CALLS, GLOBAL_CLOCK, Convent
 from instep._hyperparameters import Hyperparameter
 
 if TYPE_CHECKING:
-    from instep._memory import Array
+    from instep._memory import Array, Scratch
 
 Values = dict[str, Any]
 """Hyperparameters by name."""
@@ -29,10 +29,16 @@ FAMILIES = (
     "with a rate for each element",
     "Adam",
     "with a norm for each array",
+    "with numbers for rows and columns",
     "on whole matrices, in NumPy",
 )
 
-WHOLE_ARRAYS: _core.RuleInfo = {"slots": (), "hyperparameters": (), "scalars": ()}
+WHOLE_ARRAYS: _core.RuleInfo = {
+    "slots": (),
+    "divisible": None,
+    "hyperparameters": (),
+    "scalars": (),
+}
 """What the engine knows of rules that see whole arrays."""
 NEXT_RATE = "next_learning_rate"
 """The number of a kernel that is the learning rate of the next update."""
@@ -109,7 +115,7 @@ class Rule:
 
     @classmethod
     def _info(cls) -> _core.RuleInfo:
-        """Return what the engine knows of the rule: slots, hyperparameters, scalars."""
+        """Return what the engine knows of the rule: slots, hyperparameters and so on."""
         return _core.rules.get(cls._kernel, WHOLE_ARRAYS)
 
     @classmethod
@@ -134,6 +140,14 @@ class Rule:
         return cls._clock is True
 
     @classmethod
+    def _parts(cls, shape: tuple[int, ...], numbers: Values) -> Mapping[str, tuple[int, ...]]:
+        """Return the parts in which the kernel's divisible slot is kept, and which axes each has.
+
+        A part is for all elements along the axes that it lacks. None: the slot is whole.
+        """
+        return {}
+
+    @classmethod
     def _state_shapes(cls, param: Array, path: str, numbers: Values) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the state that a rule on whole arrays keeps for one of them.
 
@@ -146,11 +160,18 @@ class Rule:
 
     @classmethod
     def _update(
-        cls, g: Array, param: Array, state: Mapping[str, Array], numbers: Values, step: int
+        cls,
+        g: Array,
+        param: Array,
+        state: Mapping[str, Array],
+        numbers: Values,
+        step: int,
+        scratch: Scratch,
     ) -> dict[str, Array]:
         """Turn a gradient into what to take off the parameter, in place; return the new state.
 
         For rules on whole arrays. Where arrays have no dimension, they have one of length 1 here.
+        In `scratch` the arrays of a step have their temporary ones after each other.
         """
         raise NotImplementedError
 

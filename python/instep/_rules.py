@@ -10,6 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from instep._hyperparameters import (
     Count,
     Flag,
@@ -1009,6 +1011,134 @@ class Prodigy(Optimizer):
     @classmethod
     def _derived(cls, values: Mapping[str, Any]) -> Values:
         return {"beta_3": math.sqrt(values["beta_2"])} if values["beta_3"] is None else {}
+
+
+class Adafactor(Optimizer):
+    """Adafactor: Adam's second moment from its rows' and columns' means alone.
+
+    With ``beta = 1 - t**beta_2_decay``: ``r = beta * r + (1 - beta) * mean(g**2 + epsilon_1)`` over
+    rows, c over columns, ``v = r * c / mean(r)``; arrays with less than two axes keep v itself.
+    ``u = g / sqrt(v)``; ``u /= max(1, rms(u) / clip_threshold)``; ``p -= rate * u`` with
+    ``rate = max(epsilon_2, rms(p)) * min(learning_rate, 1 / sqrt(t))``.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule, optional
+        0.01 by default.
+    beta_2_decay : float, optional
+        Below 0; -0.8 by default.
+    epsilon_1 : float, optional
+        1e-30 by default.
+    epsilon_2 : float, optional
+        0.001 by default.
+    clip_threshold : float, optional
+        1 by default.
+    relative_step : bool, optional
+        Whether ``1 / sqrt(t)`` bounds the rate, as by default.
+    min_dim_size_to_factor : int, optional
+        Arrays whose second largest axis is shorter keep v itself; 0 by default.
+    decay_rate : float, optional
+        Optax's name for ``-beta_2_decay``, which then must not be given.
+    decay_offset : int, optional
+        Taken off t in beta; 0 by default.
+    multiply_by_parameter_scale : bool, optional
+        Whether ``max(epsilon_2, rms(p))`` is part of the rate, as by default.
+    momentum : float, optional
+        Decay rate of an average of the update, which takes its place; 0 by default.
+    weight_decay_rate : float, optional
+        ``p -= weight_decay_rate * p``, without the learning rate; 0 by default.
+
+    References
+    ----------
+    N. Shazeer and M. Stern, "Adafactor: adaptive learning rates with sublinear memory cost", ICML
+    2018, algorithms 4 and 5.
+    """
+
+    _family = "with numbers for rows and columns"
+    _kernel = "adafactor"
+    _optional_slots = {"momentum": "momentum"}
+    _clock = True
+
+    learning_rate: Rate = Rate(default=0.01)
+    beta_2_decay: Number = Number(default=-0.8, below=0)
+    epsilon_1: OptionalNumber = OptionalNumber(default=1e-30, at_least=0)
+    epsilon_2: Number = non_negative(default=1e-3)
+    clip_threshold: Number = positive(default=1.0)
+    relative_step: Flag = Flag(default=True)
+    min_dim_size_to_factor: Count = Count(default=0, at_least=0)
+    momentum: Number = decay_rate(default=0.0)
+    decay_rate: OptionalNumber = OptionalNumber(default=None, above=0)
+    decay_offset: Count = Count(default=0, at_least=-(2**31))
+    multiply_by_parameter_scale: Flag = Flag(default=True)
+    weight_decay_rate: Number = non_negative(default=0.0)
+
+    @classmethod
+    def _check_together(cls, values: Mapping[str, Any]) -> None:
+        super()._check_together(values)
+        exponent, rate = values["beta_2_decay"], values["decay_rate"]
+        if rate is not None and exponent not in (-rate, cls.beta_2_decay.default):
+            raise ValueError(
+                f"beta_2_decay: expected it or decay_rate, got {exponent} and decay_rate={rate}"
+            )
+
+    @classmethod
+    def _derived(cls, values: Mapping[str, Any]) -> Values:
+        epsilon, rate = values["epsilon_1"], values["decay_rate"]
+        return {
+            "epsilon_1": -1.0 if epsilon is None else epsilon,  # the dtype's
+            "beta_2_decay": values["beta_2_decay"] if rate is None else -rate,
+        }
+
+    @classmethod
+    def _parts(cls, shape: tuple[int, ...], numbers: Values) -> Mapping[str, tuple[int, ...]]:
+        if len(shape) < 2:
+            return {}
+        rows, columns = range(len(shape))[-2:]
+        if numbers.get("factors_largest", False):
+            rows, columns = map(int, np.argsort(shape)[-2:])
+            if shape[rows] < numbers["min_dim_size_to_factor"]:
+                return {}
+        axes = range(len(shape))
+        return {
+            "r": tuple(axis for axis in axes if axis != columns),
+            "c": tuple(axis for axis in axes if axis != rows),
+        }
+
+
+class SM3(Optimizer):
+    """SM3: Adagrad whose sums are bounded by one number per row, column and so on.
+
+    ``a = g**2 + min(accumulator_0, accumulator_1, ...)``, broadcast along the other axes, of each
+    of which the maximum is kept; ``u = g / sqrt(a + epsilon)``, 0 where a is;
+    ``m = momentum * m + (1 - momentum) * u``; ``p -= learning_rate * m``.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule, optional
+        0.1 by default.
+    momentum : float, optional
+        0.9 by default.
+    epsilon : float, optional
+        0 by default.
+
+    References
+    ----------
+    R. Anil, V. Gupta, T. Koren and Y. Singer, "Memory-efficient adaptive optimization", NeurIPS
+    2019, SM3-II.
+    """
+
+    _family = "with numbers for rows and columns"
+    _kernel = "sm3"
+    _optional_slots = {"momentum": "momentum"}
+
+    learning_rate: Rate = Rate(default=0.1)
+    momentum: Number = decay_rate(default=0.9)
+    epsilon: Number = non_negative(default=0.0)
+
+    @classmethod
+    def _parts(cls, shape: tuple[int, ...], numbers: Values) -> Mapping[str, tuple[int, ...]]:
+        axes = range(len(shape)) if len(shape) > 1 else ()
+        return {f"accumulator_{axis}": (axis,) for axis in axes}
 
 
 def _eval_params(optimizer: Optimizer, beta_1: float) -> Any:

@@ -26,8 +26,16 @@ def shapes(
     rule: type[Rule], param: Array, path: str, slots: list[str], numbers: Values
 ) -> dict[str, tuple[int, ...]]:
     """Return the shape of each array of state by name, in the order of the kernel function."""
+    found: dict[str, tuple[int, ...]] = {}
+    parts = rule._parts(param.shape, numbers)
+    for name in slots:
+        if parts and name == rule._info()["divisible"]:
+            for part, axes in parts.items():
+                found[part] = tuple(param.shape[axis] for axis in axes)
+        else:
+            found[name] = param.shape
     return {
-        **dict.fromkeys(slots, param.shape),
+        **found,
         **dict.fromkeys(rule._info()["scalars"], ()),
         **rule._state_shapes(param, path, numbers),
     }
@@ -59,7 +67,7 @@ def make(
     rule = variant.rule
     if name in rule._info()["scalars"]:
         slot = zeros(shape, np.float64)
-    elif rule._sees_whole_arrays():
+    elif rule._sees_whole_arrays() or name in rule._parts(param.shape, numbers):
         slot = zeros(shape, param.dtype)
     else:
         slot = zeros_like(param, *place)

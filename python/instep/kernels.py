@@ -164,7 +164,7 @@ def _kernel(rule: str, cls: type[Optimizer]) -> Kernel:
 
 
 def _array_kernel(rule: str, cls: type[Optimizer]) -> Kernel:
-    """Return the function of a rule that works outside of the engine."""
+    """Return the function of a rule whose state depends on the shape of the array."""
     known = ["learning_rate", *cls._own()]
     if conventions_of(cls)["paper"].decay == "inside":
         known.append("weight_decay")
@@ -212,7 +212,8 @@ def _makers() -> dict[str, Callable[[], Kernel]]:
     made: dict[str, Callable[[], Kernel]] = {}
     for name in vars(_rules)["__all__"]:
         cls = getattr(_rules, name)
-        made.setdefault(cls._kernel, functools.partial(_kernel, cls._kernel, cls))
+        maker = _array_kernel if cls._info()["divisible"] else _kernel
+        made.setdefault(cls._kernel, functools.partial(maker, cls._kernel, cls))
     for name in vars(_array_rules)["__all__"]:
         cls = getattr(_array_rules, name)
         made[name.lower()] = functools.partial(_array_kernel, name.lower(), cls)
