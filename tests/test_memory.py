@@ -353,7 +353,7 @@ def references(tree: Any) -> list[int]:
     return counts
 
 
-@apart("Adam", "Adafactor")
+@apart("Adam", "Adafactor", "Muon")
 def test_counts_of_references_come_back(rule: str) -> None:
     params, grads, wrong = a_tree(), a_tree(), {**a_tree(), "w": np.ones(3)}
     alone, of_grads, of_wrong = references(params), references(grads), references(wrong)
@@ -380,7 +380,7 @@ class Owner(dict[str, Any]):
 
 
 @apart(
-    *itertools.product(["Adam", "Adafactor"], ["constructor", "assignment", "group", "container"])
+    *itertools.product(["Adam", "Adafactor", "Muon"], ["constructor", "assignment", "group", "container"])
 )
 def test_an_optimizer_in_a_cycle_is_collected(rule: str, where: str) -> None:
     held: list[Any] = []
@@ -498,7 +498,7 @@ def test_what_was_changed_since_the_last_step_is_noticed() -> None:
         extend,
         rebind,
     ]
-    for change, rule in itertools.product(changes, ("Adam", "Lamb", "Adafactor")):
+    for change, rule in itertools.product(changes, ("Adam", "Lamb", "Adafactor", "Muon")):
         params: dict[str, Any] = {"a": np.ones(10), "b": [np.ones(4), np.ones(3000)]}
         opt = getattr(instep, rule)(params)
         grads = copy.deepcopy(params)
@@ -512,7 +512,7 @@ def test_what_was_changed_since_the_last_step_is_noticed() -> None:
         assert first.tobytes() == before.tobytes()
 
 
-@apart(*itertools.product(["Adam", "Nadam", "Adafactor", "SM3"], [(3, 4), (60, 50)]), **HARSH)
+@apart(*itertools.product(["Adam", "Nadam", "Adafactor", "SM3", "Muon"], [(3, 4), (60, 50)]), **HARSH)
 def test_state_and_averages_keep_their_memory(rule: str, shape: Shape) -> None:
     param = np.ones(shape)
     opt = getattr(instep, rule)(param, use_ema=True)
@@ -525,7 +525,7 @@ def test_state_and_averages_keep_their_memory(rule: str, shape: Shape) -> None:
     assert np.all(param == param[0, 0])
 
 
-@apart("Adam", "Lamb", "Adafactor", **HARSH)
+@apart("Adam", "Lamb", "Adafactor", "Muon", **HARSH)
 def test_a_schedule_that_takes_away_what_the_step_works_on(rule: str) -> None:
     def renewed() -> tuple[list[Any], list[Any]]:
         return [np.ones(5000), np.ones(40)], [np.ones(5000), np.ones(40)]

@@ -85,22 +85,28 @@ void SeenParts::fold(const Work& work, const Plan& plan, std::size_t chunk,
     }
     const unsigned used = bit(param_stream) | bit(grad_stream) | bit(accumulated_stream) |
                           (plan.rule->info.tells_of_parts ? bit(layout_.parts_stream) : 0);
+    const auto fold_run = [&](const Block& run, const auto& first) {
+        std::array<double*, max_axes> each, all;
+        std::size_t each_count = 0, all_count = 0;
+        for (std::size_t k = 0; k < cells_.size(); ++k)
+            (cells_[k].has_innermost ? each[each_count++] : all[all_count++]) = told[k] + first[k];
+        for (std::size_t k = 0; k == 0 || k < each_count; ++k)
+            kernels_.fold(run, bytes_ahead, plan.update.coefficients,
+                          each_count ? each[k] : nullptr, all.data(),
+                          k == 0 ? static_cast<int>(all_count) : 0);
+    };
+    // Rows end with tiles, whether there are any: else sums would depend on it.
     std::size_t done = start;
     const auto fold_block = [&](const Block& block, const Block&) {
-        for_each_run(done, block.count,
-                     [&](std::size_t offset, std::size_t length, const auto& first) {
-                         const Block run = part_of(block, layout_.precision, offset, length);
-                         std::array<double*, max_axes> each, all;
-                         std::size_t each_count = 0, all_count = 0;
-                         for (std::size_t k = 0; k < cells_.size(); ++k)
-                             (cells_[k].has_innermost ? each[each_count++] : all[all_count++]) =
-                                 told[k] + first[k];
-                         for (std::size_t k = 0; k == 0 || k < each_count; ++k)
-                             kernels_.fold(run, bytes_ahead, plan.update.coefficients,
-                                           each_count ? each[k] : nullptr, all.data(),
-                                           k == 0 ? static_cast<int>(all_count) : 0);
-                     });
-        done += block.count;
+        for (std::size_t tile = 0; tile < block.count;) {
+            const std::size_t end = (done - start) / tile_elements * tile_elements + tile_elements;
+            const std::size_t size = std::min(block.count - tile, end - (done - start));
+            for_each_run(done, size, [&](std::size_t at, std::size_t length, const auto& first) {
+                fold_run(part_of(block, layout_.precision, tile + at, length), first);
+            });
+            tile += size;
+            done += size;
+        }
     };
     for_each_tile(work, start, count, used, 0, work.block, fold_block);
 }
