@@ -322,7 +322,7 @@ def test_memory_that_runs_out_anywhere(what: str, monkeypatch: pytest.MonkeyPatc
         assert seen(opt) == seen(expected)
         if opt.params is not None:
             opt.step(arrays())
-    assert failures > 1 or what in ("build", "state_dict", "step")
+    assert failures > 1 or what in ("build", "state_dict", "step", "Adafactor", "SM3")
 
 
 def test_memory_that_runs_out_in_a_constructor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,4 @@
-"""Rules that see whole arrays or keep parts of state: what is around them, errors in their middle.
-"""
+"""Rules that see whole arrays or keep state in parts: what is around them, and in their middle."""
 
 from __future__ import annotations
 

@@ -257,7 +257,9 @@ print(all(same) and opt.grad_norm == alone.grad_norm)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals among threads")
-@pytest.mark.parametrize(("rule", "accumulates"), [("Adam", False), ("SGD", True), ("SM3", False), ("Muon", False)])
+@pytest.mark.parametrize(
+    ("rule", "accumulates"), [("Adam", False), ("SGD", True), ("SM3", False), ("Muon", False)]
+)
 def test_signals_while_large_arrays_train(rule: str, accumulates: bool) -> None:
     done = subprocess.run(
         [sys.executable, "-c", TRAINING, rule, str(accumulates)],

@@ -45,8 +45,8 @@ CALL_THAT_MOVES_MEMORY = re.compile(r".*<_*(?:mem|stack_chk_fail)")
 CALL_OF_LOOP = re.compile(r".*12update_slots")
 CALL_OF_POWER = re.compile(r".*<pow[@>]")
 NO_CALL = re.compile(r"(?!)")
-# Mangled: update<Rule, T, slots> and its loops update_slots<Rule, T, slots, plain, ...>, measure like
-# it, sum_of_squares<T>, touch<T, G, arrays>, fused_square_roots.
+# Mangled: update<Rule, T, slots> and its loops update_slots<Rule, T, slots, plain, ...>, measure
+# likewise, sum_of_squares<T>, touch<T, G, arrays>, fused_square_roots.
 LEVEL = r"_?_ZN6instep\d+(?P<level>[a-z]+\d*)"
 UPDATE = re.compile(
     LEVEL

@@ -380,7 +380,9 @@ class Owner(dict[str, Any]):
 
 
 @apart(
-    *itertools.product(["Adam", "Adafactor", "Muon"], ["constructor", "assignment", "group", "container"])
+    *itertools.product(
+        ["Adam", "Adafactor", "Muon"], ["constructor", "assignment", "group", "container"]
+    )
 )
 def test_an_optimizer_in_a_cycle_is_collected(rule: str, where: str) -> None:
     held: list[Any] = []
@@ -512,7 +514,9 @@ def test_what_was_changed_since_the_last_step_is_noticed() -> None:
         assert first.tobytes() == before.tobytes()
 
 
-@apart(*itertools.product(["Adam", "Nadam", "Adafactor", "SM3", "Muon"], [(3, 4), (60, 50)]), **HARSH)
+@apart(
+    *itertools.product(["Adam", "Nadam", "Adafactor", "SM3", "Muon"], [(3, 4), (60, 50)]), **HARSH
+)
 def test_state_and_averages_keep_their_memory(rule: str, shape: Shape) -> None:
     param = np.ones(shape)
     opt = getattr(instep, rule)(param, use_ema=True)

@@ -1,4 +1,4 @@
-"""State in parts: numbers for rows, columns and so on, of arrays of any layout and number of axes."""
+"""State in parts: numbers for rows, columns and so on, of arrays of any axes and layout."""
 
 from __future__ import annotations
 

@@ -35,7 +35,8 @@ INSTEP_NOINLINE void fold_run(const Block& run, std::size_t bytes_ahead,
     const Stream<T> param(run, param_stream), accumulated(run, accumulated_stream);
     const PartsStream<R, T> parts(run, first_slot + divisible_slot<R>());
     Gradient<T> grad(run);
-    grad.look_ahead(run, static_cast<std::ptrdiff_t>(bytes_ahead / sizeof(T)));
+    // Farther than in updates: a single stream has as many lines of the cache under way.
+    grad.look_ahead(run, static_cast<std::ptrdiff_t>(4 * bytes_ahead / sizeof(T)));
     Told total(0.0);
     const auto add = [&](std::size_t i, auto way) INSTEP_INLINE_LAMBDA {
         P g = grad.template load<P>(way, i);

@@ -49,7 +49,8 @@ INSTEP_INLINE void measure_block(const Block& block, std::size_t bytes_ahead,
     const Stream<T> accumulated(block, accumulated_stream);
     Stream<T> param(block, param_stream);
     Gradient<T> grad(block);
-    const auto distance = static_cast<std::ptrdiff_t>(bytes_ahead / sizeof(T));
+    // Farther than in updates: fewer streams have as many lines of the cache under way.
+    const auto distance = static_cast<std::ptrdiff_t>(2 * bytes_ahead / sizeof(T));
     param.look_ahead(block, distance);
     grad.look_ahead(block, distance);
     (slot.look_ahead(block, distance), ...);

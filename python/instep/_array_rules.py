@@ -155,20 +155,22 @@ def _newton_schulz(x: Array, other: Array, numbers: Values, scratch: Scratch) ->
     """Return the nearest orthogonal matrix, nearly; in one of two arrays, of which x is the first.
 
     A step is a symmetric matrix of the shorter side's length times x. NumPy leaves half out of
-    products of a matrix with its own transpose, and the square of a symmetric one is such a product.
+    products of a matrix with its own transpose, of which the square of a symmetric one is one.
     """
     a, b, c = numbers["ns_coefficients"]
     is_wide = x.shape[0] <= x.shape[1]
     side = min(x.shape)
     gram, factor = (scratch(name, (side, side), x.dtype) for name in ("gram", "factor"))
     for _ in range(numbers["ns_steps"]):
-        np.matmul(*((x, x.T) if is_wide else (x.T, x)), out=gram)
+        wide, tall = (x, x.T) if is_wide else (x.T, x)
+        np.matmul(wide, tall, out=gram)
         np.matmul(gram, gram.T, out=factor)
         factor *= c
         gram *= b
         factor += gram
         factor.reshape(-1)[:: side + 1] += a
-        np.matmul(*((factor, x) if is_wide else (x, factor)), out=other)
+        left, right = (factor, x) if is_wide else (x, factor)
+        np.matmul(left, right, out=other)
         x, other = other, x
     return x
 

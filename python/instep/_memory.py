@@ -54,7 +54,7 @@ def zeros_like(param: Array, place: int, places: int) -> Array:
 
 
 class Scratch:
-    """Temporary arrays that what comes later may use again: one for each purpose, shape and dtype."""
+    """Temporary arrays that what comes later may use again: one a purpose, shape and dtype."""
 
     def __init__(self) -> None:
         self._arrays: dict[tuple[str, tuple[int, ...], np.dtype[Any]], Array] = {}
