@@ -198,8 +198,10 @@ void Step::pass(Phase phase) noexcept {
     std::optional<Choice*>& choices = choices_[over_gradients];
     if (!choices) choices = choices_for(passage);
     const int threads = threads_for(passage.bytes);
-    const bool may_measure =
-        has_run_ && phase != Phase::tell && phase != Phase::renew && phase != Phase::sums;
+    // Of phases that are alike one is measured, so that times are of the same work.
+    const bool is_like_another = phase == Phase::renew || phase == Phase::sums ||
+                                 (phase == Phase::tell && phases_[0] == Phase::raw_squares);
+    const bool may_measure = has_run_ && !is_like_another;
     Tuning tuning(*choices, passage, threads, may_measure);
     for_each_piece(threads, piece_count(passage.bytes, threads), [&](Piece piece, bool is_caller) {
         std::optional<FlushSubnormals> flushing;  // as the caller does
