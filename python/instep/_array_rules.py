@@ -154,24 +154,37 @@ def _orthogonal_momentum(
 def _newton_schulz(x: Array, other: Array, numbers: Values, scratch: Scratch) -> Array:
     """Return the nearest orthogonal matrix, nearly; in one of two arrays, of which x is the first.
 
-    A step is a symmetric matrix of the shorter side's length times x. NumPy leaves half out of
-    products of a matrix with its own transpose, of which the square of a symmetric one is one.
+    A step multiplies x with a polynomial of its gram matrix. NumPy leaves half out of products of a
+    matrix with its own transpose, of which the square of a symmetric one is one. Where x is long,
+    products with it are what takes the time: then two steps are one, whose second gram matrix is
+    that of the first times the first polynomial on both sides.
     """
     a, b, c = numbers["ns_coefficients"]
     is_wide = x.shape[0] <= x.shape[1]
     side = min(x.shape)
-    gram, factor = (scratch(name, (side, side), x.dtype) for name in ("gram", "factor"))
-    for _ in range(numbers["ns_steps"]):
+    most = 2 if max(x.shape) > 2 * side else 1
+    gram, factor, second, room = (
+        scratch(name, (side, side), x.dtype) for name in ("gram", "factor", "second", "room")
+    )
+
+    def polynomial(out: Array) -> None:
+        np.matmul(gram, gram.T, out=out)
+        out *= c
+        out += np.multiply(gram, b, out=room)
+        out.reshape(-1)[:: side + 1] += a
+
+    left = numbers["ns_steps"]
+    while left > 0:
         wide, tall = (x, x.T) if is_wide else (x.T, x)
         np.matmul(wide, tall, out=gram)
-        np.matmul(gram, gram.T, out=factor)
-        factor *= c
-        gram *= b
-        factor += gram
-        factor.reshape(-1)[:: side + 1] += a
-        left, right = (factor, x) if is_wide else (x, factor)
-        np.matmul(left, right, out=other)
+        polynomial(factor)
+        if min(left, most) == 2:
+            np.matmul(np.matmul(factor, gram, out=second), factor, out=gram)
+            polynomial(second)
+            factor, room = np.matmul(second, factor, out=room), factor
+        np.matmul(*((factor, x) if is_wide else (x, factor)), other)
         x, other = other, x
+        left -= min(left, most)
     return x
 
 
