@@ -50,7 +50,11 @@ void Memory::check_disjoint() {
             if (parameters && same_view(View(other.array), View(range.array)))
                 throw py::value_error(range.name + " is the same array as " + other.name.str() +
                                       ": pass a shared array once, with the sum of its gradients");
-            throw py::value_error(range.name + " shares memory with " + other.name.str());
+            throw py::value_error(
+                range.name + " shares memory with " + other.name.str() +
+                (parameters ? ": pass shared memory once, with the sum of its gradients (for tied "
+                              "weights w and w.T: w, with the gradients g + h.T)"
+                            : ""));
         }
         highest = ranges_[k].highest = std::max(highest, range.bounds.high);
     }

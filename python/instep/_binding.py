@@ -127,6 +127,11 @@ class Binding:
     ) -> Binding:
         """Return the first binding of an optimizer, in the structure's groups or in these."""
         tree = _core.Tree(params, Group)
+        if not tree.leaves:
+            raise ValueError(
+                "params: expected at least one array, got none; without params the optimizer waits "
+                "for build(params)"
+            )
         overrides, group_of = groups or _groups_of(variant, tree)
         return cls(variant, tree, values, overrides, group_of, None, orders)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import numbers
 import operator
 import os
@@ -98,7 +99,7 @@ class Optimizer(Rule, Constructed):
         def __init__(
             self,
             params: Any = None,
-            *,
+            *surplus: Any,
             convention: str = "paper",
             state_dtype: None = None,
             **given: Any,
@@ -111,16 +112,21 @@ class Optimizer(Rule, Constructed):
             self._variant = variant = Variant(type(self), convention)
             if state_dtype is not None:
                 raise ValueError("state_dtype: expected None; state has the dtype of its parameter")
+            if surplus:
+                raise TypeError(
+                    f"{type(self).__name__}: expected all but params by name, got {surplus[0]!r}; "
+                    f"did you mean learning_rate={surplus[0]!r}?"
+                )
             names = self._hyperparameters()
             for name in given:
                 if name not in names:
                     raise TypeError(
                         f"{type(self).__name__}: expected hyperparameters among "
-                        f"{', '.join(names)}; got {name!r}"
+                        f"{', '.join(names)}; got {name!r}{_meant(name, names)}"
                     )
             values = {name: variant.checked(name, given.get(name)) for name in names}
             variant.check_together(values)
-            self._install(values, None if params is None else Binding.new(variant, params, values))
+            self._install(values, None if params is None else _bind(variant, params, values))
 
     # Hyperparameters ----------------------------------------------------------------------------
 
@@ -217,7 +223,7 @@ class Optimizer(Rule, Constructed):
         with self._hold():
             values, binding = self._values, self._binding
             if binding is None:
-                self._install(values, Binding.new(self._variant, params, values))
+                self._install(values, _bind(self._variant, params, values))
             elif not self._move(params):
                 self._install(values, binding.moved(params, values))
 
@@ -450,8 +456,56 @@ class Optimizer(Rule, Constructed):
         else:
             leaves = self._binding.tree.leaves
             parameters = sum(leaf.size for leaf in leaves)
-            size = f"{len(leaves):,} arrays, {parameters:,} parameters"
+            size = f"{_count(len(leaves), 'array')}, {_count(parameters, 'parameter')}"
         return f"<{type(self).__name__}({', '.join(parts)}): {size}>"
+
+
+# What hyperparameters are called elsewhere: here they have Keras's names.
+_NAMES_ELSEWHERE = {
+    "alpha": ("rho",),
+    "b1": ("beta_1",),
+    "b2": ("beta_2",),
+    "beta1": ("beta_1",),
+    "beta2": ("beta_2",),
+    "betas": ("beta_1", "beta_2"),
+    "clip_norm": ("global_clipnorm",),
+    "decay": ("weight_decay",),
+    "eps": ("epsilon",),
+    "eps_root": ("epsilon_root",),
+    "lr": ("learning_rate",),
+    "lr_decay": ("learning_rate_decay",),
+    "max_norm": ("global_clipnorm",),
+    "step_size": ("learning_rate",),
+}
+
+
+def _meant(name: str, names: Iterable[str]) -> str:
+    """Return a question for a name that a hyperparameter has elsewhere, or nearly has."""
+    meant = [here for here in _NAMES_ELSEWHERE.get(name, ()) if here in names]
+    meant = meant or difflib.get_close_matches(name, names, 1)
+    return f"; did you mean {', '.join(f'{here}=' for here in meant)}?" if meant else ""
+
+
+def _bind(variant: Variant, params: Any, values: Values) -> Binding:
+    """Return the first binding of an optimizer, or say what else the parameters look like."""
+    try:
+        return Binding.new(variant, params, values)
+    except (TypeError, ValueError) as error:
+        hint = ""
+        if isinstance(params, (list, tuple)) and any(
+            isinstance(each, Mapping) and "params" in each for each in params
+        ):
+            hint = (
+                "; groups of arrays are instep.Group(arrays, learning_rate=...), not dicts with a "
+                "key 'params'"
+            )
+        elif any(isinstance(each, np.ndarray) for each in getattr(params, "__dict__", {}).values()):
+            hint = "; did you mean vars(...) of the object, the dict of its attributes?"
+        raise type(error)(f"{error}{hint}") from None
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _pair(position: int, pair: Any) -> tuple[Any, Any]:
