@@ -385,8 +385,8 @@ class Unknown:
     ("value", "place"),
     [
         (Unknown(), r"tree\['a'\]\['b'\]"),
-        ([1], r"tree\['a'\]\['b'\]"),
-        ((np.zeros(2),), r"tree\['a'\]\['b'\]"),
+        ([1, 1j], r"tree\['a'\]\['b'\]\['1'\]"),
+        (({2: 3},), r"tree\['a'\]\['b'\]\['0'\].*got 2"),
         (1j, r"tree\['a'\]\['b'\]"),
         (b"x", r"tree\['a'\]\['b'\]"),
         (np.float32(1), r"tree\['a'\]\['b'\]"),
@@ -403,6 +403,17 @@ def test_what_a_tree_cannot_hold_is_refused(path: Path, value: Any, place: str) 
     with pytest.raises(TypeError, match=place):
         _checkpoint.write(path, {"a": {"b": value}})
     assert path.read_bytes() == before
+
+
+def test_lists_come_back_as_lists(path: Path) -> None:
+    tree = {"a": [1, -math.inf, "x", None, [], [{"b": [True]}, [np.arange(3), np.ones(2)]]]}
+    _checkpoint.write(path, tree)
+    back = _checkpoint.read(path)["a"]
+    assert back[:5] == tree["a"][:5]
+    assert back[5][0] == {"b": [True]}
+    assert [array.tolist() for array in back[5][1]] == [[0, 1, 2], [1.0, 1.0]]
+    _checkpoint.write(path, {"a": (1, (2.0,))})
+    assert _checkpoint.read(path) == {"a": [1, [2.0]]}
 
 
 # --- files of every release ---------------------------------------------------------------------

@@ -38,9 +38,9 @@ def test_a_name_from_elsewhere_asks_for_the_one_here(given: dict[str, Any], mean
 
 
 def test_a_name_that_a_rule_lacks_is_not_suggested() -> None:
-    with pytest.raises(TypeError, match="got 'betas'$"):
+    with pytest.raises(TypeError, match=r"got 'betas'$"):
         untyped.SGD(np.ones(3), betas=(0.9, 0.99))
-    with pytest.raises(TypeError, match="got 'bogus'$"):
+    with pytest.raises(TypeError, match=r"got 'bogus'$"):
         untyped.SGD(np.ones(3), bogus=1)
 
 
@@ -65,7 +65,7 @@ def test_objects_get_the_advice_of_their_attributes() -> None:
         with pytest.raises(TypeError, match=r"^params: .* Network; did you mean vars\(\.\.\.\)"):
             bind(network)
     instep.Adam(vars(network)).step({"w": np.ones(3)})
-    with pytest.raises(TypeError, match="object$"):
+    with pytest.raises(TypeError, match=r"object$"):
         untyped.Adam(object())
 
 

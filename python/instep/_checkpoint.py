@@ -57,7 +57,8 @@ def write(path: Path, tree: Tree) -> None:
         The file. One that exists is replaced in a single step when all is on the disk, and keeps
         its permissions; a symbolic link goes on pointing to it.
     tree : dict
-        Nested dicts with str as keys and dict, ndarray, bool, int, float, str or None as values.
+        Nested dicts with str as keys and dict, list, ndarray, bool, int, float, str or None as
+        values; a tuple comes back as a list.
 
     Raises
     ------
@@ -290,6 +291,9 @@ def _encode(value: Any, place: tuple[str, ...], arrays: dict[str, NDArray[Any]])
             if not isinstance(key, str):
                 raise TypeError(f"{where}: expected str as keys, got {key!r}")
         return {key: _encode(each, (*place, key), arrays) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        items = [_encode(each, (*place, str(k)), arrays) for k, each in enumerate(value)]
+        return ["list", *items]
     if isinstance(value, np.ndarray):
         stored, dtype = _plain(value, where)
         name = _name(place, arrays)
@@ -302,7 +306,8 @@ def _encode(value: Any, place: tuple[str, ...], arrays: dict[str, NDArray[Any]])
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(
-        f"{where}: expected a dict, an ndarray, a number, a str or None, got {type(value).__name__}"
+        f"{where}: expected a dict, a list, an ndarray, a number, a str or None, "
+        f"got {type(value).__name__}"
     )
 
 
@@ -312,6 +317,8 @@ def _decode(node: Any, get: Callable[[str], NDArray[Any]]) -> Any:
         return {key: _decode(each, get) for key, each in node.items()}
     if not isinstance(node, list):
         return node
+    if node[0] == "list":
+        return [_decode(each, get) for each in node[1:]]
     kind, text, *rest = node
     if kind == "array":
         dtype, shape = rest

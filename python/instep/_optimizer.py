@@ -325,13 +325,14 @@ class Optimizer(Rule, Constructed):
     def state_dict(self) -> Values:
         """Return everything that training needs to go on, as plain dicts, numbers and copies.
 
-        Not part of it: the parameters, and schedules.
+        Not part of it: the parameters, and schedules, but for what those that have `state_dict`
+        and `load_state_dict` remember. One that changes and has neither starts anew.
         """
         with self._hold():
             return _state.dump(self._values, self._bound("state_dict"))
 
     def load_state_dict(self, d: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` returned; schedules stay as they are.
+        """Take over what `state_dict` returned; schedules stay, and go on where those were.
 
         Raises
         ------
@@ -405,7 +406,17 @@ class Optimizer(Rule, Constructed):
             binding = self._bound("load")
             if params:
                 binding.core.check_unchanged()
-            self._install(*_state.load(self._values, binding, state, params=params))
+            others, memories = _state.load(self._values, binding, state, params=params)
+            before = []
+            try:
+                for schedule, memory in memories:
+                    before.append((schedule, schedule.state_dict()))
+                    schedule.load_state_dict(memory)
+                self._install(*others)
+            except BaseException:
+                for schedule, memory in reversed(before):
+                    schedule.load_state_dict(memory)
+                raise
 
     def _resume(self, state: dict[str, Array], step: int) -> None:
         """Go on at an update of a single array with its state in these arrays themselves."""

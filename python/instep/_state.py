@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 Copies = list[tuple["Array", "Array"]]
 """Pairs of an array to write and one to read."""
+Memories = list[tuple[Any, Any]]
+"""Pairs of a schedule that has a memory and the state that it is to go on from."""
 
 FORMAT = 1
 SCHEDULE = "schedule"
-"""Stands for a schedule, which is code and not part of the state."""
+"""Stands for a schedule, which is code and not part of the state; what it remembers is."""
 
 
 def dump(values: Values, binding: Binding, *, copy: bool = True, params: bool = False) -> Values:
@@ -55,13 +57,14 @@ def dump(values: Values, binding: Binding, *, copy: bool = True, params: bool = 
         **({} if counters["grad_norm"] is None else {"grad_norm": counters["grad_norm"]}),
         "arrays": arrays,
         **({"parameters": dict(zip(paths, binding.tree.leaves, strict=True))} if params else {}),
+        **({"schedules": memories} if (memories := _memories(values, binding)) else {}),
     }
 
 
 def load(
     here: Values, binding: Binding, d: Any, *, params: bool = False
-) -> tuple[Values, Binding, Copies, _core.Counters]:
-    """Check a state; return what `Stepper._install` needs to take it over.
+) -> tuple[tuple[Values, Binding, Copies, _core.Counters], Memories]:
+    """Check a state; return what `Stepper._install` needs to take it over, and schedules' states.
 
     `here` are the hyperparameters in force.
 
@@ -135,7 +138,36 @@ def load(
         "steps": steps,
         "in_window": in_window,
     }
-    return values, target, copies, counters
+    return (values, target, copies, counters), _remembered(here, binding, state)
+
+
+def _with_memory(values: Values, binding: Binding) -> dict[str, Any]:
+    """Return the schedules that have a state, by the group whose own they are."""
+    rates = [values.get("learning_rate")]
+    rates += [override.get("learning_rate") for override in binding.overrides[1:]]
+    return {
+        str(k): rate
+        for k, rate in enumerate(rates)
+        if callable(rate) and hasattr(rate, "state_dict") and hasattr(rate, "load_state_dict")
+    }
+
+
+def _memories(values: Values, binding: Binding) -> Values:
+    return {k: rate.state_dict() for k, rate in _with_memory(values, binding).items()}
+
+
+def _remembered(here: Values, binding: Binding, state: Mapping[str, Any]) -> Memories:
+    """Return what each schedule is to go on from: nothing in states of earlier releases."""
+    if "schedules" not in state:
+        return []
+    schedules, what = _with_memory(here, binding), "state['schedules']"
+    saved = _mapping(state["schedules"], what)
+    if saved.keys() != schedules.keys():
+        raise ValueError(
+            f"{what}: expected the states of the schedules of groups {sorted(schedules)}, got "
+            f"those of {sorted(saved, key=str)}; construct them as those that were saved were"
+        )
+    return [(schedules[k], saved[k]) for k in schedules]
 
 
 def _plain(values: Mapping[str, Any]) -> Values:

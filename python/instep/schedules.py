@@ -805,6 +805,29 @@ class _JoinedSchedules(_Schedule):
         schedule: Callable[[Any], float] = self.schedules[passed]
         return float(schedule(step - start))
 
+    def _with_memory(self) -> dict[str, Any]:
+        return {
+            str(k): each for k, each in enumerate(self.schedules) if hasattr(each, "state_dict")
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of those schedules that have one, by their positions."""
+        return {k: each.state_dict() for k, each in self._with_memory().items()}
+
+    def load_state_dict(self, d: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        schedules = self._with_memory()
+        if not isinstance(d, Mapping) or d.keys() != schedules.keys():
+            raise ValueError(f"state: expected those of schedules {sorted(schedules)}, got {d!r}")
+        before = self.state_dict()
+        try:
+            for k, schedule in schedules.items():
+                schedule.load_state_dict(d[k])
+        except BaseException:
+            for k, schedule in schedules.items():
+                schedule.load_state_dict(before[k])
+            raise
+
     def __repr__(self) -> str:
         return f"join_schedules({list(self.schedules)!r}, {list(self.boundaries)!r})"
 
