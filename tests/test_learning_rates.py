@@ -242,3 +242,40 @@ def test_schedule_may_survive_its_own_attempt_to_step() -> None:
     assert set(refused) == {0}
     assert p.tolist() == [-1.0] * 3
     assert opt.iterations == 1
+
+
+def test_keras_counts_calls_whatever_a_window_was_before() -> None:
+    """Values of Keras 3.15: the window changes after ten calls that each updated."""
+    asked: list[int] = []
+    w = np.ones(2)
+
+    def rate(step: int) -> float:
+        asked.append(step)
+        return 0.1
+
+    opt = instep.SGD(w, learning_rate=rate, convention="keras")
+    for _ in range(10):
+        opt.step(np.ones(2))
+    opt.gradient_accumulation_steps = 4
+    other = instep.SGD(w.copy(), learning_rate=rate, convention="keras")
+    other.gradient_accumulation_steps = 4
+    for _ in range(3):
+        opt.step(np.ones(2))
+    other.load_state_dict(opt.state_dict())
+    for either in (opt, other):
+        del asked[:]
+        for _ in range(5):
+            either.step(np.ones(2))
+        assert asked == [13, 17]
+        assert int(instep.interop.to_keras(either)[0]) == 18
+    assert opt.iterations == other.iterations == 12
+
+
+def test_states_of_earlier_releases_have_as_many_calls_as_their_updates_took() -> None:
+    opt = instep.SGD(np.ones(2), gradient_accumulation_steps=3, convention="keras")
+    for _ in range(8):
+        opt.step(np.ones(2))
+    state = opt.state_dict()
+    assert state.pop("calls") == 8
+    opt.load_state_dict(state)
+    assert opt.state_dict()["calls"] == 8

@@ -167,10 +167,7 @@ void Bound::clear() {
 }
 
 py::object Bound::schedule_index() const {
-    const py::int_ updates(iterations());
-    if (!optimizer_.counting.every_call) return updates;
-    return updates * py::int_(optimizer_.options.gradient_accumulation_steps) +
-           py::int_(look_at(optimizer_.window));
+    return py::int_(optimizer_.counting.every_call ? look_at(optimizer_.calls) : iterations());
 }
 
 void Bound::ask_schedules() {
@@ -265,7 +262,13 @@ std::vector<std::vector<int>> Bound::orders() const {
 }
 
 Counters Bound::counters() const {
-    Counters result{iterations(), skipped_steps(), look_at(optimizer_.window), grad_norm(), {}, {}};
+    Counters result{iterations(),
+                    skipped_steps(),
+                    look_at(optimizer_.calls),
+                    look_at(optimizer_.window),
+                    grad_norm(),
+                    {},
+                    {}};
     for (const Clock& clock : optimizer_.clocks) {
         result.steps.push_back(look_at(clock.steps));
         result.in_window.push_back(look_at(clock.in_window));
@@ -277,6 +280,7 @@ Counters Bound::counters_from(const py::dict& told) const {
     Counters result{};
     result.iterations = entry(told, "iterations").cast<std::int64_t>();
     result.skipped_steps = entry(told, "skipped_steps").cast<std::int64_t>();
+    result.calls = entry(told, "calls").cast<std::int64_t>();
     result.window = entry(told, "window").cast<std::int64_t>();
     result.grad_norm = entry(told, "grad_norm").cast<std::optional<double>>();
     result.steps = entry(told, "steps").cast<std::vector<std::int64_t>>();
@@ -290,6 +294,7 @@ Counters Bound::counters_from(const py::dict& told) const {
 void Bound::set_counters(const Counters& counters) noexcept {
     optimizer_.iterations = counters.iterations;
     optimizer_.skipped_steps = counters.skipped_steps;
+    optimizer_.calls = counters.calls;
     optimizer_.window = counters.window;
     optimizer_.grad_norm = counters.grad_norm.value_or(-1);
     for (std::size_t k = 0; k < optimizer_.clocks.size(); ++k)

@@ -43,7 +43,7 @@ struct Configuration {
 
 /// What an optimizer has counted.
 struct Counters {
-    std::int64_t iterations, skipped_steps, window;
+    std::int64_t iterations, skipped_steps, calls, window;
     std::optional<double> grad_norm;
     std::vector<std::int64_t> steps;  ///< of each parameter
     std::vector<bool> in_window;      ///< of each parameter

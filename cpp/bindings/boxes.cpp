@@ -110,6 +110,7 @@ PyObject* counters(PyObject* self, PyObject*) {
         const Counters now = Box<Bound>::of(self).counters();
         py::dict named;
         named["iterations"] = now.iterations;
+        named["calls"] = now.calls;
         named["skipped_steps"] = now.skipped_steps;
         named["window"] = now.window;
         named["grad_norm"] = now.grad_norm;

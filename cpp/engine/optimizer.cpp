@@ -185,6 +185,7 @@ bool Optimizer::advance() noexcept {
         count(skipped_steps);
         return true;
     }
+    count(calls);
     if (!updates()) {
         for (const std::size_t k : stepping_) change(clocks[k].in_window, true);
         count(window);

@@ -63,6 +63,7 @@ public:
     Clocks counting;
 
     std::int64_t iterations = 0, skipped_steps = 0;
+    std::int64_t calls = 0;   ///< that updated or accumulated
     std::int64_t window = 0;  ///< calls so far that await the update
     double grad_norm = -1;    ///< of the last update; negative where it was not wanted
 

@@ -32,6 +32,7 @@ class Configuration(TypedDict):
 class Counters(TypedDict):
     iterations: int
     skipped_steps: int
+    calls: int
     window: int
     grad_norm: float | None
     steps: list[int]

@@ -423,7 +423,12 @@ class Optimizer(Rule, Constructed):
         binding = self._bound("state")
         binding = binding.restated(self._values, binding.overrides, [state])
         done = step - 1
-        counters: _core.Counters = {**binding.core.counters(), "iterations": done, "steps": [done]}
+        counters: _core.Counters = {
+            **binding.core.counters(),
+            "iterations": done,
+            "calls": done,
+            "steps": [done],
+        }
         self._install(self._values, binding, (), counters)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:

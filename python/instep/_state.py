@@ -53,6 +53,7 @@ def dump(values: Values, binding: Binding, *, copy: bool = True, params: bool = 
         "groups": {str(k): _plain(override) for k, override in enumerate(binding.overrides)},
         "iterations": counters["iterations"],
         "skipped_steps": counters["skipped_steps"],
+        "calls": counters["calls"],
         "window": counters["window"],
         **({} if counters["grad_norm"] is None else {"grad_norm": counters["grad_norm"]}),
         "arrays": arrays,
@@ -95,6 +96,11 @@ def load(
     if window and window >= values["gradient_accumulation_steps"]:
         raise ValueError(f"state['window']: expected less than a whole window, got {window}")
 
+    calls = _count(
+        {"calls": iterations * values["gradient_accumulation_steps"] + window, **state},
+        "calls",
+        "state",
+    )
     grad_norm = Optional(Norm()).check("state['grad_norm']", state.get("grad_norm"))
 
     target = binding.restated(values, overrides)
@@ -133,6 +139,7 @@ def load(
     counters: _core.Counters = {
         "iterations": iterations,
         "skipped_steps": skipped_steps,
+        "calls": calls,
         "window": window,
         "grad_norm": grad_norm,
         "steps": steps,

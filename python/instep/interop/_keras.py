@@ -151,7 +151,7 @@ def from_keras(
             check_like(array, like, place.path, what)
             place.holder[place.key] = np.asarray(place.sign * array)
 
-    calls = count_of(np.asarray(numbers["iteration"]), "variables[0]")
+    d["calls"] = calls = count_of(np.asarray(numbers["iteration"]), "variables[0]")
     d["iterations"], d["window"] = divmod(calls, optimizer.gradient_accumulation_steps)
     if "learning_rate" in numbers:
         d["hyperparameters"]["learning_rate"] = numbers["learning_rate"]
@@ -219,8 +219,7 @@ def _check_groups(optimizer: Optimizer, binding: Binding) -> None:
 
 def _numbers(optimizer: Optimizer, d: Values) -> Values:
     """Return the variables that are single numbers."""
-    calls = d["iterations"] * optimizer.gradient_accumulation_steps + d["window"]
-    numbers: Values = {"iteration": calls}
+    numbers: Values = {"iteration": d["calls"]}
     if not callable(optimizer.learning_rate):
         numbers["learning_rate"] = optimizer.learning_rate
     for entry in d["arrays"].values():  # of which all have the same in this convention

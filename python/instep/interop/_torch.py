@@ -187,6 +187,7 @@ def from_torch(
     if rule.counters:
         d["iterations"] = max((entry["step"] for entry in d["arrays"].values()), default=0)
     d["window"] = 0
+    del d["calls"]  # as many as make these updates
     optimizer.load_state_dict(d)
 
 
