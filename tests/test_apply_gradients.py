@@ -168,3 +168,19 @@ def test_pairs_that_are_no_pairs(bad: Any) -> None:
     tree = a_tree_of_ones()
     opt = mid_window(tree)
     refused_without_a_trace(opt, lambda: opt.apply_gradients(bad))
+
+
+def test_arrays_of_no_elements_at_one_address() -> None:
+    """As shards of a flat buffer are, where a rank has nothing."""
+    buffer = np.ones(8, np.float32)
+    variables = [buffer[:4], buffer[4:4], buffer[4:4], buffer[4:4].reshape(0, 3), buffer[4:]]
+    opt = instep.SGD(learning_rate=1.0)
+    for _ in range(2):
+        opt.apply_gradients([(np.ones(v.shape, np.float32), v) for v in variables])
+    views = [v[...] for v in variables]
+    opt.apply_gradients([(np.ones(v.shape, np.float32), v) for v in reversed(views)])
+    assert buffer.tolist() == [-2.0] * 8
+    with pytest.raises(ValueError, match="expected one of the 5 arrays"):
+        opt.apply_gradients([(np.ones((0, 2), np.float32), np.ones((0, 2), np.float32))])
+    with pytest.raises(ValueError, match="each variable once"):
+        opt.apply_gradients([(None, variables[1]), (None, variables[1])])

@@ -101,10 +101,11 @@ static void measure(const Block& block, std::size_t bytes_ahead, const Coefficie
                     double* sums) {
     const auto& prepared = reinterpret_cast<const Prepared<Rule<T>, T>&>(coefficients);
     constexpr auto indices = std::make_index_sequence<Rule<T>::slots.count>();
-    if (is_plain(block, prepared))
-        measure_slots<Rule, T, slots, true>(block, bytes_ahead, prepared, sums, indices);
-    else
-        measure_slots<Rule, T, slots, false>(block, bytes_ahead, prepared, sums, indices);
+    // With registers of 128 bits a loop of its own would be more code than in all other levels.
+    if constexpr (vector_bytes > 16)
+        if (is_plain(block, prepared))
+            return measure_slots<Rule, T, slots, true>(block, bytes_ahead, prepared, sums, indices);
+    measure_slots<Rule, T, slots, false>(block, bytes_ahead, prepared, sums, indices);
 }
 
 }  // namespace instep::INSTEP_LEVEL

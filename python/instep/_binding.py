@@ -200,6 +200,8 @@ class Binding:
         for position, (grad, variable) in enumerate(pairs):
             index = known.index_of(variable)
             if index is None:
+                index = known.empty_like(variable, named)
+            if index is None:
                 raise ValueError(
                     f"grads_and_vars[{position}]: expected one of the "
                     f"{len(grads)} arrays that were bound, got another variable; "
@@ -346,7 +348,16 @@ class Known:
 
     @functools.cached_property
     def _by_memory(self) -> dict[object, int]:
-        return {_memory_of(leaf): k for k, leaf in enumerate(self.leaves)}
+        return {_memory_of(leaf): k for k, leaf in enumerate(self.leaves) if leaf.size}
+
+    def empty_like(self, array: Any, named: set[int]) -> int | None:
+        """Return a parameter without elements, which memory does not tell apart, for a view of it."""
+        if not isinstance(array, np.ndarray) or array.size:
+            return None
+        for k, leaf in enumerate(self.leaves):
+            if k not in named and (leaf.shape, leaf.dtype) == (array.shape, array.dtype):
+                return k
+        return None
 
     def index_of(self, array: Any) -> int | None:
         """Return which one an array is, by identity or memory; None if it is none."""
