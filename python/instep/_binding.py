@@ -351,7 +351,7 @@ class Known:
         return {_memory_of(leaf): k for k, leaf in enumerate(self.leaves) if leaf.size}
 
     def empty_like(self, array: Any, named: set[int]) -> int | None:
-        """Return a parameter without elements, which memory does not tell apart, for a view of it."""
+        """Return a parameter without elements for a view: memory does not tell them apart."""
         if not isinstance(array, np.ndarray) or array.size:
             return None
         for k, leaf in enumerate(self.leaves):
