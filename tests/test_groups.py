@@ -142,3 +142,17 @@ def test_assigning_the_learning_rate_leaves_groups_with_their_own_alone() -> Non
     opt.step([np.ones(1)] * 3)
     close([a[0], b[0], c[0]], [-5.0, -2.0, -5.0])
     assert [group["learning_rate"] for group in opt.groups[:2]] == [5.0, 2.0]
+
+
+@pytest.mark.parametrize("rule", [instep.ScheduleFreeSGD, instep.ScheduleFreeAdamW])
+def test_an_evaluation_takes_each_groups_own_numbers(rule: Any) -> None:
+    a, b = np.ones(3), np.ones(3)
+    both = rule([a, instep.Group(b, beta_1=0.5)], learning_rate=0.1)
+    alone = rule(np.ones(3), learning_rate=0.1, beta_1=0.5)
+    for g in (np.ones(3), -2 * np.ones(3)):
+        both.step([g, g])
+        alone.step(g)
+    assert both.eval_params()[1].tolist() == alone.eval_params().tolist()
+    zero = rule([a, instep.Group(b, beta_1=0.0)])
+    with pytest.raises(ValueError, match=r"beta_1 above 0 for params\[1\], got 0\.0"):
+        zero.eval_params()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -124,3 +124,24 @@ def test_a_matrix_is_an_array() -> None:
         for param in params:
             getattr(instep, rule)(param).step(np.ones((2, 3)))
         np.testing.assert_array_equal(params[0], params[1])
+
+
+class Layer(NamedTuple):
+    w: Any
+    b: Any
+
+
+def test_structures_come_back_as_they_were() -> None:
+    """Named tuples as such, and arrays of no dimension as arrays."""
+    params = {"first": Layer(np.ones(2), np.array(1.0)), "rest": [Layer(np.ones(1), np.ones(3))]}
+    grads = {"first": Layer(np.ones(2), 1.0), "rest": [Layer(np.ones(1), np.ones(3))]}
+    opt = instep.ScheduleFreeSGD(params, use_ema=True)
+    opt.step(grads)
+    for back in (opt.params, opt.averages, opt.eval_params(), opt.state):
+        assert type(back["first"]) is type(back["rest"][0]) is Layer
+    for back in (opt.params, opt.averages, opt.eval_params()):
+        assert isinstance(back["first"].b, np.ndarray)
+        assert back["first"].b.shape == ()
+    assert isinstance(opt.state["first"].b["z"], np.ndarray)
+    grouped = instep.Adam({"layer": instep.Group(Layer(np.ones(2), np.ones(1)), l2=0.1)})
+    assert type(grouped.params["layer"]) is Layer

@@ -192,7 +192,11 @@ py::object Tree::unflatten(const Node& node, const py::list& values, std::size_t
     }
     py::list result;
     for (const Node& child : node.children) result.append(unflatten(child, values, next));
-    return node.kind == Kind::list ? py::object(result) : py::tuple(result);
+    if (node.kind == Kind::list) return result;
+    const py::object type = py::type::of(node.object);
+    if (py::hasattr(type, "_make"))
+        return call(py::object(type.attr("_make")), result);  // a named tuple
+    return py::tuple(result);
 }
 
 void Tree::check_unchanged() const {

@@ -30,7 +30,7 @@ public:
     std::optional<Tree> moved(const py::object& params) const;
     /// What was walked.
     const py::object& params() const { return root_.object; }
-    /// The structure without groups, with these objects as leaves.
+    /// The structure without groups, with these objects as leaves; named tuples stay such.
     py::object unflatten(const py::list& values) const;
     /// Raises ValueError where a container holds something else than when the tree was made.
     void check_unchanged() const;

@@ -896,9 +896,9 @@ class ScheduleFreeAdamW(Optimizer):
         RuntimeError
             If the optimizer is unbound.
         ValueError
-            If `beta_1` is 0, where y does not depend on x.
+            If `beta_1` is 0 for any array, where y does not depend on x.
         """
-        return _eval_params(self, self.beta_1)
+        return _eval_params(self)
 
 
 class ScheduleFreeSGD(Optimizer):
@@ -942,9 +942,9 @@ class ScheduleFreeSGD(Optimizer):
         RuntimeError
             If the optimizer is unbound.
         ValueError
-            If `beta_1` is 0, where y does not depend on x.
+            If `beta_1` is 0 for any array, where y does not depend on x.
         """
-        return _eval_params(self, self.beta_1)
+        return _eval_params(self)
 
 
 class Prodigy(Optimizer):
@@ -1141,14 +1141,19 @@ class SM3(Optimizer):
         return {f"accumulator_{axis}": (axis,) for axis in axes}
 
 
-def _eval_params(optimizer: Optimizer, beta_1: float) -> Any:
-    """Return x of ``y = beta_1 * x + (1 - beta_1) * z``."""
+def _eval_params(optimizer: Optimizer) -> Any:
+    """Return x of ``y = beta_1 * x + (1 - beta_1) * z``, with each group's own beta_1."""
     optimizer._refresh()
     binding = optimizer._bound("eval_params")
-    if beta_1 == 0:
-        raise ValueError("eval_params: expected beta_1 above 0, got 0.0")
-    leaves = zip(binding.tree.leaves, binding.slots, strict=True)
-    return binding.tree.unflatten([(y - (1 - beta_1) * s["z"]) / beta_1 for y, s in leaves])
+    betas = [group["beta_1"] for group in optimizer.groups]
+    averages = []
+    for k, (y, slots) in enumerate(zip(binding.tree.leaves, binding.slots, strict=True)):
+        beta_1 = betas[binding.group_of[k]]
+        if beta_1 == 0:
+            path = binding.tree.paths[k]
+            raise ValueError(f"eval_params: expected beta_1 above 0 for {path}, got 0.0")
+        averages.append(np.asarray((y - (1 - beta_1) * slots["z"]) / beta_1))
+    return binding.tree.unflatten(averages)
 
 
 # Assigned this way, type checkers see every class above without a list of them.
