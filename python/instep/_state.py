@@ -96,11 +96,8 @@ def load(
     if window and window >= values["gradient_accumulation_steps"]:
         raise ValueError(f"state['window']: expected less than a whole window, got {window}")
 
-    calls = _count(
-        {"calls": iterations * values["gradient_accumulation_steps"] + window, **state},
-        "calls",
-        "state",
-    )
+    calls = iterations * values["gradient_accumulation_steps"] + window  # in earlier releases
+    calls = _count({"calls": min(calls, _core.MOST_STEPS), **state}, "calls", "state")
     grad_norm = Optional(Norm()).check("state['grad_norm']", state.get("grad_norm"))
 
     target = binding.restated(values, overrides)
