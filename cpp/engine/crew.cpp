@@ -251,7 +251,11 @@ public:
 #endif
         std::thread([helpers, desk = desk_, awake = time_awake()] {
 #pragma omp parallel num_threads(helpers)
-            desk->serve(1 + omp_get_thread_num(), awake);
+            {
+                desk->serve(1 + omp_get_thread_num(), awake);
+                tsan::release(desk.get());
+            }
+            tsan::acquire(desk.get());
         }).detach();
     }
     ~Crew() { desk_->close(); }
