@@ -19,7 +19,8 @@ void for_each_tile(const Work& work, std::size_t start, std::size_t count, unsig
         if (!(used & bit(s))) block.data[s] = nullptr;
     const unsigned buffered = work.buffered & used;
     if (!buffered) return kernel(block, after);
-    if (const int s = work.layout->parts_stream; buffered == bit(s) && work.parts->has_long_rows())
+    if (const int s = work.layout->parts_stream;
+        s >= 0 && buffered == bit(s) && work.parts->has_long_rows())
         return work.parts->for_each_row(
             start, count, [&](std::size_t at, std::size_t length, void* part, const void* common) {
                 Block row = part_of(block, precision, at, length);
