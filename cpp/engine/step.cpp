@@ -118,7 +118,10 @@ void Step::add(const Layout& layout, StreamIndex target, unsigned streams, const
     starts_.push_back(starts_.back() + layout.size);
     const std::size_t gradient_bytes = layout.size * itemsize(work.block.grad_format);
     gradient_bytes_ += gradient_bytes;
-    bytes_ += layout.bytes + gradient_bytes;
+    bytes_ += gradient_bytes;
+    for (int s = 0; s < stream_count; ++s)
+        if (s != grad_stream && work.block.data[s])
+            bytes_ += layout.size * itemsize(work.stream(s).format);
     has_accumulated_ |= work.block.data[accumulated_stream] != nullptr;
     measures_ |= plans.back().measure != nullptr;
     lends_ |= plans.back().lend.kernel != nullptr;
@@ -198,11 +201,9 @@ void Step::pass(Phase phase) noexcept {
     std::optional<Choice*>& choices = choices_[over_gradients];
     if (!choices) choices = choices_for(passage);
     const int threads = threads_for(passage.bytes);
-    // Of phases that are alike one is measured, so that times are of the same work.
-    const bool is_like_another = phase == Phase::renew || phase == Phase::sums ||
-                                 (phase == Phase::tell && phases_[0] == Phase::raw_squares);
-    const bool may_measure = has_run_ && !is_like_another;
-    Tuning tuning(*choices, passage, threads, may_measure);
+    // One phase for each choice, so that its times are of the same work: the others follow it.
+    const bool is_measured = over_gradients ? phase == phases_[0] : phase == Phase::update;
+    Tuning tuning(*choices, passage, threads, has_run_ && is_measured);
     for_each_piece(threads, piece_count(passage.bytes, threads), [&](Piece piece, bool is_caller) {
         std::optional<FlushSubnormals> flushing;  // as the caller does
         if (!is_caller) flushing.emplace();

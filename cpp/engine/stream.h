@@ -56,7 +56,6 @@ struct Layout {
         block.data[index] = stream.data;
         if (!stream.data) return;
         present |= bit(index);
-        bytes += size * itemsize(stream.format);
         if (!stream.contiguous() || stream.format != format_of(precision)) buffered |= bit(index);
     }
 
@@ -72,7 +71,6 @@ struct Layout {
         parts_stream = first_slot + slot;
         present |= bit(parts_stream);
         buffered |= bit(parts_stream);
-        for (const Part& part : parts) bytes += part.size * itemsize(part.stream.format);
     }
     std::vector<Part> parts;
     int parts_stream = -1;  ///< none
@@ -80,7 +78,6 @@ struct Layout {
     // The same as kernels see it.
     Block block{};
     unsigned present = 0;   ///< the streams that there are
-    std::size_t bytes = 0;  ///< of all of them
     unsigned buffered = 0;  ///< those that kernels can't read as they are
 };
 

@@ -21,6 +21,11 @@ Schedule = Callable[[int], float]
 """A learning rate that changes: from the 0-based index of the update to a float."""
 
 
+def counted(count: int, what: str) -> str:
+    """Return so many of something: 1 thread, 2 threads."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def shown(value: Any) -> str:
     """Return a value's repr for a message, or its type where that fails, as of enormous numbers."""
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import numbers
 import operator
 import os
@@ -24,6 +23,7 @@ from instep._hyperparameters import (
     Rate,
     non_negative,
 )
+from instep._kinds import counted
 from instep._rule import GROUP_OPTIONS, Rule, Values, Variant
 from instep._signature import Constructed, Signature, argument
 
@@ -472,7 +472,7 @@ class Optimizer(Rule, Constructed):
         else:
             leaves = self._binding.tree.leaves
             parameters = sum(leaf.size for leaf in leaves)
-            size = f"{_count(len(leaves), 'array')}, {_count(parameters, 'parameter')}"
+            size = f"{counted(len(leaves), 'array')}, {counted(parameters, 'parameter')}"
         return f"<{type(self).__name__}({', '.join(parts)}): {size}>"
 
 
@@ -498,7 +498,10 @@ _NAMES_ELSEWHERE = {
 def _meant(name: str, names: Iterable[str]) -> str:
     """Return a question for a name that a hyperparameter has elsewhere, or nearly has."""
     meant = [here for here in _NAMES_ELSEWHERE.get(name, ()) if here in names]
-    meant = meant or difflib.get_close_matches(name, names, 1)
+    if not meant:
+        from difflib import get_close_matches
+
+        meant = get_close_matches(name, names, 1)
     return f"; did you mean {', '.join(f'{here}=' for here in meant)}?" if meant else ""
 
 
@@ -518,10 +521,6 @@ def _bind(variant: Variant, params: Any, values: Values) -> Binding:
         elif any(isinstance(each, np.ndarray) for each in getattr(params, "__dict__", {}).values()):
             hint = "; did you mean vars(...) of the object, the dict of its attributes?"
         raise type(error)(f"{error}{hint}") from None
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _pair(position: int, pair: Any) -> tuple[Any, Any]:

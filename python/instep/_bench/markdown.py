@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from instep._bench.measure import Result
-from instep._bench.text import caches, counted, duration, significant
+from instep._bench.text import caches, duration, significant
+from instep._kinds import counted
 
 
 def tables(results: Sequence[Result], processor: str) -> str:

@@ -12,7 +12,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from instep._bench import machine
 from instep._bench.measure import Result
-from instep._bench.text import caches, counted, significant
+from instep._bench.text import caches, significant
+from instep._kinds import counted
 
 # One for each peer, far from instep's red; their markers differ, too.
 _COLORS = (

@@ -12,7 +12,8 @@ from rich.table import Table
 from instep._bench.case import Case
 from instep._bench.measure import Result
 from instep._bench.peers.base import Peer
-from instep._bench.text import counted, duration, significant
+from instep._bench.text import duration, significant
+from instep._kinds import counted
 
 LEGEND = (
     "Each cell: the median time of one step; how many times as long as instep's it is; the share "

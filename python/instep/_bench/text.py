@@ -19,11 +19,6 @@ def significant(number: float) -> str:
     return f"{number:,.{decimals}f}"
 
 
-def counted(count: int, what: str) -> str:
-    """Return so many of something: 1 thread, 2 threads."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
 def caches(case: Case) -> str:
     """Return in which state the caches are."""
     return "cold" if case.cold else "warm"
