@@ -85,3 +85,14 @@ def test_fetching_ahead_changes_no_bit(expected: Results, bytes_ahead: str) -> N
     run = elsewhere("shared", INSTEP_PREFETCH=bytes_ahead)
     assert run.returncode == 0, run.stderr
     assert not differences(json.loads(run.stdout), expected)
+
+
+@pytest.mark.parametrize(
+    "setting", [("OMP_PROC_BIND", "true"), ("OMP_DYNAMIC", "true"), ("OMP_THREAD_LIMIT", "2")]
+)
+def test_what_openmp_is_told_changes_no_bit(expected: Results, setting: tuple[str, str]) -> None:
+    """Then threads work in a plain region of its own."""
+    name, value = setting
+    run = elsewhere("shared", INSTEP_NUM_THREADS="3", **{name: value})
+    assert run.returncode == 0, run.stderr
+    assert not differences(json.loads(run.stdout), expected)

@@ -151,6 +151,8 @@ def test_show_config_says_how_far_ahead_steps_fetch() -> None:
     assert re.search(
         r"tuning +640 bytes ahead \(INSTEP_", python(steps, INSTEP_PREFETCH="640").stdout
     )
+    command = "from instep._cli import main; main([])"
+    assert re.search("tuning +arrays of float32, 4 at a time", python(command).stdout)
     untried = python("import instep; instep.show_config()").stdout
     assert re.search("tuning +nothing measured yet", untried)
 
