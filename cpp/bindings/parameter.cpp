@@ -30,15 +30,15 @@ BoundParameter::BoundParameter(py::object param, std::string path, const py::dic
         return py::reinterpret_borrow<py::object>(found);
     };
     for (const auto& [key, its_axes] : parts) {
-        Piece piece{key.cast<std::string>(), {}, its_axes.cast<std::vector<int>>()};
-        piece.array = named(piece.name.c_str());
-        check_part(piece.array, view, piece.axes, name(piece.name.c_str()));
-        pieces_.push_back(std::move(piece));
+        SlotPart slot_part{key.cast<std::string>(), {}, its_axes.cast<std::vector<int>>()};
+        slot_part.array = named(slot_part.name.c_str());
+        check_part(slot_part.array, view, slot_part.axes, name(slot_part.name.c_str()));
+        slot_parts_.push_back(std::move(slot_part));
     }
     for (int s = 0; s < rule.slot_count; ++s) {
         const SlotInfo& slot = rule.slots[s];
         slot_names_.push_back(slot.name);
-        const bool is_whole = s != divisible_slot_ || pieces_.empty();
+        const bool is_whole = s != divisible_slot_ || slot_parts_.empty();
         slots_.push_back(is_whole ? named(slot.name) : py::none());
         if (!is_whole) continue;
         if (!slots_.back().is_none())
@@ -58,8 +58,8 @@ BoundParameter::BoundParameter(py::object param, std::string path, const py::dic
         const auto equals = [&](const char* other) { return its_name == other; };
         return std::any_of(slot_names_.begin(), slot_names_.end(), equals) ||
                std::any_of(scalar_names_.begin(), scalar_names_.end(), equals) ||
-               std::any_of(pieces_.begin(), pieces_.end(),
-                           [&](const Piece& piece) { return piece.name == its_name; });
+               std::any_of(slot_parts_.begin(), slot_parts_.end(),
+                           [&](const SlotPart& slot_part) { return slot_part.name == its_name; });
     };
     for (const auto& [key, array] : state) {
         const auto its_name = key.cast<std::string>();
@@ -75,7 +75,7 @@ Name BoundParameter::name(const char* role) const {
 
 Array BoundParameter::array() {
     stream_strides_.clear();
-    stream_strides_.reserve(stream_count + pieces_.size());
+    stream_strides_.reserve(stream_count + slot_parts_.size());
     Array array;
     Layout& layout = array.layout;
     const auto add = [&](int index, const py::object& object) {
@@ -90,9 +90,9 @@ Array BoundParameter::array() {
     add(accumulated_stream, accumulator_);
     for (std::size_t s = 0; s < slots_.size(); ++s)
         add(first_slot + static_cast<int>(s), slots_[s]);
-    if (!pieces_.empty()) {
+    if (!slot_parts_.empty()) {
         std::vector<Part> parts;
-        for (const Piece& piece : pieces_) parts.push_back(part(piece));
+        for (const SlotPart& slot_part : slot_parts_) parts.push_back(part(slot_part));
         layout.set_parts(divisible_slot_, std::move(parts));
     }
     for (std::size_t s = 0; s < scalars_.size(); ++s)
@@ -100,8 +100,8 @@ Array BoundParameter::array() {
     return array;
 }
 
-Part BoundParameter::part(const Piece& piece) {
-    const View view(piece.array);
+Part BoundParameter::part(const SlotPart& slot_part) {
+    const View view(slot_part.array);
     Part part;
     std::vector<std::ptrdiff_t>& strides = stream_strides_.emplace_back();
     part.stream = {view.data(), view.format(), nullptr, false};
@@ -109,11 +109,11 @@ Part BoundParameter::part(const Piece& piece) {
     auto expected = static_cast<std::ptrdiff_t>(itemsize(view.format())), step = std::ptrdiff_t{1};
     bool contiguous = true;
     for (std::size_t k = order_.axes.size(); k-- > 0;) {
-        const auto found = std::find(piece.axes.begin(), piece.axes.end(), order_.axes[k]);
-        part.steps.insert(part.steps.begin(), found == piece.axes.end() ? 0 : step);
-        if (found == piece.axes.end()) continue;
+        const auto found = std::find(slot_part.axes.begin(), slot_part.axes.end(), order_.axes[k]);
+        part.steps.insert(part.steps.begin(), found == slot_part.axes.end() ? 0 : step);
+        if (found == slot_part.axes.end()) continue;
         const std::ptrdiff_t extent = order_.shape.extents[k];
-        const std::ptrdiff_t stride = view.stride(static_cast<int>(found - piece.axes.begin()));
+        const std::ptrdiff_t stride = view.stride(static_cast<int>(found - slot_part.axes.begin()));
         part.shape.extents.insert(part.shape.extents.begin(), extent);
         strides.insert(strides.begin(), stride);
         contiguous &= stride == expected;
@@ -134,7 +134,8 @@ void BoundParameter::add_to(Memory& memory, py::handle param) const {
     memory.add(param, Name(path_));
     for (std::size_t s = 0; s < slots_.size(); ++s)
         if (!slots_[s].is_none()) memory.add(slots_[s], name(slot_names_[s]));
-    for (const Piece& piece : pieces_) memory.add(piece.array, name(piece.name.c_str()));
+    for (const SlotPart& slot_part : slot_parts_)
+        memory.add(slot_part.array, name(slot_part.name.c_str()));
     for (std::size_t s = 0; s < scalars_.size(); ++s)
         memory.add(scalars_[s], name(scalar_names_[s]));
     if (!average_.is_none()) memory.add(average_, name("average"));

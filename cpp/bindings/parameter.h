@@ -79,15 +79,15 @@ private:
 
     py::object param_, average_, accumulator_;
     /// A part of the divisible slot.
-    struct Piece {
+    struct SlotPart {
         std::string name;
         py::object array;
         std::vector<int> axes;  ///< of the parameter's
     };
-    Part part(const Piece& piece);
+    Part part(const SlotPart& slot_part);
 
     std::vector<py::object> slots_, scalars_;
-    std::vector<Piece> pieces_;
+    std::vector<SlotPart> slot_parts_;
     int divisible_slot_;
     std::vector<const char*> slot_names_, scalar_names_;
     std::vector<std::pair<std::string, py::object>> others_;

@@ -74,6 +74,20 @@ void run_rows(const Call& call, const Pass& pass, const Work& work, const Transp
     }
 }
 
+/// Calls visit(piece, manner) for all pieces of a passage, on as many threads as pay. The caller
+/// has subnormal numbers flushed already.
+template <class Visit>
+void work_through(const Passage& passage, Choice* choices, bool may_measure,
+                  const Visit& visit) noexcept {
+    const int threads = threads_for(passage.bytes);
+    Tuning tuning(choices, passage, threads, may_measure);
+    for_each_piece(threads, piece_count(passage.bytes, threads), [&](Piece piece, bool is_caller) {
+        std::optional<FlushSubnormals> flushing;
+        if (!is_caller) flushing.emplace();
+        tuning.run(piece, is_caller, [&](const Manner& manner) { visit(piece, manner); });
+    });
+}
+
 }  // namespace
 
 void update_array(const Call& update, const Block& block, Precision precision) noexcept {
@@ -82,22 +96,16 @@ void update_array(const Call& update, const Block& block, Precision precision) n
         if (block.data[s])
             bytes +=
                 block.count * itemsize(s == grad_stream ? block.grad_format : format_of(precision));
-    const int threads = threads_for(bytes);
     const Passage passage{precision, 1, block.count, bytes};
-    Tuning tuning(choices_for(passage), passage, threads, true);
     const FlushSubnormals flushing;
-    for_each_piece(threads, piece_count(bytes, threads), [&](Piece piece, bool is_caller) {
-        std::optional<FlushSubnormals> flushing_there;
-        if (!is_caller) flushing_there.emplace();
-        tuning.run(piece, is_caller, [&](const Manner& manner) {
-            for_each_in(
-                piece, 1, [&](std::size_t k) { return k ? block.count : 0; },
-                [](std::size_t) { return tile_elements; },
-                [&](std::size_t, std::size_t first, std::size_t last) {
-                    const Block part = part_of(block, precision, first, last - first);
-                    update({&part}, {part, manner});
-                });
-        });
+    work_through(passage, choices_for(passage), true, [&](Piece piece, const Manner& manner) {
+        for_each_in(
+            piece, 1, [&](std::size_t k) { return k ? block.count : 0; },
+            [](std::size_t) { return tile_elements; },
+            [&](std::size_t, std::size_t first, std::size_t last) {
+                const Block part = part_of(block, precision, first, last - first);
+                update({&part}, {part, manner});
+            });
     });
 }
 
@@ -200,15 +208,10 @@ void Step::pass(Phase phase) noexcept {
                           works.size(), starts_.back(), over_gradients ? gradient_bytes_ : bytes_};
     std::optional<Choice*>& choices = choices_[over_gradients];
     if (!choices) choices = choices_for(passage);
-    const int threads = threads_for(passage.bytes);
     // One phase for each choice, so that its times are of the same work: the others follow it.
     const bool is_measured = over_gradients ? phase == phases_[0] : phase == Phase::update;
-    Tuning tuning(*choices, passage, threads, has_run_ && is_measured);
-    for_each_piece(threads, piece_count(passage.bytes, threads), [&](Piece piece, bool is_caller) {
-        std::optional<FlushSubnormals> flushing;  // as the caller does
-        if (!is_caller) flushing.emplace();
-        tuning.run(piece, is_caller, [&](const Manner& manner) { pass(phase, piece, manner); });
-    });
+    work_through(passage, *choices, has_run_ && is_measured,
+                 [&](Piece piece, const Manner& manner) { pass(phase, piece, manner); });
 }
 
 void Step::pass(Phase phase, Piece piece, const Manner& manner) noexcept {
