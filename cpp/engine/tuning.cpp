@@ -71,7 +71,7 @@ std::optional<std::size_t> prefetch_setting() {
 }
 
 Choice* choices_for(const Passage& passage) noexcept {
-    if (passage.bytes < least_bytes) return nullptr;
+    if (passage.bytes < least_bytes || Tuning::ways(passage.precision) < 2) return nullptr;
     const std::size_t item = itemsize(format_of(passage.precision));
     const std::size_t streams = std::clamp<std::size_t>(
         (passage.bytes / passage.elements + item / 2) / item, 1, stream_counts);

@@ -60,8 +60,10 @@ public:
         trial_.tell(time.count() * static_cast<float>(piece.count) / bytes_);
     }
 
-private:
+    /// How many manners there are to choose from.
     static int ways(Precision precision) noexcept;
+
+private:
     static const Manner& manner(int way) noexcept;
 
     Choice* choice_;
