@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
 import subprocess
 import sys
 from collections import defaultdict
@@ -13,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from trajectories.compare import Reference, error, follow, load
+from trajectories.compare import Reference, error, follow, is_installed, load
 from trajectories.make import references
 from trajectories.problem import Case
 
 import instep
 from instep import Optimizer
-from instep._conventions import CONVENTIONS
+from instep._conventions import CONVENTIONS, LETTERS
+from instep.typing import Convention
 
 STORED = Path(__file__).parent / "trajectories"
 FRAMEWORKS = ["keras", "torch", "optax", "tfjs"]
@@ -47,16 +47,6 @@ def tolerance(case: Case) -> float:
 @pytest.mark.parametrize(("case", "reference"), CASES)
 def test_path(case: Case, reference: Reference) -> None:
     assert error(follow(case), reference) <= tolerance(case)
-
-
-def is_installed(framework: str) -> bool:
-    if framework != "tfjs":
-        return importlib.util.find_spec(framework) is not None
-    load = ["node", "-e", "require('@tensorflow/tfjs')"]
-    return (
-        shutil.which("node") is not None
-        and not subprocess.run(load, capture_output=True).returncode
-    )
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -118,7 +108,7 @@ def schedule(value: Any) -> Any:
 
 
 @pytest.mark.parametrize(("rule", "convention"), EXISTING)
-def test_defaults_are_those_of_the_table(rule: str, convention: str) -> None:
+def test_defaults_are_those_of_the_table(rule: str, convention: Convention) -> None:
     cls, cell = CLASSES[rule], CONVENTIONS[rule][convention]
     needs_rate = "learning_rate" in cell.values and cell.values["learning_rate"] is None
     rate: dict[str, Any] = {"learning_rate": 0.5} if needs_rate else {}
@@ -160,14 +150,14 @@ def _read_by(cls: type[Optimizer]) -> set[str]:
 def test_a_convention_that_a_rule_lacks(rule: str) -> None:
     for convention in {*FRAMEWORKS, "jax"} - set(CONVENTIONS[rule]):
         with pytest.raises(ValueError, match=f"convention.*{rule} has .*'paper'"):
-            CLASSES[rule](convention=convention)
+            CLASSES[rule](convention=convention)  # type: ignore[arg-type]
 
 
 COUPLED = [(rule, name) for rule, name in EXISTING if CONVENTIONS[rule][name].decay == "coupled"]
 
 
 @pytest.mark.parametrize(("rule", "convention"), COUPLED)
-def test_coupled_decay_has_another_name(rule: str, convention: str) -> None:
+def test_coupled_decay_has_another_name(rule: str, convention: Convention) -> None:
     with pytest.raises(ValueError, match=r"weight_decay: expected l2=0.1"):
         CLASSES[rule](learning_rate=0.1, weight_decay=0.1, convention=convention)
     optimizer = CLASSES[rule](learning_rate=0.1, l2=0.1, weight_decay=0, convention=convention)
@@ -196,6 +186,7 @@ def test_command() -> None:
         assert f"  {convention:<6} {CONVENTIONS[rule][convention].source}" in section
     one = conventions_command("Adamax").stdout
     assert one.startswith("Adamax\n")
+    assert all(f"  {letter:<12}{meaning}\n" in one for letter, meaning in LETTERS.items())
     assert "learning_rate=0.002" in one
     assert "SGD" not in one
 

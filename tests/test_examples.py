@@ -83,6 +83,29 @@ def test_adadelta_ones(
     check_adadelta_output(capsys.readouterr().out)
 
 
+def check_tfjs_adadelta_output(output: str) -> None:
+    losses = {}
+    for line in output.splitlines():
+        match = re.fullmatch(r"(.+), learning rate (.+): loss 0\.6298 -> (0\.\d{4})", line)
+        assert match, line
+        losses[match[1], match[2]] = float(match[3])
+    descent = losses.pop(("gradient descent", "1"))
+    assert losses == {
+        ("TensorFlow.js", "1"): descent,
+        ("TensorFlow.js", "0.001"): pytest.approx(0.526, abs=1e-3),
+        ("Zeiler", "1"): pytest.approx(0.070, abs=1e-3),
+        ("Keras", "0.001"): pytest.approx(0.629, abs=1e-3),
+    }
+    assert descent < 0.001
+
+
+def test_tfjs_adadelta(
+    example: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str]
+) -> None:
+    example("tfjs_adadelta").main()
+    check_tfjs_adadelta_output(capsys.readouterr().out)
+
+
 def test_adadelta_ones_hands_its_callback_means_over_samples(
     example: Callable[[str], ModuleType],
 ) -> None:
@@ -165,7 +188,7 @@ def test_loops_agree(optimizer: str, example: Callable[[str], ModuleType]) -> No
     assert actual.after == pytest.approx(expected.after, rel=1e-9)
 
 
-@pytest.mark.parametrize("name", ["adadelta_ones", *LOOPS])
+@pytest.mark.parametrize("name", ["adadelta_ones", "tfjs_adadelta", *LOOPS])
 def test_as_a_script(name: str) -> None:
     if name == "autograd_loop":
         pytest.importorskip("autograd")
@@ -173,5 +196,8 @@ def test_as_a_script(name: str) -> None:
         [sys.executable, str(EXAMPLES / f"{name}.py")], capture_output=True, text=True, check=True
     )
     assert done.stderr == ""
-    check = check_adadelta_output if name == "adadelta_ones" else check_loop_output
-    check(done.stdout)
+    checks = {
+        "adadelta_ones": check_adadelta_output,
+        "tfjs_adadelta": check_tfjs_adadelta_output,
+    }
+    checks.get(name, check_loop_output)(done.stdout)

@@ -90,23 +90,25 @@ def test_one_that_has_seen_nothing_yet(carry: Carry, tmp_path: Path) -> None:
 def test_those_of_groups_and_of_users(carry: Carry, tmp_path: Path) -> None:
     def made(times: int) -> Any:
         joined = schedules.join_schedules([abs, reduced(plateau(), times)], [0])
+        chained = schedules.ChainedScheduler(0.5, [abs, reduced(plateau(), times)])
         arrays = [
             np.ones(2),
             Group(np.ones(2), learning_rate=reduced(plateau(), times)),
             Group(np.ones(2), learning_rate=joined),
+            Group(np.ones(2), learning_rate=chained),
             Group(np.ones(2), learning_rate=schedules.CosineDecay(1.0, 10)),
         ]
         return instep.SGD(arrays, learning_rate=Counting())
 
     old, new = made(2), made(0)
     for _ in range(3):
-        old.step([np.ones(2)] * 4)
+        old.step([np.ones(2)] * 5)
     carry(old, new, tmp_path)
     new.build(old.params)
     for opt in (copy.deepcopy(old), new):
-        opt.step([np.ones(2)] * 4)
+        opt.step([np.ones(2)] * 5)
         assert opt.learning_rate.asked == [1.0, 0.5, 0.25, 0.125]
-        assert [g["learning_rate"](7) for g in opt.groups[1:3]] == [0.025, 0.025]
+        assert [g["learning_rate"](2) for g in opt.groups[1:4]] == [0.025, 0.025, 0.025]
 
 
 def test_pickles_hold_them() -> None:

@@ -7,11 +7,14 @@
 
 They hold no state (`ReduceLROnPlateau` excepted) and are computed in double precision from the
 step alone: ``rate(step)`` can be asked for any step, in any order. Their arguments can be read but
-not changed; equal arguments make equal schedules, which hash, copy and pickle. Arguments that make
-no sense raise a TypeError or ValueError that names them, and so does a step that is not a finite
-number of at least 0. Between whole steps their formulas hold, too.
+not changed; equal arguments make equal schedules, which hash, copy and pickle (those that are made
+of other callables, as far as these do). Arguments that make no sense raise a TypeError or
+ValueError that names them, and so does a step that is not a finite number of at least 0. Between
+whole steps their formulas hold, too.
 
-Each takes its values, step by step, from a schedule of another library:
+All of keras.optimizers.schedules, torch.optim.lr_scheduler and optax.schedules is here, with the
+values that it has there, step by step. (optax's constant_schedule is a number, torch's LambdaLR a
+function; TensorFlow.js has no schedules.)
 
 ============================= ====================================================================
 `ExponentialDecay`            keras ExponentialDecay, optax exponential_decay; torch ExponentialLR
@@ -20,20 +23,29 @@ Each takes its values, step by step, from a schedule of another library:
                               torch PolynomialLR with ``end_learning_rate=0``
 `InverseTimeDecay`            keras InverseTimeDecay
 `PiecewiseConstantDecay`      keras PiecewiseConstantDecay
+`PiecewiseInterpolate`        optax piecewise_interpolate_schedule and piecewise_constant_schedule
 `CosineDecay`                 keras CosineDecay, optax cosine_decay_schedule
 `CosineDecayRestarts`         keras CosineDecayRestarts
 `StepDecay`                   torch StepLR
-`MultiStepDecay`              torch MultiStepLR; optax piecewise_constant_schedule with equal scales
+`MultiStepDecay`              torch MultiStepLR
 `CosineAnnealing`             torch CosineAnnealingLR
 `CosineAnnealingWarmRestarts` torch CosineAnnealingWarmRestarts
+`sgdr_schedule`               optax sgdr_schedule
+`Cyclic`                      torch CyclicLR
 `OneCycle`                    torch OneCycleLR
 `CosineOneCycle`              optax cosine_onecycle_schedule
 `LinearOneCycle`              optax linear_onecycle_schedule
 `LinearWarmup`                torch LinearLR
+`ConstantWarmup`              torch ConstantLR
+`WarmupConstant`              optax warmup_constant_schedule
 `WarmupCosineDecay`           optax warmup_cosine_decay_schedule
-`InverseSqrtDecay`            the Transformer's and T5's
+`WarmupExponentialDecay`      optax warmup_exponential_decay_schedule
 `WarmupStableDecay`           warm-up, stable, decay ("WSD")
-`join_schedules`              optax join_schedules
+`Noam`                        the Transformer's
+`InverseSqrtDecay`            the Transformer's and T5's
+`Multiplicative`              torch MultiplicativeLR
+`ChainedScheduler`            torch ChainedScheduler; torch LambdaLR, of a single function
+`join_schedules`              optax join_schedules, torch SequentialLR
 `ReduceLROnPlateau`           torch ReduceLROnPlateau
 ============================= ====================================================================
 """
@@ -43,9 +55,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from operator import mul
 from typing import Annotated, Any, Literal, SupportsFloat, SupportsIndex, get_type_hints
 
 import numpy as np
@@ -67,25 +80,34 @@ from instep._kinds import (
 )
 
 __all__ = [
+    "ChainedScheduler",
+    "ConstantWarmup",
     "CosineAnnealing",
     "CosineAnnealingWarmRestarts",
     "CosineDecay",
     "CosineDecayRestarts",
     "CosineOneCycle",
+    "Cyclic",
     "ExponentialDecay",
     "InverseSqrtDecay",
     "InverseTimeDecay",
     "LinearOneCycle",
     "LinearWarmup",
     "MultiStepDecay",
+    "Multiplicative",
+    "Noam",
     "OneCycle",
     "PiecewiseConstantDecay",
+    "PiecewiseInterpolate",
     "PolynomialDecay",
     "ReduceLROnPlateau",
     "StepDecay",
+    "WarmupConstant",
     "WarmupCosineDecay",
+    "WarmupExponentialDecay",
     "WarmupStableDecay",
     "join_schedules",
+    "sgdr_schedule",
 ]
 
 # Arguments ----------------------------------------------------------------------------------------
@@ -95,10 +117,12 @@ _NonNegative = Annotated[float, Number(at_least=0)]
 _Positive = Annotated[float, Number(above=0)]
 _Fraction = Annotated[float, Number(at_least=0, at_most=1)]
 _Steps = Annotated[int, WholeNumber(at_least=1)]
-_STEP = Step()
+_FACTOR = Number(at_least=0)
 _Index = Annotated[int, WholeNumber(at_least=0, at_most=None)]
 _Switch = Annotated[bool, Flag()]
 _Indices = Annotated[Sequence[int], Increasing()]
+_Numbers = Annotated[Sequence[float], Each(Number(at_least=0))]
+_Parts = Annotated[Sequence[Schedule], Each(Called())]
 
 
 def _kinds(owner: type) -> dict[str, Kind[Any]]:
@@ -114,6 +138,7 @@ class _Schedule:
 
     # Further steps would not fit a float.
     _LAST_STEP = 2**1000
+    _STEP: Kind[float] = Step()
 
     def __post_init__(self) -> None:
         for name, kind in _kinds(type(self)).items():
@@ -125,7 +150,7 @@ class _Schedule:
 
     def __call__(self, step: SupportsIndex | SupportsFloat) -> float:
         """Return the learning rate of the update with this index, counted from 0."""
-        index = step if type(step) is int and step >= 0 else _STEP.check("step", step)
+        index = step if type(step) is int and step >= 0 else self._STEP.check("step", step)
         return self._rate(min(index, self._LAST_STEP))
 
     def _rate(self, step: float) -> float:
@@ -153,6 +178,16 @@ def _scaled(rate: float, factor: float, exponent: float) -> float:
         return rate * float(factor**exponent)
     except OverflowError:
         return math.inf
+
+
+def _exponential(
+    rate: float, steps: int, factor: float, step: float, *, staircase: bool, limit: float | None
+) -> float:
+    """Return a rate with a factor for every so many steps, up or down to a limit."""
+    rate = _scaled(rate, factor, step // steps if staircase else step / steps)
+    if limit is None:
+        return rate
+    return max(rate, limit) if factor < 1 else min(rate, limit)
 
 
 # Schedules ----------------------------------------------------------------------------------------
@@ -191,12 +226,14 @@ class ExponentialDecay(_Schedule):
     end_value: Annotated[float | None, Optional(Number(at_least=0))] = None
 
     def _rate(self, step: float) -> float:
-        step = max(step - self.transition_begin, 0)
-        exponent = step // self.decay_steps if self.staircase else step / self.decay_steps
-        rate = _scaled(self.initial_learning_rate, self.decay_rate, exponent)
-        if self.end_value is None:
-            return rate
-        return max(rate, self.end_value) if self.decay_rate < 1 else min(rate, self.end_value)
+        return _exponential(
+            self.initial_learning_rate,
+            self.decay_steps,
+            self.decay_rate,
+            max(step - self.transition_begin, 0),
+            staircase=self.staircase,
+            limit=self.end_value,
+        )
 
 
 @dataclass(frozen=True)
@@ -271,7 +308,7 @@ class PiecewiseConstantDecay(_Schedule):
 
     ``values[0]`` while ``step <= boundaries[0]``, ``values[k]`` while ``boundaries[k - 1] < step <=
     boundaries[k]``, and ``values[-1]`` after the last boundary. At a boundary itself the old value
-    still holds, unlike in `MultiStepDecay`.
+    still holds, unlike in `MultiStepDecay`. A step below 0 is taken, too, as in keras's own tests.
 
     Parameters
     ----------
@@ -282,7 +319,9 @@ class PiecewiseConstantDecay(_Schedule):
     """
 
     boundaries: _Indices
-    values: Annotated[Sequence[float], Each(Number(at_least=0))]
+    values: _Numbers
+
+    _STEP = Number()
 
     def _check_together(self) -> None:
         if len(self.values) != len(self.boundaries) + 1:
@@ -293,6 +332,56 @@ class PiecewiseConstantDecay(_Schedule):
 
     def _rate(self, step: float) -> float:
         return self.values[bisect_left(self.boundaries, step)]
+
+
+@dataclass(frozen=True)
+class PiecewiseInterpolate(_Schedule):
+    """From one boundary's rate to the next one's: optax's piecewise_interpolate_schedule.
+
+    The rate of a boundary is `init_value` times all scales up to its own. From step 0, at
+    `init_value`, to the first boundary, and from each boundary to the next, the rate moves in a
+    straight line or along half a cosine; after the last it stays. With "constant" it stays between
+    boundaries, too, and jumps on them: optax's piecewise_constant_schedule.
+
+    Parameters
+    ----------
+    interpolate_type : {"linear", "cosine", "constant"}
+    init_value : float
+    boundaries : sequence of int
+        Steps in increasing order; one that comes twice counts twice.
+    scales : sequence of float
+        One for each boundary, at least 0. optax has both in a dict: its ``{4: 0.1, 8: 0.5}`` is
+        ``[4, 8], [0.1, 0.5]`` here.
+    """
+
+    interpolate_type: Annotated[
+        Literal["linear", "cosine", "constant"], Choice("linear", "cosine", "constant")
+    ]
+    init_value: _Rate
+    boundaries: _Indices
+    scales: _Numbers
+
+    def _check_together(self) -> None:
+        if len(self.scales) != len(self.boundaries):
+            raise ValueError(
+                f"scales: expected one for each of the {len(self.boundaries)} boundaries, got "
+                f"{len(self.scales)}"
+            )
+        if not all(map(math.isfinite, self._rates())):
+            raise ValueError(f"scales: expected finite rates, got {self._rates()}")
+
+    def _rates(self) -> list[float]:
+        return list(accumulate(self.scales, mul, initial=self.init_value))
+
+    def _rate(self, step: float) -> float:
+        passed, rates = bisect_right(self.boundaries, step), self._rates()
+        if passed == len(self.boundaries) or self.interpolate_type == "constant":
+            return rates[passed]
+        start = self.boundaries[passed - 1] if passed else 0
+        progress = (step - start) / min(self.boundaries[passed] - start, self._LAST_STEP)
+        if self.interpolate_type == "cosine":
+            progress = 1 - _half_cosine(progress)
+        return _mix(rates[passed], rates[passed + 1], progress)
 
 
 @dataclass(frozen=True)
@@ -488,6 +577,67 @@ class CosineAnnealingWarmRestarts(_Schedule):
         return _mix(self.eta_min, self.initial_learning_rate, remaining)
 
 
+@dataclass(frozen=True)
+class Cyclic(_Schedule):
+    """Up and down in straight lines, again and again: torch's CyclicLR; Smith 2017.
+
+    ``base_learning_rate + (max_learning_rate - base_learning_rate) * f * scale``, where ``f`` rises
+    from 0 to 1 over `step_size_up` steps and falls back over `step_size_down`. What torch does to
+    the momentum beside it (``cycle_momentum``) is not part of it.
+
+    Parameters
+    ----------
+    base_learning_rate : float
+    max_learning_rate : float
+        At least `base_learning_rate`.
+    step_size_up : int
+    step_size_down : int, optional
+        `step_size_up` by default.
+    mode : {"triangular", "triangular2", "exp_range"}
+        ``scale`` is 1, ``0.5**(cycle - 1)`` with cycles counted from 1, or ``gamma**step``.
+    gamma : float
+        At least 0.
+    scale_fn : callable, optional
+        In the place of `mode`: from the cycle or the step to the scale, at least 0.
+    scale_mode : {"cycle", "iterations"}
+        Which of the two `scale_fn` is given.
+    """
+
+    base_learning_rate: _Rate
+    max_learning_rate: _Rate
+    step_size_up: _Steps = 2000
+    step_size_down: Annotated[int | None, Optional(WholeNumber(at_least=1))] = None
+    mode: Annotated[
+        Literal["triangular", "triangular2", "exp_range"],
+        Choice("triangular", "triangular2", "exp_range"),
+    ] = "triangular"
+    gamma: _NonNegative = 1.0
+    scale_fn: Annotated[Callable[[Any], float] | None, Optional(Called())] = None
+    scale_mode: Annotated[Literal["cycle", "iterations"], Choice("cycle", "iterations")] = "cycle"
+
+    def _check_together(self) -> None:
+        if self.max_learning_rate < self.base_learning_rate:
+            raise ValueError(
+                f"max_learning_rate: expected at least base_learning_rate "
+                f"({self.base_learning_rate}), got {self.max_learning_rate}"
+            )
+
+    def _rate(self, step: float) -> float:
+        up, down = self.step_size_up, self.step_size_down or self.step_size_up
+        cycles, position = divmod(step, up + down)
+        height = position / up if position <= up else (up + down - position) / down
+        rise = (self.max_learning_rate - self.base_learning_rate) * height
+        return self.base_learning_rate + self._scale(rise, int(cycles) + 1, step)
+
+    def _scale(self, rise: float, cycle: int, step: float) -> float:
+        if self.scale_fn is not None:
+            index = cycle if self.scale_mode == "cycle" else step
+            return rise * _FACTOR.check(f"scale_fn({index})", self.scale_fn(index))
+        if self.mode == "triangular2":
+            return _scaled(rise, 0.5, cycle - 1)
+        return _scaled(rise, self.gamma, step) if self.mode == "exp_range" else rise
+
+
 class _Legs(_Schedule):
     """From corner to corner, each a step and the rate there."""
 
@@ -667,6 +817,45 @@ class LinearWarmup(_Schedule):
 
 
 @dataclass(frozen=True)
+class ConstantWarmup(_Schedule):
+    """A factor that holds for the first `total_iters` steps: torch's ConstantLR.
+
+    Parameters
+    ----------
+    learning_rate : float
+    factor : float
+        From 0 to 1; torch's cannot be 0.
+    total_iters : int
+    """
+
+    learning_rate: _Rate
+    factor: _Fraction = 1 / 3
+    total_iters: _Steps = 5
+
+    def _rate(self, step: float) -> float:
+        return self.learning_rate * (self.factor if step < self.total_iters else 1.0)
+
+
+@dataclass(frozen=True)
+class WarmupConstant(_Schedule):
+    """Up in a straight line, then constant: optax's warmup_constant_schedule.
+
+    Parameters
+    ----------
+    init_value, peak_value : float
+    warmup_steps : int
+        At least 1. (Of 0, optax makes `init_value` for ever.)
+    """
+
+    init_value: _Rate
+    peak_value: _Rate
+    warmup_steps: _Steps
+
+    def _rate(self, step: float) -> float:
+        return _mix(self.init_value, self.peak_value, min(step / self.warmup_steps, 1.0))
+
+
+@dataclass(frozen=True)
 class WarmupCosineDecay(_Schedule):
     """Up in a straight line, down along half a cosine: optax's warmup_cosine_decay_schedule.
 
@@ -710,6 +899,51 @@ class WarmupCosineDecay(_Schedule):
 
 
 @dataclass(frozen=True)
+class WarmupExponentialDecay(_Schedule):
+    """Up in a straight line, down exponentially: optax's warmup_exponential_decay_schedule.
+
+    From `init_value` to `peak_value` at `warmup_steps`, then `ExponentialDecay` from there, its
+    steps counted from `warmup_steps`.
+
+    Parameters
+    ----------
+    init_value, peak_value : float
+    warmup_steps : int
+    transition_steps : int
+        Over how many steps the rate is multiplied with `decay_rate`.
+    decay_rate : float
+        Above 0. A rate that grows without an `end_value` becomes infinite in the end.
+    transition_begin : int
+        For how many steps the rate stays at its peak.
+    staircase : bool
+        Multiply at once.
+    end_value : float, optional
+        The smallest rate after the warm-up where `decay_rate` is below 1, else the largest.
+    """
+
+    init_value: _Rate
+    peak_value: _Rate
+    warmup_steps: _Index
+    transition_steps: _Steps
+    decay_rate: _Positive
+    transition_begin: _Index = 0
+    staircase: _Switch = False
+    end_value: Annotated[float | None, Optional(Number(at_least=0))] = None
+
+    def _rate(self, step: float) -> float:
+        if step < self.warmup_steps:
+            return _mix(self.init_value, self.peak_value, step / self.warmup_steps)
+        return _exponential(
+            self.peak_value,
+            self.transition_steps,
+            self.decay_rate,
+            max(step - self.warmup_steps - self.transition_begin, 0),
+            staircase=self.staircase,
+            limit=self.end_value,
+        )
+
+
+@dataclass(frozen=True)
 class InverseSqrtDecay(_Schedule):
     """A warm-up, then a decay with the inverse square root of the step.
 
@@ -718,6 +952,7 @@ class InverseSqrtDecay(_Schedule):
 
     - Vaswani et al. 2017 (the Transformer) have ``learning_rate = (d_model * warmup_steps)**-0.5``
       and count updates from 1: the rate of their first update is this schedule's of step 1.
+      `Noam` counts as they do.
     - Raffel et al. 2020 (T5) keep the rate constant instead of warming up: ``learning_rate =
       initial_learning_rate = warmup_steps**-0.5``.
 
@@ -740,6 +975,32 @@ class InverseSqrtDecay(_Schedule):
             progress = step / self.warmup_steps
             return _mix(self.initial_learning_rate, self.learning_rate, progress)
         return self.learning_rate * math.sqrt(self.warmup_steps / step)
+
+
+@dataclass(frozen=True)
+class Noam(_Schedule):
+    """The Transformer's: a warm-up, then a decay with the inverse square root of the step.
+
+    ``factor * d_model**-0.5 * min(n**-0.5, n * warmup_steps**-1.5)`` with ``n = step + 1``, as
+    Vaswani et al. 2017 (section 5.3) count updates from 1. The peak comes at ``n = warmup_steps``.
+
+    Parameters
+    ----------
+    d_model : int
+        The width of the model.
+    warmup_steps : int
+    factor : float
+        The paper has none.
+    """
+
+    d_model: _Steps
+    warmup_steps: _Steps = 4000
+    factor: _NonNegative = 1.0
+
+    def _rate(self, step: float) -> float:
+        number = step + 1
+        shape = min(number**-0.5, number * self.warmup_steps**-1.5)
+        return float(self.factor * self.d_model**-0.5 * shape)
 
 
 @dataclass(frozen=True)
@@ -785,25 +1046,55 @@ class WarmupStableDecay(_Schedule):
         return _mix(self.learning_rate, self.end_learning_rate, progress)
 
 
+# Made of other callables --------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
-class _JoinedSchedules(_Schedule):
-    """What `join_schedules` returns."""
+class Multiplicative(_Schedule):
+    """A factor for every step, which a function gives: torch's MultiplicativeLR.
 
-    schedules: Annotated[Sequence[Schedule], Each(Called())]
-    boundaries: _Indices
+    ``learning_rate * factor(1) * factor(2) * ... * factor(step)``. Asked for one step after the
+    other it calls the function once for each; asked for an earlier one, it begins again. Between
+    steps the rate is that of the step before.
 
-    def _check_together(self) -> None:
-        if len(self.schedules) != len(self.boundaries) + 1:
-            raise ValueError(
-                f"schedules: expected one more than the {len(self.boundaries)} boundaries, got "
-                f"{len(self.schedules)}"
-            )
+    Parameters
+    ----------
+    learning_rate : float
+        The rate of step 0.
+    factor : callable
+        From the step, 1 or more, to a number of at least 0: torch's ``lr_lambda``. Always the same
+        for the same step.
+    """
+
+    learning_rate: _Rate
+    factor: Annotated[Callable[[int], float], Called()]
+    _so_far: tuple[int, float] = dataclasses.field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._go_to(0, self.learning_rate)
+
+    def _go_to(self, step: int, rate: float) -> None:
+        object.__setattr__(self, "_so_far", (step, rate))
 
     def _rate(self, step: float) -> float:
-        passed = bisect_right(self.boundaries, step)
-        start = self.boundaries[passed - 1] if passed else 0
-        schedule: Callable[[Any], float] = self.schedules[passed]
-        return float(schedule(step - start))
+        done, rate = self._so_far
+        if step < done:
+            done, rate = 0, self.learning_rate
+        for k in range(done + 1, int(step) + 1):
+            rate *= _FACTOR.check(f"factor({k})", self.factor(k))
+        self._go_to(int(step), rate)
+        return rate
+
+
+class _Compound(_Schedule):
+    """A schedule that is made of others, and remembers what they remember."""
+
+    schedules: _Parts
+
+    def _ask(self, k: int, step: float) -> float:
+        schedule: Callable[[Any], float] = self.schedules[k]
+        return float(schedule(step))
 
     def _with_memory(self) -> dict[str, Any]:
         return {
@@ -828,12 +1119,68 @@ class _JoinedSchedules(_Schedule):
                 schedule.load_state_dict(before[k])
             raise
 
+
+@dataclass(frozen=True)
+class ChainedScheduler(_Compound):
+    """The product of several schedules: torch's ChainedScheduler.
+
+    ``learning_rate * schedules[0](step) * schedules[1](step) * ...``: each has a rate of 1 of its
+    own. torch's LambdaLR is this with a single function.
+
+    torch's schedulers change the rate one after the other. This is a product, too, where each
+    multiplies: ConstantLR, LinearLR, ExponentialLR, StepLR, MultiStepLR, PolynomialLR,
+    MultiplicativeLR, and CosineAnnealingLR until its ``T_max`` with an ``eta_min`` of 0. Those that
+    set the rate (LambdaLR, CyclicLR, OneCycleLR) forget there what the ones before them did.
+
+    Parameters
+    ----------
+    learning_rate : float
+    schedules : sequence of callables
+        From the step to a factor of at least 0.
+
+    Examples
+    --------
+    >>> from instep.schedules import ChainedScheduler, ConstantWarmup, ExponentialDecay
+    >>> warmup = ConstantWarmup(1.0, factor=0.5, total_iters=2)
+    >>> rate = ChainedScheduler(0.4, [warmup, ExponentialDecay(1.0, 1, 0.5)])
+    >>> rate(0), rate(1), rate(2)
+    (0.2, 0.1, 0.1)
+    """
+
+    learning_rate: _Rate
+    schedules: _Parts
+
+    def _rate(self, step: float) -> float:
+        rate = self.learning_rate
+        for k in range(len(self.schedules)):
+            rate *= self._ask(k, step)
+        return rate
+
+
+@dataclass(frozen=True)
+class _JoinedSchedules(_Compound):
+    """What `join_schedules` returns."""
+
+    schedules: _Parts
+    boundaries: _Indices
+
+    def _check_together(self) -> None:
+        if len(self.schedules) != len(self.boundaries) + 1:
+            raise ValueError(
+                f"schedules: expected one more than the {len(self.boundaries)} boundaries, got "
+                f"{len(self.schedules)}"
+            )
+
+    def _rate(self, step: float) -> float:
+        passed = bisect_right(self.boundaries, step)
+        return self._ask(passed, step - (self.boundaries[passed - 1] if passed else 0))
+
     def __repr__(self) -> str:
         return f"join_schedules({list(self.schedules)!r}, {list(self.boundaries)!r})"
 
 
 def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
-    """Follow one schedule after the other, as optax's join_schedules does.
+    """Follow one schedule after the other, as optax's join_schedules and torch's SequentialLR do.
 
     Parameters
     ----------
@@ -855,6 +1202,53 @@ def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> 
     (0.1, 0.0)
     """
     return _JoinedSchedules(schedules, boundaries)
+
+
+class _Cycle(Kind[WarmupCosineDecay]):
+    """The arguments of a warm-up and cosine."""
+
+    def check(self, name: str, value: Any) -> WarmupCosineDecay:
+        """Return the schedule; see `Kind.check`."""
+        if not isinstance(value, Mapping):
+            raise TypeError(
+                f"{name}: expected a dict of WarmupCosineDecay's arguments, got {shown(value)}"
+            )
+        try:
+            return WarmupCosineDecay(**value)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name}: {error}") from None
+
+
+_CYCLES = Each(_Cycle())
+
+
+def sgdr_schedule(cosine_kwargs: Iterable[Mapping[str, Any]]) -> Schedule:
+    """Follow one warm-up and cosine after the other: optax's sgdr_schedule; Loshchilov 2017.
+
+    Parameters
+    ----------
+    cosine_kwargs : iterable of dicts
+        The arguments of each cycle's `WarmupCosineDecay`. The next one begins after its
+        ``decay_steps``.
+
+    Returns
+    -------
+    schedule
+        That of `join_schedules`.
+
+    Examples
+    --------
+    >>> from instep.schedules import sgdr_schedule
+    >>> cycle = {"init_value": 0.0, "warmup_steps": 10, "decay_steps": 100}
+    >>> rate = sgdr_schedule([{**cycle, "peak_value": 0.1}, {**cycle, "peak_value": 0.05}])
+    >>> rate(10), rate(110)
+    (0.1, 0.05)
+    """
+    cycles = _CYCLES.check("cosine_kwargs", cosine_kwargs)
+    if not cycles:
+        raise ValueError("cosine_kwargs: expected at least one cycle, got none")
+    *boundaries, _ = accumulate(cycle.decay_steps for cycle in cycles)
+    return join_schedules(cycles, boundaries)
 
 
 # Plateaus -----------------------------------------------------------------------------------------

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import shutil
+import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -79,6 +82,18 @@ def _argument(value: Any) -> Any:
     arguments = dict(value)
     schedule = getattr(import_module("instep.schedules"), arguments.pop("schedule"))
     return schedule(**arguments)
+
+
+@cache
+def is_installed(framework: str) -> bool:
+    """Return whether a framework can be run."""
+    if framework != "tfjs":
+        return importlib.util.find_spec(framework) is not None
+    load = ["node", "-e", "require('@tensorflow/tfjs')"]
+    return (
+        shutil.which("node") is not None
+        and not subprocess.run(load, capture_output=True).returncode
+    )
 
 
 _gradients = cache(gradients)

@@ -230,7 +230,103 @@ OPTAX: Sequence[tuple[str, Arguments]] = [
             "boundaries": [0],
         },
     ),
+    (
+        "PiecewiseInterpolate",
+        {
+            "interpolate_type": "linear",
+            "init_value": 0.1,
+            "boundaries": [4, 8, 30],
+            "scales": [0.1, 3.0, 0.0],
+        },
+    ),
+    (
+        "PiecewiseInterpolate",
+        {
+            "interpolate_type": "cosine",
+            "init_value": 0.1,
+            "boundaries": [0, 7, 20],
+            "scales": [2.0, 0.3, 1.5],
+        },
+    ),
+    (
+        "PiecewiseInterpolate",
+        {"interpolate_type": "cosine", "init_value": 0.1, "boundaries": [], "scales": []},
+    ),
+    (
+        "PiecewiseInterpolate",
+        {
+            "interpolate_type": "constant",
+            "init_value": 0.1,
+            "boundaries": [0, 7, 20],
+            "scales": [0.5, 0.3, 2.0],
+        },
+    ),
+    ("WarmupConstant", {"init_value": 0.0, "peak_value": 0.1, "warmup_steps": 9}),
+    ("WarmupConstant", {"init_value": 0.3, "peak_value": 0.1, "warmup_steps": 1}),
+    (
+        "WarmupExponentialDecay",
+        {
+            "init_value": 0.0,
+            "peak_value": 0.1,
+            "warmup_steps": 5,
+            "transition_steps": 7,
+            "decay_rate": 0.5,
+        },
+    ),
+    (
+        "WarmupExponentialDecay",
+        {
+            "init_value": 0.02,
+            "peak_value": 0.1,
+            "warmup_steps": 5,
+            "transition_steps": 7,
+            "decay_rate": 0.5,
+            "transition_begin": 4,
+            "staircase": True,
+            "end_value": 0.03,
+        },
+    ),
+    (
+        "WarmupExponentialDecay",
+        {
+            "init_value": 0.02,
+            "peak_value": 0.1,
+            "warmup_steps": 0,
+            "transition_steps": 3,
+            "decay_rate": 1.5,
+            "end_value": 0.4,
+        },
+    ),
+    (
+        "sgdr_schedule",
+        {
+            "cosine_kwargs": [
+                {"init_value": 0.0, "peak_value": 0.1, "warmup_steps": 3, "decay_steps": 9},
+                {
+                    "init_value": 0.02,
+                    "peak_value": 0.05,
+                    "warmup_steps": 0,
+                    "decay_steps": 12,
+                    "end_value": 0.01,
+                    "exponent": 2.0,
+                },
+                {"init_value": 0.0, "peak_value": 0.02, "warmup_steps": 2, "decay_steps": 10},
+            ],
+        },
+    ),
+    (
+        "sgdr_schedule",
+        {
+            "cosine_kwargs": [
+                {"init_value": 0.0, "peak_value": 0.1, "warmup_steps": 3, "decay_steps": 30}
+            ],
+        },
+    ),
 ]
+
+# Stands for a function of the step or the cycle.
+TABLE = [round(1 + 0.2 * ((7 * k) % 5 - 2), 3) for k in range(STEPS)]
+STEPPED: Arguments = {"initial_learning_rate": 1.0, "step_size": 9}
 
 TORCH: Sequence[tuple[str, Arguments]] = [
     ("ExponentialDecay", {"initial_learning_rate": 0.1, "decay_steps": 1, "decay_rate": 0.9}),
@@ -306,6 +402,128 @@ TORCH: Sequence[tuple[str, Arguments]] = [
         "LinearWarmup",
         {"learning_rate": 0.1, "start_factor": 1.0, "end_factor": 0.0, "total_iters": 20},
     ),
+    ("ConstantWarmup", {"learning_rate": 0.1}),
+    ("ConstantWarmup", {"learning_rate": 0.1, "factor": 0.02, "total_iters": 33}),
+    ("ConstantWarmup", {"learning_rate": 0.1, "factor": 1.0, "total_iters": 1}),
+    ("Cyclic", {"base_learning_rate": 0.01, "max_learning_rate": 0.1, "step_size_up": 9}),
+    (
+        "Cyclic",
+        {
+            "base_learning_rate": 0.0,
+            "max_learning_rate": 0.1,
+            "step_size_up": 3,
+            "step_size_down": 7,
+            "mode": "triangular2",
+        },
+    ),
+    (
+        "Cyclic",
+        {
+            "base_learning_rate": 0.01,
+            "max_learning_rate": 0.1,
+            "step_size_up": 1,
+            "step_size_down": 4,
+            "mode": "exp_range",
+            "gamma": 0.9,
+        },
+    ),
+    (
+        "Cyclic",
+        {
+            "base_learning_rate": 0.01,
+            "max_learning_rate": 0.1,
+            "step_size_up": 5,
+            "step_size_down": 2,
+            "mode": "exp_range",
+            "gamma": 1.05,
+        },
+    ),
+    (
+        "Cyclic",
+        {
+            "base_learning_rate": 0.01,
+            "max_learning_rate": 0.1,
+            "step_size_up": 4,
+            "scale_fn": TABLE,
+            "scale_mode": "iterations",
+        },
+    ),
+    (
+        "Cyclic",
+        {
+            "base_learning_rate": 0.01,
+            "max_learning_rate": 0.1,
+            "step_size_up": 4,
+            "scale_fn": TABLE,
+        },
+    ),
+    ("Multiplicative", {"learning_rate": 0.1, "factor": TABLE}),
+    ("Multiplicative", {"learning_rate": 0.1, "factor": [*TABLE[:20], 0.0, *TABLE[20:]]}),
+    ("ChainedScheduler", {"learning_rate": 0.1, "schedules": [["StepDecay", STEPPED]]}),
+    (
+        "ChainedScheduler",
+        {
+            "learning_rate": 0.1,
+            "schedules": [
+                ["ConstantWarmup", {"learning_rate": 1.0, "factor": 0.1, "total_iters": 20}],
+                [
+                    "ExponentialDecay",
+                    {"initial_learning_rate": 1.0, "decay_steps": 1, "decay_rate": 0.9},
+                ],
+            ],
+        },
+    ),
+    (
+        "ChainedScheduler",
+        {
+            "learning_rate": 0.1,
+            "schedules": [
+                ["LinearWarmup", {"learning_rate": 1.0, "total_iters": 8}],
+                ["StepDecay", STEPPED],
+                [
+                    "MultiStepDecay",
+                    {"initial_learning_rate": 1.0, "milestones": [5, 30], "gamma": 0.5},
+                ],
+                [
+                    "PolynomialDecay",
+                    {
+                        "initial_learning_rate": 1.0,
+                        "decay_steps": 37,
+                        "end_learning_rate": 0.0,
+                        "power": 2.0,
+                    },
+                ],
+                ["Multiplicative", {"learning_rate": 1.0, "factor": TABLE}],
+                ["CosineAnnealing", {"initial_learning_rate": 1.0, "t_max": 40}],
+            ],
+        },
+    ),
+    ("ChainedScheduler", {"learning_rate": 0.1, "schedules": [["LambdaLR", {"factor": TABLE}]]}),
+    (
+        "join_schedules",
+        {
+            "schedules": [
+                ["ConstantWarmup", {"learning_rate": 0.1, "factor": 0.1, "total_iters": 20}],
+                [
+                    "ExponentialDecay",
+                    {"initial_learning_rate": 0.1, "decay_steps": 1, "decay_rate": 0.9},
+                ],
+                ["CosineAnnealing", {"initial_learning_rate": 0.1, "t_max": 9}],
+            ],
+            "boundaries": [12, 20],
+        },
+    ),
+    (
+        "join_schedules",
+        {
+            "schedules": [
+                ["LinearWarmup", {"learning_rate": 0.1, "total_iters": 8}],
+                ["CosineAnnealingWarmRestarts", {"initial_learning_rate": 0.1, "t_0": 7}],
+                ["StepDecay", {"initial_learning_rate": 0.1, "step_size": 3}],
+            ],
+            "boundaries": [10, 25],
+        },
+    ),
 ]
 
 NAN, INF = float("nan"), float("inf")
@@ -373,6 +591,8 @@ def with_optax(schedule: str, arguments: Arguments) -> Callable[[int], Any]:
         parts = [with_optax(name, part) for name, part in arguments["schedules"]]
         joined: Callable[[int], Any] = optax.join_schedules(parts, arguments["boundaries"])
         return joined
+    if schedule == "PiecewiseInterpolate":
+        return _piecewise(optax, **arguments)
     steps = "decay_steps" if schedule == "CosineDecay" else "transition_steps"
     names = {"initial_learning_rate": "init_value", "end_learning_rate": "end_value"}
     if not schedule.startswith("Warmup"):
@@ -386,9 +606,28 @@ def with_optax(schedule: str, arguments: Arguments) -> Callable[[int], Any]:
         "CosineDecay": optax.cosine_decay_schedule,
         "CosineOneCycle": optax.cosine_onecycle_schedule,
         "LinearOneCycle": optax.linear_onecycle_schedule,
+        "WarmupConstant": optax.warmup_constant_schedule,
         "WarmupCosineDecay": optax.warmup_cosine_decay_schedule,
+        "WarmupExponentialDecay": optax.warmup_exponential_decay_schedule,
+        "sgdr_schedule": optax.schedules.sgdr_schedule,
     }[schedule]
     theirs: Callable[[int], Any] = function(**given)
+    return theirs
+
+
+def _piecewise(
+    optax: Any,
+    interpolate_type: str,
+    init_value: float,
+    boundaries: Sequence[int],
+    scales: Sequence[float],
+) -> Callable[[int], Any]:
+    both = dict(zip(boundaries, scales, strict=True))
+    theirs: Callable[[int], Any]
+    if interpolate_type == "constant":
+        theirs = optax.piecewise_constant_schedule(init_value, both)
+    else:
+        theirs = optax.schedules.piecewise_interpolate_schedule(interpolate_type, init_value, both)
     return theirs
 
 
@@ -399,32 +638,59 @@ TORCH_NAMES = {
     "MultiStepDecay": "MultiStepLR",
     "CosineAnnealing": "CosineAnnealingLR",
     "CosineAnnealingWarmRestarts": "CosineAnnealingWarmRestarts",
+    "Cyclic": "CyclicLR",
     "OneCycle": "OneCycleLR",
     "LinearWarmup": "LinearLR",
+    "ConstantWarmup": "ConstantLR",
+    "Multiplicative": "MultiplicativeLR",
     "ReduceLROnPlateau": "ReduceLROnPlateau",
     "t_max": "T_max",
     "t_0": "T_0",
     "t_mult": "T_mult",
+    "base_learning_rate": "base_lr",
     "max_learning_rate": "max_lr",
     "min_learning_rate": "min_lr",
     "epsilon": "eps",
 }
 
 
-def with_torch(
-    schedule: str, arguments: Arguments, steps: int, metrics: Sequence[float] = ()
-) -> list[float]:
-    torch: Any = import_module("torch")
+def _torch_rate(schedule: str, arguments: Arguments) -> float:
+    """Return the rate that the optimizer has, where the schedule does not set one."""
+    if schedule == "join_schedules":
+        return _torch_rate(*arguments["schedules"][0])
+    names = [n for n in ("initial_learning_rate", "learning_rate") if n in arguments]
+    return arguments[names[0]] if names else 1.0
+
+
+def _in_torch(torch: Any, optimizer: Any, schedule: str, arguments: Arguments) -> Any:
+    """Return the scheduler of an optimizer."""
+    if "schedules" in arguments:
+        parts = [_in_torch(torch, optimizer, *part) for part in arguments["schedules"]]
+        if schedule == "ChainedScheduler":
+            return torch.ChainedScheduler(parts)
+        return torch.SequentialLR(optimizer, parts, arguments["boundaries"])
     given = {TORCH_NAMES.get(name, name): value for name, value in arguments.items()}
-    rate = given.pop("initial_learning_rate", None) or given.pop("learning_rate", 1.0)
+    for name in ("initial_learning_rate", "learning_rate"):
+        given.pop(name, None)
     if schedule == "ExponentialDecay":
         given = {"gamma": given["decay_rate"] ** (1 / given["decay_steps"])}
     elif schedule == "PolynomialDecay":
         given = {"total_iters": given["decay_steps"], "power": given["power"]}
-    elif schedule == "OneCycle":
+    elif schedule in ("OneCycle", "Cyclic"):
         given["cycle_momentum"] = False
+    for name, theirs in (("factor", "lr_lambda"), ("scale_fn", "scale_fn")):
+        if isinstance(given.get(name), list):
+            given[theirs] = given.pop(name).__getitem__
+    return getattr(torch, TORCH_NAMES.get(schedule, schedule))(optimizer, **given)
+
+
+def with_torch(
+    schedule: str, arguments: Arguments, steps: int, metrics: Sequence[float] = ()
+) -> list[float]:
+    torch: Any = import_module("torch")
+    rate = _torch_rate(schedule, arguments)
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=rate)
-    theirs = getattr(torch.optim.lr_scheduler, TORCH_NAMES[schedule])(optimizer, **given)
+    theirs = _in_torch(torch.optim.lr_scheduler, optimizer, schedule, arguments)
     values = [optimizer.param_groups[0]["lr"]]
     for step in range(steps - 1):
         optimizer.step()

@@ -9,6 +9,7 @@ no argument for, by a replaced function; schedules by counters of 64 bits, becau
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -172,21 +173,37 @@ def _wide(state: Any) -> Any:
     return state.astype(int) if state.dtype == "int32" else state
 
 
-def run(case: Case, params: list[Array], gradients: Gradients) -> Path:
-    """Return optax's parameters after each call."""
+@contextmanager
+def precision(case: Case) -> Iterator[None]:
+    """Compute everything in the case's type."""
     defaults = scale_by_factored_rms.__defaults__
     exact = patch.object(scale_by_factored_rms, "__defaults__", (*defaults[:-1], _decay_rate))
     with jax.enable_x64(case.dtype == "float64"), exact:
+        yield
+
+
+def stepper(opt: Any) -> Any:
+    """Return the compiled function from parameters, state and gradients to new ones of both."""
+
+    def update(params: Any, state: Any, grads: Any) -> Any:
+        updates, state = opt.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    return jax.jit(update)
+
+
+def first_state(opt: Any, params: Any) -> Any:
+    """Return the state before the first call."""
+    return jax.tree.map(_wide, opt.init(params))
+
+
+def run(case: Case, params: list[Array], gradients: Gradients) -> Path:
+    """Return optax's parameters after each call."""
+    with precision(case):
         opt = make(case)
-
-        def update(params: Any, state: Any, grads: Any) -> Any:
-            updates, state = opt.update(grads, state, params)
-            return optax.apply_updates(params, updates), state
-
-        step = jax.jit(update)
-
+        step = stepper(opt)
         current = [jnp.asarray(p) for p in params]
-        state = jax.tree.map(_wide, opt.init(current))
+        state = first_state(opt, current)
         path = []
         for grads in gradients:
             current, state = step(current, state, [jnp.asarray(g) for g in grads])

@@ -44,14 +44,29 @@ MOMENTUM: tuple[str, Mapping[str, Any]] = (
 
 def run(case: Case, params: list[Array], gradients: Gradients) -> Path:
     """Return the parameters after each call."""
-    paths = _node([_request(case, params, gradients)])["paths"]
-    return [
+    return leg(case, params, gradients)[0]
+
+
+def leg(
+    case: Case,
+    params: list[Array],
+    gradients: Gradients,
+    weights: Sequence[Mapping[str, Any]] | None = None,
+) -> tuple[Path, Sequence[Mapping[str, Any]]]:
+    """Return the parameters after each call, from some weights on, and the weights at the end."""
+    request = _request(case, params, gradients)
+    if weights is not None:
+        plain = [{**each, "tensor": np.asarray(each["tensor"]).tolist()} for each in weights]
+        request = {**request, "weights": plain}
+    answer = _node([request])
+    path = [
         [
             np.array(values, p.dtype).reshape(p.shape)
             for values, p in zip(point, params, strict=True)
         ]
-        for point in paths[0]
+        for point in answer["paths"][0]
     ]
+    return path, answer["states"][0]
 
 
 def _node(requests: Sequence[Mapping[str, Any]]) -> Any:
