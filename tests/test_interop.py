@@ -1,4 +1,4 @@
-"""Moving to PyTorch and Keras and back: the same numbers, in the same order, on the same terms."""
+"""Moving to other frameworks and back: the same numbers, in the same order, on the same terms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from journeys import STORED
 from numpy.typing import NDArray
-from trajectories.compare import optimizer
+from trajectories.compare import is_installed, optimizer
 from trajectories.interop import CASES, FRAMEWORKS, LEG, Journey, journey
 from trajectories.problem import Array, Case, gradients, start
 
@@ -21,13 +21,24 @@ from instep import interop
 TAKE_OVER: dict[str, Callable[..., None]] = {
     "torch": interop.from_torch,
     "keras": interop.from_keras,
+    "optax": interop.from_optax,
+    "tfjs": interop.from_tfjs,
 }
-HAND_OVER: dict[str, Callable[..., Any]] = {"torch": interop.to_torch, "keras": interop.to_keras}
+HAND_OVER: dict[str, Callable[[instep.Optimizer, Any], Any]] = {
+    "torch": lambda opt, _: interop.to_torch(opt),
+    "keras": lambda opt, _: interop.to_keras(opt),
+    "optax": interop.to_optax,
+    "tfjs": lambda opt, _: interop.to_tfjs(opt),
+}
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "torch from": lambda opt, **k: interop.from_torch(opt, {}, **k),
     "torch to": interop.to_torch,
     "keras from": lambda opt, **k: interop.from_keras(opt, [], **k),
     "keras to": interop.to_keras,
+    "optax from": lambda opt: interop.from_optax(opt, ()),
+    "optax to": lambda opt: interop.to_optax(opt, ()),
+    "tfjs from": lambda opt, **k: interop.from_tfjs(opt, [], **k),
+    "tfjs to": interop.to_tfjs,
 }
 
 
@@ -40,8 +51,10 @@ def _default_dtype() -> Iterator[None]:
         torch.set_default_dtype(torch.float32)
 
 
-def test_neither_framework_is_imported() -> None:
-    code = "import instep.interop, sys; print({'torch', 'keras'} & sys.modules.keys())"
+def test_no_framework_is_imported() -> None:
+    code = (
+        "import instep.interop, sys; print({'torch', 'keras', 'optax', 'jax'} & sys.modules.keys())"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout == "set()\n"
 
@@ -58,14 +71,18 @@ def assert_close(mine: Sequence[Array], theirs: Journey, leg: int, case: Case) -
         assert np.all(error <= tolerance(case) * largest), (leg, k)
 
 
-def arrays_of(state: Any) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Yield the arrays of either framework's state with their names."""
+def arrays_of(state: Any, path: str = "") -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield the arrays and numbers of a state with their places."""
+    if hasattr(state, "_fields"):
+        state = state._asdict()
     if isinstance(state, dict):
-        for index, slots in sorted(state["state"].items()):
-            for name, array in slots.items():
-                yield f"{index} {name}", array
+        for key, part in state.items():
+            yield from arrays_of(part, f"{path}/{key}")
+    elif isinstance(state, (list, tuple)):
+        for k, part in enumerate(state):
+            yield from arrays_of(part, f"{path}/{k}")
     else:
-        yield from state
+        yield path, np.asarray(state)
 
 
 def named(values: Sequence[Array], variables: Sequence[tuple[str, Array]]) -> list[Any]:
@@ -75,7 +92,7 @@ def named(values: Sequence[Array], variables: Sequence[tuple[str, Array]]) -> li
 
 def assert_same_state(mine: Any, theirs: Any, case: Case) -> None:
     """Compare states, each array relative to its largest element."""
-    if isinstance(theirs, dict):
+    if case.convention == "torch":
         assert mine.keys() == theirs.keys()
         for group, other in zip(mine["param_groups"], theirs["param_groups"], strict=True):
             assert group.keys() == other.keys() - {
@@ -86,8 +103,21 @@ def assert_same_state(mine: Any, theirs: Any, case: Case) -> None:
             }
             for name, value in group.items():
                 assert np.array_equal(value, other[name]), name
-    else:
-        mine = named(mine, theirs)
+        mine, theirs = mine["state"], theirs["state"]
+    elif case.convention == "keras":
+        mine = dict(named(mine, theirs))
+        theirs = dict(theirs)
+    elif case.convention == "tfjs":
+        endings = [each["name"].split("/")[-1] for each in theirs]
+        assert [each["name"].split("/")[-1] for each in mine] == endings
+        mine, theirs = (
+            {
+                f"{k} {ending}": np.asarray(each["tensor"])
+                for k, (ending, each) in enumerate(zip(endings, weights, strict=True))
+                if (case.rule, ending) != ("RMSprop", "momentum") or "momentum" in case.keywords
+            }
+            for weights in (mine, theirs)
+        )
     found, expected = dict(arrays_of(mine)), dict(arrays_of(theirs))
     assert found.keys() == expected.keys()
     for name, array in expected.items():
@@ -118,19 +148,21 @@ def test_stored_journey(case: Case, theirs: Journey) -> None:
     params = [p.copy() for p in theirs.params[1]]
     opt = goes_on(case, params, bare=case.convention == "torch")
     TAKE_OVER[case.convention](opt, theirs.states[0])
-    assert_same_state(HAND_OVER[case.convention](opt), theirs.states[0], case)
+    hand_over, like = HAND_OVER[case.convention], theirs.states[0]
+    assert_same_state(hand_over(opt, like), theirs.states[0], case)
     for leg in (1, 2):
         for grads in calls[leg * LEG : (leg + 1) * LEG]:
             opt.step(list(grads))
         assert_close(params, theirs, leg + 1, case)
-        assert_same_state(HAND_OVER[case.convention](opt), theirs.states[leg], case)
+        assert_same_state(hand_over(opt, like), theirs.states[leg], case)
 
 
 @pytest.mark.parametrize(
     "case", [pytest.param(case, id=f"{case.convention} {case.name}") for case in CASES]
 )
 def test_there_here_and_there_again(case: Case) -> None:
-    pytest.importorskip(case.convention)
+    if not is_installed(case.convention):
+        pytest.skip(f"{case.convention} is not installed")
     framework: Any = FRAMEWORKS[case.convention]
     calls = gradients(case.problem, case.dtype)
 
@@ -143,7 +175,8 @@ def test_there_here_and_there_again(case: Case) -> None:
     for grads in calls[LEG : 2 * LEG]:
         opt.step(list(grads))
     second = framework(case, params, **({"bare": True} if case.convention == "torch" else {}))
-    second.load(HAND_OVER[case.convention](opt))
+    like = second.state if case.convention == "optax" else None
+    second.load(HAND_OVER[case.convention](opt, like))
     for grads in calls[2 * LEG :]:
         second.step(grads)
     assert_close(second.params, journey(case), 3, case)
@@ -160,16 +193,16 @@ def test_wrong_optimizers(name: str) -> None:
     ):
         act(instep.Adam(p))
     with pytest.raises(RuntimeError, match=r"no parameters yet; call build"):
-        act(instep.Adam(convention=convention))
-    with pytest.raises(ValueError, match=r"optimizer: expected one of 'SGD', .*; got <Rprop"):
-        interop.to_torch(instep.Rprop(p, convention="torch"))
+        act(instep.Adam(learning_rate=0.1, convention=convention))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"optimizer: expected one of 'SGD', .*; got <Adamax"):
+        interop.to_tfjs(instep.Adamax(p, convention="tfjs"))
 
 
-@pytest.mark.parametrize("name", ["torch to", "keras to"])
+@pytest.mark.parametrize("name", ["torch to", "keras to", "tfjs to"])
 def test_wrong_order(name: str) -> None:
     act = FUNCTIONS[name]
     p = [np.ones(3), np.ones(2)]
-    opt = instep.Adam(p, convention=name.split()[0])
+    opt = instep.Adam(p, convention=name.split()[0])  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="order: expected a list of the 2 arrays"):
         act(opt, order=3)
     with pytest.raises(ValueError, match="order: expected the 2 arrays that were bound, got 1"):

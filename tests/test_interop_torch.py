@@ -39,25 +39,27 @@ def test_torch_tensors() -> None:
 @pytest.mark.parametrize(
     "rule", sorted({case.rule for case in CASES if case.convention == "torch"})
 )
-def test_torch_before_the_first_step(rule: str) -> None:
+def test_torch_before_the_first_step(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """State that has not begun goes both ways, too."""
     torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)  # to which Muon casts
+    start = np.arange(1.0, 4.0, dtype=np.float32).reshape((1, 3) if rule == "Muon" else 3)
     name = {"Nadam": "NAdam"}.get(rule, rule)
     momentum = {"momentum": 0.5, "dampening": 0.25} if rule == "SGD" else {}
-    tensor = torch.nn.Parameter(torch.arange(1.0, 4.0))
+    tensor = torch.nn.Parameter(torch.tensor(start))
     fresh = getattr(torch.optim, name)([tensor], **momentum)
 
-    params = [np.arange(1.0, 4.0, dtype=np.float32)]
+    params = [start.copy()]
     opt = getattr(instep, rule)(params, convention="torch")
     opt.step(grown(params))
-    params[0][...] = np.arange(1.0, 4.0)
+    params[0][...] = start
     interop.from_torch(opt, fresh.state_dict())
     d = interop.to_torch(opt)
     for slots in d["state"].values():
         slots.update({name: torch.as_tensor(slot) for name, slot in slots.items()})
     fresh.load_state_dict(d)
     for _ in range(3):
-        tensor.grad = torch.full((3,), 0.5)
+        tensor.grad = torch.full_like(tensor, 0.5)
         fresh.step()
         opt.step(grown(params, 0.5))
     np.testing.assert_allclose(params[0], tensor.detach().numpy(), rtol=2e-5)
@@ -148,9 +150,10 @@ def test_torch_schedules_and_options_of_the_loop_stay() -> None:
 
 def test_torch_sgd_does_not_count() -> None:
     _, theirs = stored("SGD", "torch")
-    opt = instep.SGD(theirs.params[1], convention="torch")
-    opt.step(grown(theirs.params[1]))
-    opt.step(grown(theirs.params[1]))
+    params = [p.copy() for p in theirs.params[1]]
+    opt = instep.SGD(params, convention="torch")
+    opt.step(grown(params))
+    opt.step(grown(params))
     interop.from_torch(opt, theirs.states[0])
     assert opt.iterations == 2
     assert [slots["step"] for slots in opt.state] == [2] * 4
@@ -301,9 +304,61 @@ def test_what_torch_has_no_place_for() -> None:
     refuses(both, "ValueError: l2: expected 0, .* NAdam is weight_decay here; got 0.1")
     coupled = instep.AdamW(p, l2=0.1, convention="torch")
     refuses(coupled, "ValueError: l2: expected 0, .* AdamW is weight_decay here; got 0.1")
+    decaying = instep.Rprop(p, l2=0.1, convention="torch")
+    refuses(decaying, "ValueError: l2: expected it off, .* Rprop has no weight_decay; got 0.1")
+    decaying = instep.Rprop(p, weight_decay=0.1, convention="torch")
+    refuses(decaying, "ValueError: weight_decay: expected 0, .* Rprop is l2 here; got 0.1")
+    ascending = instep.Muon([np.ones((2, 3))], maximize=True, convention="torch")
+    refuses(ascending, "ValueError: maximize: expected it off, .* Muon has no maximize; got True")
+    scaled = instep.Muon([np.ones((2, 3))], consistent_rms=0.1, convention="torch")
+    refuses(scaled, "ValueError: consistent_rms: expected None, for PyTorch's Muon has no such")
+    relative = instep.Adafactor(p, decay_offset=3, convention="torch")
+    refuses(relative, "ValueError: decay_offset: expected 0, for PyTorch's Adafactor has no such")
     waiting = instep.Adam(p, gradient_accumulation_steps=2, convention="torch")
     waiting.step([np.ones(3)])
     refuses(waiting, "ValueError: optimizer: expected no gradients that wait .* got 1 calls")
+
+
+def test_shapes_of_adafactor() -> None:
+    """PyTorch keeps the axes along which it takes means."""
+    params = [np.ones((2, 3, 4)), np.ones(5)]
+    opt = instep.Adafactor(params, convention="torch")
+    opt.step(grown(params))
+    d = interop.to_torch(opt)
+    shapes = [{name: slot.shape for name, slot in slots.items()} for slots in d["state"].values()]
+    assert shapes == [
+        {"step": (), "row_var": (2, 3, 1), "col_var": (2, 1, 4)},
+        {"step": (), "variance": (5,)},
+    ]
+    assert d["param_groups"][0]["eps"] == (None, 0.001)
+    before = opt.state_dict()
+    interop.from_torch(opt, d)
+    assert same(opt.state_dict(), before)
+    d["state"][0]["row_var"] = np.ones((2, 3))
+    message = unchanged(opt, lambda: interop.from_torch(opt, d))
+    assert re.match(
+        r"ValueError: .*\['row_var'\]: .* of shape \(2, 3, 1\) for params\[0\]", message
+    )
+    del d["state"][0]["row_var"]
+    message = unchanged(opt, lambda: interop.from_torch(opt, d))
+    assert re.match(r"ValueError: .*: expected 'row_var', too; got", message)
+
+
+def test_torch_rules_without_weight_decay_or_maximize() -> None:
+    """Both are off after it, whatever they were here; an entry that is too many is refused."""
+    rprop = instep.Rprop([np.ones(3)], convention="torch")
+    d = interop.to_torch(rprop)
+    rprop.l2 = 0.5
+    interop.from_torch(rprop, d)
+    assert rprop.l2 == 0
+    d["param_groups"][0]["weight_decay"] = 0.5
+    message = unchanged(rprop, lambda: interop.from_torch(rprop, d))
+    assert re.match(r"ValueError: .* Rprop, 'etas', .*; got 'weight_decay'", message)
+    muon = instep.Muon([np.ones((2, 3))], convention="torch")
+    d = interop.to_torch(muon)
+    muon.maximize = True
+    interop.from_torch(muon, d)
+    assert muon.maximize is False
 
 
 def test_torch_tensors_that_need_gradients_or_another_device() -> None:

@@ -1,7 +1,7 @@
-"""Optimizer state from and to PyTorch and Keras: training goes on in the other framework.
+"""Optimizer state from and to other frameworks: training goes on there, or here.
 
-Neither framework is imported: plain dicts and lists of ndarrays go in and come out. Parameters are
-the caller's to copy; arrays of other layouts, transposed ones say, are not converted.
+No framework is imported: plain dicts and lists of ndarrays go in and come out. Parameters are the
+caller's to copy; arrays of other layouts, transposed ones say, are not converted.
 
 From and to PyTorch, `torch_opt` being a `torch.optim` optimizer and `arrays` those of `opt`, an
 optimizer with ``convention="torch"``, in the order in which `torch_opt` was given its own::
@@ -21,6 +21,26 @@ From and to Keras, `keras_opt` being a `keras.optimizers` optimizer that is buil
 
     for variable, array in zip(keras_opt.variables, interop.to_keras(opt, order=arrays)):
         variable.assign(array)
+
+From what Keras saved::
+
+    with h5py.File("model.weights.h5") as file:  # also in the archive that a .keras file is
+        interop.from_keras(opt, file)
+
+From and to Optax, `tx` being the transformation, `state` its state and `opt` an optimizer of the
+same rule with ``convention="optax"``, whose arrays have the structure of the parameters::
+
+    interop.from_optax(opt, state)  # or what flax's msgpack_restore makes of its bytes
+
+    state = interop.to_optax(opt, tx.init(params))
+
+From and to TensorFlow.js, `weights` being what `getWeights` gives there, as JSON carries it, `opt`
+one with ``convention="tfjs"`` and `arrays` in the order of the variables::
+
+    interop.from_tfjs(opt, weights, order=arrays)
+
+    plain = [{**w, "tensor": w["tensor"].tolist()} for w in interop.to_tfjs(opt, order=arrays)]
+    // optimizer.setWeights(plain.map(w => ({...w, tensor: tf.tensor(w.tensor)})))
 
 To a safetensors file, which other programs read, and back (``pip install safetensors``)::
 
@@ -44,14 +64,20 @@ array([0.1, 0.1])
 """
 
 from instep.interop._keras import from_keras, to_keras
+from instep.interop._optax import from_optax, to_optax
 from instep.interop._safetensors import from_safetensors, to_safetensors
+from instep.interop._tfjs import from_tfjs, to_tfjs
 from instep.interop._torch import from_torch, to_torch
 
 __all__ = [
     "from_keras",
+    "from_optax",
     "from_safetensors",
+    "from_tfjs",
     "from_torch",
     "to_keras",
+    "to_optax",
     "to_safetensors",
+    "to_tfjs",
     "to_torch",
 ]

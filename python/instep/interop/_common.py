@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from instep._binding import Binding
+    from instep._rule import Values
 
 T = TypeVar("T")
 
@@ -35,6 +36,54 @@ def entry_of(optimizer: Optimizer, convention: str, table: Mapping[str, T]) -> T
         if cls.__name__ in table:
             return table[cls.__name__]
     raise ValueError(f"optimizer: expected one of {listed(table)}; got {optimizer!r}")
+
+
+def check_own(optimizer: Optimizer, known: Collection[str], there: str) -> None:
+    """Raise ValueError for hyperparameters of the rule that change it and that it lacks there."""
+    variant = optimizer._variant
+    for group in optimizer.groups:
+        for name in variant.rule._own():
+            if name not in known and group[name] != variant.default(name):
+                raise ValueError(
+                    f"{name}: expected {variant.default(name)!r}, for {there} has no such "
+                    f"hyperparameter; got {group[name]!r}"
+                )
+
+
+def check_no_groups(
+    optimizer: Optimizer,
+    binding: Binding,
+    there: str,
+    but: Container[tuple[str, Any]] = (),
+) -> None:
+    """Raise ValueError for a hyperparameter that some arrays have of their own, with exceptions."""
+    for path, group in zip(binding.tree.paths, binding.group_of, strict=True):
+        for name, own in binding.overrides[group].items():
+            common = optimizer._values[name]
+            if own != common and (name, own) not in but:
+                raise ValueError(
+                    f"{path}: expected {name}={common!r} as for all arrays, since {there} has no "
+                    f"groups; got {own!r}"
+                )
+
+
+def check_no_window(d: Values, there: str) -> None:
+    """Raise ValueError for gradients that wait for their update."""
+    if d["window"]:
+        raise ValueError(
+            f"optimizer: expected no gradients that wait for their update, for which {there} has "
+            f"no place; got {d['window']} calls of a window"
+        )
+
+
+OF_THE_LOOP = ("group", "frozen", "average", "accumulator_of_gradients")
+"""What an array's state has besides that of the rule, and that stays."""
+
+
+def resumed(before: Values, step: int, slots: Values) -> Values:
+    """Return an array's state as `state_dict` has it, after so many updates, with these slots."""
+    kept = {name: before[name] for name in OF_THE_LOOP if name in before}
+    return {**kept, "step": step, "in_window": False, **slots}
 
 
 def leaves_in(binding: Binding, order: Sequence[Any] | None) -> list[int]:

@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from instep import _core
 from instep.interop._common import (
+    OF_THE_LOOP,
     array_of,
     check_like,
+    check_no_groups,
+    check_own,
     count_of,
     entry_of,
     leaves_in,
     listed,
     number_of,
+    resumed,
 )
 
 if TYPE_CHECKING:
@@ -38,51 +43,74 @@ class _Variable(NamedTuple):
     always: bool = False
 
 
+class _Rule(NamedTuple):
+    """The variables of a rule's Keras optimizer, and hyperparameters here that it has not.
+
+    Keras makes those of one block for array after array, and then those of the next.
+    """
+
+    blocks: tuple[tuple[_Variable, ...], ...]
+    lacks: tuple[str, ...] = ()
+
+
 _ALL_RULES = (
     (_Variable("average", "average"),),
     (_Variable("gradient_accumulator", "accumulator_of_gradients"),),
 )
-_ADAM = (
-    (_Variable("momentum", "m"), _Variable("velocity", "v")),
-    (_Variable("velocity_hat", "v_max"),),
-)
-_RULES: Mapping[str, tuple[tuple[_Variable, ...], ...]] = {
-    "SGD": ((_Variable("momentum", "momentum", -1),),),
-    "Adagrad": ((_Variable("accumulator", "accumulator"),),),
-    "RMSprop": (
-        (_Variable("velocity", "mean_square"),),
-        (_Variable("momentum", "momentum"),),
-        (_Variable("average_gradient", "mean_gradient"),),
-    ),
-    "Adadelta": (
+_MOMENTS = (_Variable("momentum", "m"), _Variable("velocity", "v"))
+_ADAM = (_MOMENTS, (_Variable("velocity_hat", "v_max"),))
+_RULES: Mapping[str, _Rule] = {
+    "SGD": _Rule(((_Variable("momentum", "momentum", -1),),), ("dampening",)),
+    "Adagrad": _Rule(((_Variable("accumulator", "accumulator"),),), ("learning_rate_decay",)),
+    "RMSprop": _Rule(
         (
-            _Variable("accumulated_grad", "mean_square"),
-            _Variable("accumulated_delta_var", "mean_square_update"),
+            (_Variable("velocity", "mean_square"),),
+            (_Variable("momentum", "momentum"),),
+            (_Variable("average_gradient", "mean_gradient"),),
+        ),
+        ("nesterov", "eps_in_sqrt", "bias_correction", "initial_accumulator_value"),
+    ),
+    "Adadelta": _Rule(
+        (
+            (
+                _Variable("accumulated_grad", "mean_square"),
+                _Variable("accumulated_delta_var", "mean_square_update"),
+            ),
+        )
+    ),
+    "Adam": _Rule(_ADAM, ("epsilon_root",)),
+    "AdamW": _Rule(_ADAM, ("epsilon_root",)),
+    "Adamax": _Rule(
+        ((_Variable("momentum", "m"), _Variable("norm", "u")),), ("learning_rate_decay",)
+    ),
+    "Nadam": _Rule((_MOMENTS,), ("momentum_decay", "epsilon_root")),
+    "Ftrl": _Rule(((_Variable("accumulator", "accumulator"), _Variable("linear", "linear")),)),
+    "Lion": _Rule(((_Variable("momentum", "m"),),)),
+    "Lamb": _Rule((_MOMENTS,), ("epsilon_root",)),
+    "Adafactor": _Rule(
+        (
+            (
+                _Variable("", "r", always=True),
+                _Variable("", "c", always=True),
+                _Variable("velocity", "v", always=True),
+            ),
+        ),
+        (
+            "min_dim_size_to_factor",
+            "decay_rate",
+            "decay_offset",
+            "multiply_by_parameter_scale",
+            "weight_decay_rate",
         ),
     ),
-    "Adam": _ADAM,
-    "AdamW": _ADAM,
-    "Adamax": ((_Variable("momentum", "m"), _Variable("norm", "u")),),
-    "Nadam": _ADAM,
-    "Ftrl": ((_Variable("accumulator", "accumulator"), _Variable("linear", "linear")),),
-    "Lion": ((_Variable("momentum", "m"),),),
-    "Lamb": _ADAM,
-    "Adafactor": (
-        (
-            _Variable("", "r", always=True),
-            _Variable("", "c", always=True),
-            _Variable("velocity", "v", always=True),
-        ),
+    "Muon": _Rule(
+        ((_Variable("momentum", "momentum"), *_MOMENTS),), ("adjust_lr_fn", "consistent_rms")
     ),
-    "Muon": (
-        (_Variable("momentum", "momentum"), _Variable("momentum", "m"), _Variable("velocity", "v")),
+    "ScheduleFreeAdamW": _Rule(
+        ((_Variable("momentum", "z"), _Variable("velocity", "v")),), ("weight_lr_power",)
     ),
-    "ScheduleFreeAdamW": ((_Variable("momentum", "z"), _Variable("velocity", "v")),),
 }
-"""For each rule the variables that its Keras optimizer has, in its order.
-
-Keras makes those of one inner tuple for array after array, and then those of the next.
-"""
+_INNER = "expected the variables of its inner_optimizer"  # with mixed_float16
 
 
 class _Place(NamedTuple):
@@ -108,7 +136,10 @@ def from_keras(
     variables
         The `variables` of the Keras optimizer, which must be built, as a list of (path, ndarray):
         ``[(v.path, np.asarray(v)) for v in keras_opt.variables]``. A mapping, or ndarrays alone in
-        the same order will do; paths serve to check what they are.
+        the same order will do; paths serve to check what they are. Names that are numbers, or
+        "arr_" and a number, are positions, whatever the order that they come in: in what
+        `numpy.load` makes of ``savez(path, *arrays)``, and in h5py's ``File("a.weights.h5")``, or
+        the "model.weights.h5" in a .keras file, of which the group of the optimizer is taken.
     order
         The optimizer's arrays in the order of Keras's trainable variables. By default the order in
         which the structure is walked, that is, dicts by sorted keys.
@@ -125,11 +156,10 @@ def from_keras(
     -----
     Keras's ``iteration`` counts calls, of which `gradient_accumulation_steps` make one of
     `iterations`. Where one of the two optimizers has a schedule as its learning rate, the other
-    must have one, too.
+    must have one, too. With mixed_float16 Keras wraps the optimizer in a LossScaleOptimizer: give
+    the variables of its `inner_optimizer`, which of a file are taken.
     """
-    entry_of(optimizer, "keras", _RULES)
-    binding = optimizer._bound("from_keras")
-    d = optimizer.state_dict()
+    binding, d = _prepared(optimizer, "from_keras")
     numbers = _numbers(optimizer, d)
     places = list(_places(optimizer, binding, d, numbers, order))
     named = _named(variables)
@@ -141,6 +171,7 @@ def from_keras(
             f"variables: expected the {len(places)} that Keras's {type(optimizer).__name__} of "
             f"these hyperparameters has for {len(binding.tree.leaves)} arrays ({endings}), got "
             f"{len(named)}"
+            + (f", as a LossScaleOptimizer has: {_INNER}" if len(named) == len(places) + 4 else "")
         )
     for position, (place, (path, value)) in enumerate(zip(places, named, strict=True)):
         what = f"variables[{position}]" + (f" ({path!r})" if path else "")
@@ -155,11 +186,17 @@ def from_keras(
     d["iterations"], d["window"] = divmod(calls, optimizer.gradient_accumulation_steps)
     if "learning_rate" in numbers:
         d["hyperparameters"]["learning_rate"] = numbers["learning_rate"]
-    for entry in d["arrays"].values():
+    share = _core.window_share(optimizer.gradient_accumulation_steps)
+    for path, own in zip(binding.tree.paths, binding.slots, strict=True):
+        entry = d["arrays"][path]
         waiting = d["window"] and np.any(entry["accumulator_of_gradients"])
-        entry["step"], entry["in_window"] = d["iterations"], bool(waiting)
+        if waiting:
+            entry["accumulator_of_gradients"] *= share
+        slots = {name: entry[name] for name in own}
         if "u_product" in numbers:
-            entry["u_product"] = np.array(float(numbers["u_product"]))
+            slots["u_product"] = np.array(float(numbers["u_product"]))
+        d["arrays"][path] = resumed(entry, d["iterations"], slots)
+        d["arrays"][path]["in_window"] = bool(waiting)
     optimizer.load_state_dict(d)
 
 
@@ -184,20 +221,29 @@ def to_keras(
     RuntimeError
         If the optimizer is unbound.
     TypeError, ValueError
-        If Keras has no place for something: a group with hyperparameters of its own, but for a
-        `weight_decay` of 0, which is Keras's ``exclude_from_weight_decay``.
+        If Keras has no place for something: a hyperparameter of other conventions, or a group with
+        hyperparameters of its own, but for a `weight_decay` of 0, which is Keras's
+        ``exclude_from_weight_decay``.
 
     Notes
     -----
-    Adafactor's velocity of matrices, which Keras computes anew in every step, comes as zeros.
+    Adafactor's velocity of matrices, which Keras computes anew in every step, comes as zeros. A
+    schedule is the Keras optimizer's own. `l2`, `maximize`, `skip_nonfinite` and `skipped_steps`
+    are no part of Keras's optimizers, and left out. Files have the values in the group
+    "optimizer/vars" (or "optimizer/inner_optimizer/vars") under their positions, ``str(k)``.
     """
-    entry_of(optimizer, "keras", _RULES)
-    binding = optimizer._bound("to_keras")
-    _check_groups(optimizer, binding)
-    d = optimizer.state_dict()
+    binding, d = _prepared(optimizer, "to_keras")
+    check_no_groups(
+        optimizer, binding, f"Keras's {type(optimizer).__name__}", but={("weight_decay", 0)}
+    )
+    share = _core.window_share(optimizer.gradient_accumulation_steps)
     for entry in d["arrays"].values():
-        if not entry["in_window"] and "accumulator_of_gradients" in entry:
-            entry["accumulator_of_gradients"][...] = 0  # here they wait to be overwritten
+        if "accumulator_of_gradients" in entry:
+            # Here they are a part of the sum, and wait to be overwritten after it.
+            if entry["in_window"]:
+                entry["accumulator_of_gradients"] /= share
+            else:
+                entry["accumulator_of_gradients"][...] = 0
     numbers = _numbers(optimizer, d)
     return [
         np.asarray(place.sign * place.holder[place.key])
@@ -205,16 +251,12 @@ def to_keras(
     ]
 
 
-def _check_groups(optimizer: Optimizer, binding: Binding) -> None:
-    """Raise ValueError for a hyperparameter that some arrays have of their own."""
-    for path, group in zip(binding.tree.paths, binding.group_of, strict=True):
-        for name, own in binding.overrides[group].items():
-            common = optimizer._values[name]
-            if own != common and (name, own) != ("weight_decay", 0):
-                raise ValueError(
-                    f"{path}: expected {name}={common!r} as for all arrays, since Keras's "
-                    f"{type(optimizer).__name__} has no groups; got {own!r}"
-                )
+def _prepared(optimizer: Optimizer, caller: str) -> tuple[Binding, Values]:
+    rule = entry_of(optimizer, "keras", _RULES)
+    binding = optimizer._bound(caller)
+    known = {*type(optimizer)._own()}.difference(rule.lacks)
+    check_own(optimizer, known, f"Keras's {type(optimizer).__name__}")
+    return binding, optimizer.state_dict()
 
 
 def _numbers(optimizer: Optimizer, d: Values) -> Values:
@@ -233,7 +275,7 @@ def _places(
 ) -> Iterator[_Place]:
     """Yield the places of Keras's variables in Keras's order."""
     leaves = leaves_in(binding, order)
-    blocks = (*_ALL_RULES, *entry_of(optimizer, "keras", _RULES))
+    blocks = (*_ALL_RULES, *entry_of(optimizer, "keras", _RULES).blocks)
     known = {
         *(each.slot for block in blocks for each in block),
         *binding.variant.rule._info()["scalars"],
@@ -251,8 +293,9 @@ def _places(
                     f"{path}: expected no {listed(strange)} in its state, for Keras's "
                     f"{type(optimizer).__name__} has none"
                 )
+            used = {*binding.slots[leaf], *OF_THE_LOOP} & entry.keys()
             for each in block:
-                if each.slot in entry:
+                if each.slot in used:
                     yield _Place(each.ending, entry, each.slot, each.sign, path)
                 elif each.always:
                     unused = np.zeros(param.shape if param.ndim > 1 else (), param.dtype)
@@ -263,8 +306,11 @@ def _places(
 
 def _named(variables: Any) -> list[tuple[str | None, Any]]:
     """Return paths, None where they are unknown, and values."""
+    for group in ("optimizer", "inner_optimizer", "vars"):  # of a file
+        if isinstance(variables, Mapping) and isinstance(variables.get(group), Mapping):
+            variables = variables[group]
     if isinstance(variables, Mapping):
-        return list(variables.items())
+        return _positioned(variables) or list(variables.items())
     if not isinstance(variables, Sequence) or isinstance(variables, str):
         raise TypeError(
             "variables: expected a list of (path, array), "
@@ -279,6 +325,21 @@ def _named(variables: Any) -> list[tuple[str | None, Any]]:
     ]
 
 
+def _positioned(variables: Mapping[Any, Any]) -> list[tuple[str | None, Any]]:
+    """Return values in the order of names that are positions; none if there are other names."""
+    matches = {name: re.fullmatch(r"(?:arr_)?(\d+)", str(name)) for name in variables}
+    names = {int(match[1]): name for name, match in matches.items() if match}
+    if len(names) < len(variables):
+        return []
+    missing = [position for position in range(len(names)) if position not in names]
+    if missing:
+        raise ValueError(
+            f"variables: expected all positions from 0 to {max(names)}, got none of "
+            f"{', '.join(map(str, missing))}"
+        )
+    return [(None, variables[names[position]]) for position in range(len(names))]
+
+
 def _check_path(optimizer: Optimizer, place: _Place, path: str | None, what: str) -> None:
     """Raise ValueError for a path that says that the variable is another one."""
     if not isinstance(path, str):
@@ -286,6 +347,8 @@ def _check_path(optimizer: Optimizer, place: _Place, path: str | None, what: str
     rule = type(optimizer).__name__
     *scopes, name = path.split("/")
     scope = re.sub(r"_\d+$", "", scopes[-1]) if scopes else ""
+    if scope == "loss_scale_optimizer":
+        raise ValueError(f"{what}: got {path!r} of a LossScaleOptimizer: {_INNER}")
     named_after = {each.lower(): each for each in _RULES}.get(scope.replace("_", ""), rule)
     if named_after != rule:
         raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,12 +13,15 @@ from instep._binding import Binding
 from instep.interop._common import (
     array_of,
     check_like,
+    check_no_window,
+    check_own,
     count_of,
     entry_of,
     leaves_in,
     listed,
     number_of,
     plain_number,
+    resumed,
     shown,
 )
 
@@ -31,63 +35,108 @@ if TYPE_CHECKING:
 class _Rule(NamedTuple):
     """What PyTorch calls a rule, its own entries of `param_groups`, and its state.
 
-    `decoupled` holds what its flag ``decoupled_weight_decay`` may be, first what it is where the
-    entry is missing.
+    Entries come with what they are here. `lacks` holds the entries of nearly all rules that this
+    one has not, `decoupled` what its flag ``decoupled_weight_decay`` may be, first what it is where
+    the entry is missing.
     """
 
     name: str
-    entries: tuple[str, ...]
+    entries: Mapping[str, tuple[str, ...]]
     slots: Mapping[str, str]
+    lacks: tuple[str, ...] = ()
     decoupled: tuple[bool, ...] = (False,)
     counters: tuple[str, ...] = ("step",)
 
+    @property
+    def all_entries(self) -> dict[str, tuple[str, ...]]:
+        common = {entry: names for entry, names in _COMMON.items() if entry not in self.lacks}
+        return {**common, **self.entries}
+
+
+def _alike(*names: str) -> dict[str, tuple[str, ...]]:
+    """Return entries that have the same name here."""
+    return {name: (name,) for name in names}
+
 
 _FLAG = "decoupled_weight_decay"
+_COMMON = {"lr": ("learning_rate",), **_alike("weight_decay", "maximize")}
+_BETAS = {"betas": ("beta_1", "beta_2"), "eps": ("epsilon",)}
 _MOMENTS = {"exp_avg": "m", "exp_avg_sq": "v"}
-_ADAM_ENTRIES = ("betas", "eps", "amsgrad", _FLAG)
+_ADAM = {**_BETAS, **_alike("amsgrad"), _FLAG: ()}
 _ADAM_SLOTS = {**_MOMENTS, "max_exp_avg_sq": "v_max"}
 
 _RULES: Mapping[str, _Rule] = {
     "SGD": _Rule(
-        "SGD", ("momentum", "dampening", "nesterov"), {"momentum_buffer": "momentum"}, counters=()
+        "SGD",
+        _alike("momentum", "dampening", "nesterov"),
+        {"momentum_buffer": "momentum"},
+        counters=(),
     ),
     "Adagrad": _Rule(
-        "Adagrad", ("lr_decay", "eps", "initial_accumulator_value"), {"sum": "accumulator"}
+        "Adagrad",
+        {
+            "lr_decay": ("learning_rate_decay",),
+            "eps": ("epsilon",),
+            **_alike("initial_accumulator_value"),
+        },
+        {"sum": "accumulator"},
     ),
     "RMSprop": _Rule(
         "RMSprop",
-        ("momentum", "alpha", "eps", "centered"),
+        {"alpha": ("rho",), "eps": ("epsilon",), **_alike("momentum", "centered")},
         {"square_avg": "mean_square", "momentum_buffer": "momentum", "grad_avg": "mean_gradient"},
     ),
     "Adadelta": _Rule(
         "Adadelta",
-        ("rho", "eps"),
+        {"eps": ("epsilon",), **_alike("rho")},
         {"square_avg": "mean_square", "acc_delta": "mean_square_update"},
     ),
-    "Adam": _Rule("Adam", _ADAM_ENTRIES, _ADAM_SLOTS),
-    "AdamW": _Rule("AdamW", _ADAM_ENTRIES, _ADAM_SLOTS, decoupled=(True,)),
-    "Adamax": _Rule("Adamax", ("betas", "eps"), {"exp_avg": "m", "exp_inf": "u"}),
+    "Adam": _Rule("Adam", _ADAM, _ADAM_SLOTS),
+    "AdamW": _Rule("AdamW", _ADAM, _ADAM_SLOTS, decoupled=(True,)),
+    "Adamax": _Rule("Adamax", _BETAS, {"exp_avg": "m", "exp_inf": "u"}),
     "Nadam": _Rule(
         "NAdam",
-        ("betas", "eps", "momentum_decay", _FLAG),
+        {**_BETAS, **_alike("momentum_decay"), _FLAG: ()},
         {"mu_product": "u_product", **_MOMENTS},
         decoupled=(False, True),
     ),
-    "RAdam": _Rule("RAdam", ("betas", "eps", _FLAG), _MOMENTS, decoupled=(False, True)),
+    "RAdam": _Rule("RAdam", {**_BETAS, _FLAG: ()}, _MOMENTS, decoupled=(False, True)),
+    "ASGD": _Rule("ASGD", _alike("lambd", "alpha", "t0"), {"eta": "eta", "mu": "mu", "ax": "ax"}),
+    "Rprop": _Rule(
+        "Rprop",
+        {
+            "etas": ("eta_minus", "eta_plus"),
+            "step_sizes": ("min_step_size", "max_step_size"),
+        },
+        {"prev": "previous_gradient", "step_size": "step_size"},
+        lacks=("weight_decay",),
+    ),
+    "Adafactor": _Rule(
+        "Adafactor",
+        {
+            "beta2_decay": ("beta_2_decay",),
+            "eps": ("epsilon_1", "epsilon_2"),
+            "d": ("clip_threshold",),
+        },
+        {"row_var": "r", "col_var": "c", "variance": "v"},
+        decoupled=(True,),
+    ),
+    "Muon": _Rule(
+        "Muon",
+        {
+            "eps": ("epsilon",),
+            **_alike("momentum", "nesterov", "ns_coefficients", "ns_steps", "adjust_lr_fn"),
+        },
+        {"momentum_buffer": "momentum"},
+        lacks=("maximize",),
+        decoupled=(True,),
+        counters=(),
+    ),
 }
 
-_COMMON_ENTRIES = ("lr", "weight_decay", "maximize")
-_ALL_ENTRIES = {*_COMMON_ENTRIES, *(entry for rule in _RULES.values() for entry in rule.entries)}
-_HYPERPARAMETERS = {
-    "lr": ("learning_rate",),
-    "betas": ("beta_1", "beta_2"),
-    "eps": ("epsilon",),
-    "alpha": ("rho",),
-    "lr_decay": ("learning_rate_decay",),
-    "weight_decay": (),  # `l2` or `weight_decay`, as the flag says
-    _FLAG: (),
-}
-"""What entries of `param_groups` are here, where they have another name."""
+_ALL_ENTRIES = {entry for rule in _RULES.values() for entry in rule.all_entries}
+_KEPT_AXES = {"row_var": -1, "col_var": -2}
+"""The axes along which PyTorch has means, in which they keep the length 1."""
 
 
 def from_torch(
@@ -101,8 +150,7 @@ def from_torch(
     Parameters
     ----------
     optimizer
-        Bound, with ``convention="torch"``: SGD, Adagrad, RMSprop, Adadelta, Adam, AdamW, Adamax,
-        Nadam or RAdam.
+        Bound, with ``convention="torch"``.
     state_dict
         What `state_dict()` of the PyTorch optimizer of the same rule returns. Its tensors, on the
         CPU, may be ndarrays instead.
@@ -123,12 +171,13 @@ def from_torch(
     PyTorch's parameter groups become those of the optimizer, which must have as many arrays each:
     PyTorch's first group is the one that the first array in `order` is in, and so on. What groups
     differ in, each `instep.Group` must have as an option. Other options than those of PyTorch's
-    groups stay as they are, and so does a learning rate that is a schedule. PyTorch's SGD does not
-    count its updates: `iterations` stays.
+    groups stay as they are, and so does a learning rate that is a schedule. PyTorch's SGD and Muon
+    do not count their updates: `iterations` stays.
     """
     rule = entry_of(optimizer, "torch", _RULES)
+    there = f"PyTorch's {rule.name}"
     binding = optimizer._bound("from_torch")
-    _check_has_counterparts(optimizer, binding, rule)
+    check_own(optimizer, {name for names in rule.entries.values() for name in names}, there)
     for key, kind in (("state", Mapping), ("param_groups", Sequence)):
         if not isinstance(state_dict, Mapping) or not isinstance(state_dict.get(key), kind):
             raise TypeError(
@@ -152,12 +201,14 @@ def from_torch(
         )
 
     changed = _hyperparameters(optimizer, binding, rule, list(zip(ours, theirs, strict=True)))
+    overrides = [
+        {**old, **new} for old, new in zip(binding.overrides, [{}, *changed[1:]], strict=True)
+    ]
     initial = Binding(
         binding.variant,
         binding.tree,
         {**optimizer._values, **changed[0]},
-        [{**old, **new} for old, new in zip(binding.overrides, [{}, *changed[1:]], strict=True)],
-        binding.group_of,
+        replace(binding.grouping, overrides=overrides),
     )
     leaf_of = {
         index: leaf
@@ -182,8 +233,7 @@ def from_torch(
         )
         if step and not rule.counters:
             step = max(step, before["step"])
-        kept = {name: value for name, value in before.items() if name not in binding.slots[leaf]}
-        d["arrays"][path] = {**kept, "step": step, "in_window": False, **slots}
+        d["arrays"][path] = resumed(before, step, slots)
     if rule.counters:
         d["iterations"] = max((entry["step"] for entry in d["arrays"].values()), default=0)
     d["window"] = 0
@@ -212,24 +262,22 @@ def to_torch(
     RuntimeError
         If the optimizer is unbound.
     TypeError, ValueError
-        If PyTorch has no place for something: a hyperparameter of other conventions, `l2` and
-        `weight_decay` at once, gradients in the middle of an accumulation window.
+        If PyTorch has no place for something: a hyperparameter of other conventions or of other
+        rules, `l2` and `weight_decay` at once, gradients in the middle of an accumulation window.
 
     Notes
     -----
-    Of a schedule, the learning rate of the next update comes. Clipping, averages, accumulation and
-    loss scaling are no part of PyTorch's optimizers. Switches of the implementation (``foreach``,
-    ``fused`` and so on) get PyTorch's defaults.
+    Of a schedule, the learning rate of the next update comes. What is no part of PyTorch's
+    optimizers is left out: clipping, averages of the parameters, the length of accumulation
+    windows, loss scaling, `skip_nonfinite` and `skipped_steps`. Switches of the implementation
+    (``foreach``, ``fused`` and so on) get PyTorch's defaults.
     """
     rule = entry_of(optimizer, "torch", _RULES)
+    there = f"PyTorch's {rule.name}"
     binding = optimizer._bound("to_torch")
-    _check_has_counterparts(optimizer, binding, rule)
+    check_own(optimizer, {name for names in rule.entries.values() for name in names}, there)
     d = optimizer.state_dict()
-    if d["window"]:
-        raise ValueError(
-            "optimizer: expected no gradients that wait for their update, for which PyTorch has "
-            f"no place; got {d['window']} calls of a window"
-        )
+    check_no_window(d, "PyTorch")
     state: dict[int, dict[str, Any]] = {}
     groups: list[Values] = []
     for k, leaves in _groups(binding, order).items():
@@ -238,10 +286,14 @@ def to_torch(
         groups.append({**_entries(optimizer, rule, k), "params": indices})
         for index, leaf in zip(indices, leaves, strict=True):
             entry = d["arrays"][binding.tree.paths[leaf]]
-            slots = {name: entry[slot] for name, slot in rule.slots.items() if slot in entry}
+            slots = {
+                name: _as_there(name, entry[slot])
+                for name, slot in rule.slots.items()
+                if slot in binding.slots[leaf]
+            }
             if rule.counters:
                 state[index] = {"step": np.array(entry["step"], np.float32), **slots}
-            elif slots and entry["step"]:
+            elif slots and entry.get("begun", entry["step"]):
                 state[index] = slots
     return {"state": state, "param_groups": groups}
 
@@ -280,17 +332,16 @@ def _hyperparameters(
 def _values(optimizer: Optimizer, rule: _Rule, group: Mapping[str, Any], what: str) -> Values:
     """Return the hyperparameters that one of PyTorch's groups has, by their names here."""
     entries = {"maximize": False, _FLAG: rule.decoupled[0], **group}
-    known = {*_COMMON_ENTRIES, *rule.entries}
-    strange, missing = (_ALL_ENTRIES - known) & group.keys(), known - entries.keys()
+    known = rule.all_entries
+    strange, missing = (_ALL_ENTRIES - known.keys()) & group.keys(), known.keys() - entries.keys()
     if strange or missing:
         raise ValueError(
             f"{what}: expected the entries of PyTorch's {rule.name}, {listed(sorted(known))}; "
             + (f"got {listed(sorted(strange))}" if strange else f"no {listed(sorted(missing))}")
         )
-    values: Values = {}
+    values: Values = {"maximize": False, "weight_decay": 0.0}
     hyperparameters = type(optimizer)._hyperparameters()
-    for entry in sorted(known):
-        names = _HYPERPARAMETERS.get(entry, (entry,))
+    for entry, names in known.items():
         given = entries[entry] if len(names) > 1 else [entries[entry]]
         try:
             if not isinstance(given, (tuple, list)) or len(given) != max(len(names), 1):
@@ -299,8 +350,6 @@ def _values(optimizer: Optimizer, rule: _Rule, group: Mapping[str, Any], what: s
                 if callable(value):  # a learning rate may be a schedule elsewhere
                     raise TypeError(f"expected a number, got {value!r}")
                 values[name] = hyperparameters[name].check(plain_number(value))
-            if entry == "weight_decay":
-                decay = hyperparameters[entry].check(plain_number(entries[entry]))
         except (TypeError, ValueError) as error:
             raise type(error)(f"{what}[{entry!r}]: {error}") from None
     if entries[_FLAG] not in rule.decoupled:
@@ -308,8 +357,8 @@ def _values(optimizer: Optimizer, rule: _Rule, group: Mapping[str, Any], what: s
             f"{what}[{_FLAG!r}]: expected {rule.decoupled[0]}, as in PyTorch's {rule.name}; got "
             f"{entries[_FLAG]!r}, as in {'Adam' if rule.decoupled[0] else 'AdamW'}"
         )
-    decays = {"l2": 0.0, "weight_decay": 0.0, _decay(entries[_FLAG]): decay}
-    return {**values, **decays}
+    decay = values.pop("weight_decay")
+    return {**values, "l2": 0.0, "weight_decay": 0.0, _decay(entries[_FLAG]): decay}
 
 
 def _decay(decoupled: bool) -> str:
@@ -329,13 +378,20 @@ def _entries(optimizer: Optimizer, rule: _Rule, k: int) -> Values:
             f"{other}: expected 0, for the weight decay of PyTorch's {rule.name} is {decay} here; "
             f"got {values[other]!r}"
         )
+    for entry in rule.lacks:
+        name = decay if entry == "weight_decay" else entry
+        if values[name]:
+            raise ValueError(
+                f"{name}: expected it off, for PyTorch's {rule.name} has no {entry}; "
+                f"got {values[name]!r}"
+            )
     entries: Values = {}
-    for entry in (*_COMMON_ENTRIES, *rule.entries):
-        names = _HYPERPARAMETERS.get(entry, (entry,))
+    for entry, names in rule.all_entries.items():
         entries[entry] = tuple(values[name] for name in names)
         if len(names) == 1:
             (entries[entry],) = entries[entry]
-    entries["weight_decay"] = values[decay]
+    if "weight_decay" in entries:
+        entries["weight_decay"] = values[decay]
     if _FLAG in entries:
         entries[_FLAG] = decoupled
     return entries
@@ -361,28 +417,21 @@ def _state(
     missing = [name for name in (*needed, *rule.counters) if name not in entry]
     if missing:
         raise ValueError(f"{what}: expected {listed(missing)}, too; got {listed(entry)}")
-    param, scalars = initial.tree.leaves[leaf], initial.variant.rule._info()["scalars"]
+    scalars = initial.variant.rule._info()["scalars"]
     new: Values = {}
     for name, slot in needed.items():
         array = array_of(entry[name], f"{what}[{name!r}]")
         if slot in scalars:
             new[slot] = np.array(float(number_of(array, f"{what}[{name!r}]")))
         else:
-            check_like(array, param, initial.tree.paths[leaf], f"{what}[{name!r}]")
-            new[slot] = array
+            like = _as_there(name, slots[slot])
+            check_like(array, like, initial.tree.paths[leaf], f"{what}[{name!r}]")
+            new[slot] = array.reshape(slots[slot].shape)
     if not rule.counters:
         return 1, new
     return count_of(array_of(entry["step"], f"{what}['step']"), f"{what}['step']"), new
 
 
-def _check_has_counterparts(optimizer: Optimizer, binding: Binding, rule: _Rule) -> None:
-    """Raise ValueError for hyperparameters of the rule that change it and that PyTorch lacks."""
-    known = {name for entry in rule.entries for name in _HYPERPARAMETERS.get(entry, (entry,))}
-    for group in optimizer.groups:
-        for name in binding.variant.rule._own():
-            default = binding.variant.default(name)
-            if name not in known and group[name] != default:
-                raise ValueError(
-                    f"{name}: expected {default!r}, for PyTorch's {rule.name} has no such "
-                    f"hyperparameter; got {group[name]!r}"
-                )
+def _as_there(name: str, slot: NDArray[Any]) -> NDArray[Any]:
+    """Return an array of state in PyTorch's shape."""
+    return np.expand_dims(slot, _KEPT_AXES[name]) if name in _KEPT_AXES else slot
