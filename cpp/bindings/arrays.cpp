@@ -14,7 +14,7 @@ namespace {
 using py::detail::npy_api;
 
 PyTypeObject* ndarray;
-PyTypeObject *float32_number, *float64_number;  ///< of scalars
+PyTypeObject *float32_number, *float64_number, *any_number;  ///< of scalars
 /// NumPy's number for the dtype of each format; of those that come with another package, once one
 /// of its arrays has been seen.
 std::atomic<int> type_numbers[format_count];
@@ -256,6 +256,7 @@ void know_numpy() {
     };
     float32_number = type("float32");
     float64_number = type("float64");
+    any_number = type("generic");
     for (int k = 0; k < format_count; ++k) {
         type_numbers[k] = not_seen;
         if (!py::hasattr(numpy, formats[k].name)) continue;  // another package's
@@ -278,6 +279,11 @@ bool is_plain_number(py::handle object) {
 bool is_array(py::handle object) {
     if (Py_TYPE(object.ptr()) == ndarray) return true;
     return PyObject_TypeCheck(object.ptr(), ndarray) && !is_masked(object);
+}
+
+bool is_of_numpy(py::handle object) {
+    return PyObject_TypeCheck(object.ptr(), ndarray) ||
+           PyObject_TypeCheck(object.ptr(), any_number);
 }
 
 bool is_simple(py::handle object, bool writable) {
@@ -308,10 +314,10 @@ void check_array(py::handle object, const Name& name) {
     check_is_array(object, name, "a NumPy array");
 }
 
-void check_parameter(py::handle object, const Name& name) {
+void check_parameter(py::handle object, const Name& name, bool writable) {
     check_array(object, name);
     check_dtype(object, name, true);
-    check_writable(View(object), name);
+    if (writable) check_writable(View(object), name);
 }
 
 void check_statistics(py::handle object, const View& param, const Name& name) {

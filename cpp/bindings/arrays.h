@@ -111,6 +111,8 @@ bool is_plain_number(py::handle object);
 
 /// Whether the object is an ndarray, or of a subclass that works like one in place.
 bool is_array(py::handle object);
+/// Whether an object is an array of NumPy's, of whatever kind, or one of its scalars.
+bool is_of_numpy(py::handle object);
 
 /// Whether it is an ndarray of a native dtype that parameters may have, aligned, C-contiguous, and
 /// writable where it must be.
@@ -120,7 +122,7 @@ bool is_simple(py::handle object, bool writable);
 void check_array(py::handle object, const Name& name);
 /// Raises TypeError or ValueError, in that name, for an array that cannot be updated in
 /// place.
-void check_parameter(py::handle object, const Name& name);
+void check_parameter(py::handle object, const Name& name, bool writable = true);
 /// The same for a state array of that parameter.
 void check_state(py::handle object, const View& param, const Name& name);
 /// The same for one that may have another shape.

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include "bindings/foreign.h"
 #include "bindings/schedule.h"
 #include "bindings/unlocked.h"
 
@@ -33,10 +34,11 @@ Bound::Bound(const py::dict& given)
       optimizer_(rule_named(entry(given, "rule").cast<std::string>()), {}) {
     const Tree& tree = Box<Tree>::checked(tree_);
     py::list copies;
-    for (const py::handle pair : entry(given, "copies")) {
-        const auto [to, from] = pair.cast<std::pair<py::object, std::size_t>>();
+    for (const py::handle each : entry(given, "copies")) {
+        const auto [to, from, until_own_update] =
+            each.cast<std::tuple<py::object, std::size_t, bool>>();
         copies.append(py::make_tuple(to, tree.leaves.at(from)));
-        copied_.push_back(from);
+        copied_.push_back({from, until_own_update});
     }
     copies_ = Changes(copies);
     const py::object state = entry(given, "state"), parts = entry(given, "parts");
@@ -52,6 +54,7 @@ Bound::Bound(const py::dict& given)
         parameters_[k].add_to(memory_, tree.leaves[k]);
         optimizer_.arrays.push_back(parameters_[k].array());
         optimizer_.clocks.emplace_back();
+        optimizer_.watched.emplace_back();
         elements_ += optimizer_.arrays[k].layout.size;
     }
     memory_.check_disjoint();
@@ -77,7 +80,9 @@ Configuration Bound::configuration(const py::dict& told) const {
         result.schedules.push_back(is_schedule ? rate : py::object());
         if (!is_schedule) group.learning_rate = rate.cast<double>();
         group.options = options_from<GroupOptions>(values, reach.other_options);
+        group.learning_rate *= group.options.learning_rate_factor;
         group.numbers = numbers_from(values, reach.other_numbers, rule);
+        result.answers.emplace_back();
         result.wants_next.push_back(
             next_rate_ >= 0 && group.numbers[static_cast<std::size_t>(next_rate_)] == ask_schedule);
         result.groups.push_back(group);
@@ -118,7 +123,8 @@ void Bound::set_number(py::handle name, double number) noexcept {
         const Reach& reach = told_.reach[k];
         if (reach.own.contains(name)) continue;
         Group& group = optimizer_.groups[k];
-        if (text == "learning_rate") group.learning_rate = number;
+        if (text == "learning_rate")
+            group.learning_rate = number * group.options.learning_rate_factor;
         if (!reach.other_options.contains(name)) set_option(group.options, text, number);
         if (!reach.other_numbers.contains(name))
             set_number_of(optimizer_.rule().info, group.numbers, text, number);
@@ -145,7 +151,7 @@ std::optional<Move> Bound::moved(const py::object& params) const {
         parameters_[k].add_to(others.memory, others.params[k]);
     }
     others.memory.check_disjoint();
-    for (const std::size_t k : copied_) others.copied.push_back(others.params[k]);
+    for (const Copied& each : copied_) others.copied.push_back(others.params[each.param]);
     others.tree = Box<Tree>::make(std::make_unique<Tree>(std::move(*tree)));
     return others;
 }
@@ -173,12 +179,20 @@ py::object Bound::schedule_index() const {
 void Bound::ask_schedules() {
     if (!optimizer_.updates()) return;
     for (std::size_t k = 0; k < told_.schedules.size(); ++k) {
-        if (!told_.schedules[k]) continue;
+        const py::object& schedule = told_.schedules[k];
+        if (!schedule) continue;
         Group& group = optimizer_.groups[k];
-        group.learning_rate = ask(told_.schedules[k], schedule_index());
-        if (told_.wants_next[k])
-            group.numbers[static_cast<std::size_t>(next_rate_)] =
-                ask(told_.schedules[k], schedule_index() + py::int_(1));
+        // Groups without a schedule of their own share an answer.
+        const auto same = std::find_if(told_.schedules.begin(), told_.schedules.end(),
+                                       [&](const py::object& each) { return each.is(schedule); });
+        const auto asked = static_cast<std::size_t>(same - told_.schedules.begin());
+        const bool is_new = asked == k;
+        if (is_new) told_.answers[k].rate = ask(schedule, schedule_index());
+        group.learning_rate = told_.answers[asked].rate * group.options.learning_rate_factor;
+        if (!told_.wants_next[k]) continue;
+        if (is_new) told_.answers[k].next = ask(schedule, schedule_index() + py::int_(1));
+        group.numbers[static_cast<std::size_t>(next_rate_)] =
+            told_.answers[asked].next * group.options.learning_rate_factor;
     }
 }
 
@@ -198,9 +212,10 @@ bool Bound::is_apart(const py::object& array) const {
     return true;
 }
 
-void Bound::gather_gradients(py::handle gradients) {
+void Bound::gather_gradients(py::handle gradients, bool lenient) {
+    check_not_swapped();
     walked().check_unchanged();
-    walked().match(gradients, found_);
+    walked().match(gradients, lenient, found_);
     bool looked_closer = false;
     const std::size_t count = parameters_.size();
     for (std::size_t k = 0; k < count; ++k) {
@@ -215,6 +230,11 @@ void Bound::gather_gradients(py::handle gradients) {
             fetch_axes(found_[k + 4]);
         }
         parameters_[k].check_unchanged();
+        if (optimizer_.clocks[k].frozen) found_[k] = py::none();
+        if (!is_array(found_[k]) && is_foreign(found_[k])) {
+            looked_closer = true;
+            found_[k] = foreign_gradient(found_[k], parameters_[k].name_of_gradient());
+        }
         parameters_[k].read_gradient(found_[k], memory_, streams_[k], looked_closer);
     }
     if (!looked_closer) return;
@@ -222,13 +242,24 @@ void Bound::gather_gradients(py::handle gradients) {
         parameters_[k].check_still(found_[k], streams_[k]);
 }
 
-void Bound::step(py::handle gradients) {
+void Bound::step(py::handle gradients, bool lenient) {
     const struct Found {
         std::vector<py::object>& gradients;
         ~Found() { gradients.clear(); }
     } found{found_};
-    gather_gradients(gradients);
-    refresh();
+    gather_gradients(gradients, lenient);
+    carry_out();
+}
+
+void Bound::flush() {
+    check_not_swapped();
+    check_unchanged();
+    std::fill(streams_.begin(), streams_.end(), Stream());
+    carry_out();
+}
+
+void Bound::carry_out() {
+    refresh(false);
     optimizer_.prepare(streams_);
     Changes changes;
     const auto advance = [&] {
@@ -248,11 +279,38 @@ Changes Bound::make_updates() {
     return changes;
 }
 
+void Bound::check_not_swapped() const {
+    if (swapped_)
+        throw std::runtime_error(
+            "the averages are in the place of the parameters; call swap_averages() again first");
+}
+
+void Bound::swap_averages() {
+    check_unchanged();
+    refresh();
+    work(2 * elements_, [this] {
+        for (const Array& array : optimizer_.arrays)
+            exchange(array.layout, param_stream, average_stream);
+    });
+    swapped_ = !swapped_;
+}
+
 void Bound::refresh() {
-    if (iterations() > 0) return;
+    if (swapped_) return;
     for (const BoundParameter& parameter : parameters_)
         if (!parameter.is_unchanged()) return;  // the next step tells
-    work(copies_.size(), [this] { copies_.write(); });
+    refresh(true);
+}
+
+void Bound::refresh(bool all) {
+    const auto is_due = [&](const Copied& copy) {
+        if (!copy.until_own_update) return iterations() == 0;
+        const Clock& clock = optimizer_.clocks[copy.param];
+        return clock.steps == 0 && (all || streams_[copy.param].data || clock.in_window);
+    };
+    if (std::none_of(copied_.begin(), copied_.end(), is_due)) return;
+    work(copies_.size(),
+         [&] { copies_.write_where([&](std::size_t copy) { return is_due(copied_[copy]); }); });
 }
 
 std::vector<std::vector<int>> Bound::orders() const {
@@ -268,10 +326,15 @@ Counters Bound::counters() const {
                     look_at(optimizer_.window),
                     grad_norm(),
                     {},
-                    {}};
+                    {},
+                    {},
+                    {},
+                    swapped_};
     for (const Clock& clock : optimizer_.clocks) {
         result.steps.push_back(look_at(clock.steps));
         result.in_window.push_back(look_at(clock.in_window));
+        result.begun.push_back(look_at(clock.begun));
+        result.frozen.push_back(look_at(clock.frozen));
     }
     return result;
 }
@@ -285,7 +348,12 @@ Counters Bound::counters_from(const py::dict& told) const {
     result.grad_norm = entry(told, "grad_norm").cast<std::optional<double>>();
     result.steps = entry(told, "steps").cast<std::vector<std::int64_t>>();
     result.in_window = entry(told, "in_window").cast<std::vector<bool>>();
-    if (result.steps.size() != parameters_.size() || result.in_window.size() != parameters_.size())
+    result.begun = entry(told, "begun").cast<std::vector<bool>>();
+    result.frozen = entry(told, "frozen").cast<std::vector<bool>>();
+    result.swapped = entry(told, "swapped").cast<bool>();
+    const auto is_other = [&](const auto& of_each) { return of_each.size() != parameters_.size(); };
+    if (is_other(result.steps) || is_other(result.in_window) || is_other(result.begun) ||
+        is_other(result.frozen))
         throw py::value_error("counters: expected those of " + std::to_string(parameters_.size()) +
                               " parameters");
     return result;
@@ -297,8 +365,10 @@ void Bound::set_counters(const Counters& counters) noexcept {
     optimizer_.calls = counters.calls;
     optimizer_.window = counters.window;
     optimizer_.grad_norm = counters.grad_norm.value_or(-1);
+    swapped_ = counters.swapped;
     for (std::size_t k = 0; k < optimizer_.clocks.size(); ++k)
-        optimizer_.clocks[k] = {counters.steps[k], counters.in_window[k]};
+        optimizer_.clocks[k] = {counters.steps[k], counters.in_window[k], counters.begun[k],
+                                counters.frozen[k]};
     optimizer_.changed();
 }
 
@@ -307,24 +377,56 @@ std::optional<double> Bound::grad_norm() const {
     return norm < 0 ? std::nullopt : std::optional(norm);
 }
 
+py::object Bound::watched() const {
+    py::list result;
+    const auto add = [](py::dict& named, const char* name, const double& number) {
+        const double seen = look_at(number);
+        named[name] = seen < 0 ? py::object(py::none()) : py::object(py::float_(seen));
+    };
+    for (const Watched& seen : optimizer_.watched) {
+        py::dict named;
+        add(named, "grad_norm", seen.grad_norm);
+        add(named, "update_norm", seen.update_norm);
+        add(named, "param_norm", seen.param_norm);
+        add(named, "nonfinite", seen.nonfinite);
+        result.append(named);
+    }
+    return result;
+}
+
 void update_arrays(const Rule& rule, const py::object& param, const py::object& grad,
-                   const py::dict& state, std::int64_t step, double learning_rate,
-                   const RuleNumbers& numbers) {
+                   const py::object& out, const py::dict& state, const py::dict& parts,
+                   std::int64_t step, const Group& group) {
     if (grad.is_none()) throw py::type_error("grad: expected a NumPy array, got None");
-    BoundParameter parameter(param, "param", state, py::dict(), py::none(), py::none(), py::none(),
-                             rule.info);
+    static const std::string param_name = "param", out_name = "out", no_path;
+    const bool in_place = out.is_none() || out.is(param);
+    std::optional<Snapshot> source;
+    py::object axes = py::none();
+    if (!in_place) {
+        check_parameter(param, Name(param_name), false);
+        check_state(out, View(param), Name(out_name));
+        source.emplace(View(param));
+        axes = py::cast(Order(View(param)).axes);  // sums are those of the update in place
+    }
+    BoundParameter parameter(in_place ? param : out, "param", state, parts, py::none(), py::none(),
+                             axes, rule.info);
     Memory memory;
     parameter.add_to(memory, param);
+    if (!in_place) memory.add(out, Name("out", "", no_path));
     memory.check_disjoint();
     bool looked_closer = false;
     std::vector<Stream> gradients(1);
     parameter.read_gradient(grad, memory, gradients[0], looked_closer);
     parameter.check_still(grad, gradients[0]);
-    Optimizer optimizer(rule, {parameter.array()});
+    if (source && !source->is_current())
+        throw py::value_error("param: expected an array that stays as it is during the step");
+    Array array = parameter.array();
+    std::vector<std::ptrdiff_t> strides;
+    if (source) array.layout.read_param_from(Order(View(param)).stream(View(param), strides));
+    Optimizer optimizer(rule, {array});
     optimizer.clocks[0].steps = step - 1;
-    Group& group = optimizer.groups.emplace_back();
-    group.learning_rate = learning_rate;
-    group.numbers = numbers;
+    optimizer.clocks[0].begun = step > 1;
+    optimizer.groups.push_back(group);
     optimizer.prepare(gradients);
     work(optimizer.arrays[0].layout.size, [&] { optimizer.advance(); });
 }

@@ -38,15 +38,20 @@ struct Configuration {
     Clocks counting;
     std::vector<py::object> schedules;  ///< of each group; null where its rate is a number
     std::vector<bool> wants_next;       ///< whether the rule of that group needs the rate after it
-    py::object update;                  ///< for rules on whole arrays
+    struct Answer {
+        double rate = 0, next = 0;
+    };
+    std::vector<Answer> answers;  ///< of the schedules
+    py::object update;            ///< for rules on whole arrays
 };
 
 /// What an optimizer has counted.
 struct Counters {
     std::int64_t iterations, skipped_steps, calls, window;
     std::optional<double> grad_norm;
-    std::vector<std::int64_t> steps;  ///< of each parameter
-    std::vector<bool> in_window;      ///< of each parameter
+    std::vector<std::int64_t> steps;             ///< of each parameter
+    std::vector<bool> in_window, begun, frozen;  ///< of each parameter
+    bool swapped;                                ///< averages are in the place of parameters
 };
 
 /// Arrays in the place of parameters.
@@ -61,9 +66,10 @@ public:
     /// From a dict with the rule's name (`rule`), the parameters (`tree`), for each of them a dict
     /// of its state by name (`state`) and one of the axes of those of its arrays that are parts of
     /// the rule's divisible slot (`parts`), its average and its accumulator (`averages`,
-    /// `accumulators`, or None), the pairs of an array and the index of the parameter that it is a
-    /// copy of before the first update (`copies`), the counters to go on with, or None
-    /// (`counters`), and for each parameter the axes in the order to visit them, or None
+    /// `accumulators`, or None), triples of an array, the index of the parameter that it is a copy
+    /// of before the first update, and whether that is the parameter's own (`copies`), the counters
+    /// to go on with, or None (`counters`), and for each parameter the axes in the order to visit
+    /// them, or None
     /// (`orders`).
     explicit Bound(const py::dict& given);
 
@@ -87,12 +93,21 @@ public:
     void set_number(py::handle name, double number) noexcept;
 
     /// Before the first update makes the copies anew: weights may have been loaded meanwhile.
-    /// Raises ValueError where a parameter is not what was bound any more.
     void refresh();
+    /// Puts averages in the place of parameters, or back. No step is possible meanwhile.
+    void swap_averages();
+    /// Raises RuntimeError where they are there.
+    void check_not_swapped() const;
 
     /// Finds the learning rates of the next update; call it before `step`.
     void ask_schedules();
-    void step(py::handle gradients);
+    /// `lenient`: what is left out of the structure has no gradient.
+    void step(py::handle gradients, bool lenient = false);
+    /// Whether there is an unfinished window.
+    bool has_window() const { return look_at(optimizer_.window) > 0; }
+    /// Updates with what it holds; between `set_flushing`, and after `ask_schedules`.
+    void flush();
+    void set_flushing(bool flushes) { optimizer_.set_flushing(flushes); }
 
     /// What the parameters are in, a Tree.
     py::object tree() const { return tree_; }
@@ -111,6 +126,8 @@ public:
     std::int64_t iterations() const { return look_at(optimizer_.iterations); }
     std::int64_t skipped_steps() const { return look_at(optimizer_.skipped_steps); }
     std::optional<double> grad_norm() const;
+    /// For each parameter a dict of what was watched, by name; None where nothing was seen yet.
+    py::object watched() const;
     /// What schedules are asked for: the index of the update, or of the call.
     py::object schedule_index() const;
 
@@ -125,7 +142,10 @@ public:
 
 private:
     const Tree& walked() const { return Box<Tree>::of(tree_.ptr()); }
-    void gather_gradients(py::handle gradients);
+    void gather_gradients(py::handle gradients, bool lenient);
+    /// Makes copies anew of parameters that step, or of all.
+    void refresh(bool all);
+    void carry_out();
     /// Lets the rule's function make updates of the gradients that it finds.
     Changes make_updates();
 
@@ -135,20 +155,25 @@ private:
     Optimizer optimizer_;
     Configuration told_;
     Changes copies_;
-    std::vector<std::size_t> copied_;  ///< which parameters those are made of
-    std::vector<py::object> found_;    ///< gradients of the step under way
+    struct Copied {
+        std::size_t param;      ///< which one that is a copy of
+        bool until_own_update;  ///< or else until any
+    };
+    std::vector<Copied> copied_;
+    std::vector<py::object> found_;  ///< gradients of the step under way
     std::vector<Stream> streams_;
     std::size_t elements_ = 0;
+    bool swapped_ = false;
     int next_rate_ = -1;  ///< which number of the rule is the next learning rate
 };
 
 /// Raises ValueError where there is none.
 const Rule& rule_named(const std::string& name);
 
-/// One update of bare arrays of any layout, with the rule's state by name; raises for what cannot
-/// be updated.
+/// One update of bare arrays of any layout, with the rule's state and the axes of its parts by
+/// name; raises for what cannot be updated. `out` is where to write the updated parameter, or None.
 void update_arrays(const Rule& rule, const py::object& param, const py::object& grad,
-                   const py::dict& state, std::int64_t step, double learning_rate,
-                   const RuleNumbers& numbers);
+                   const py::object& out, const py::dict& state, const py::dict& parts,
+                   std::int64_t step, const Group& group);
 
 }  // namespace instep::bindings

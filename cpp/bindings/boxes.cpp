@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <type_traits>
 
 #include "bindings/bound.h"
 #include "bindings/box.h"
@@ -29,8 +30,9 @@ py::tuple positional(PyObject* given, PyObject* named, std::size_t count, const 
 PyObject* new_tree(PyTypeObject*, PyObject* given, PyObject* named) {
     return guarded([&] {
         const py::tuple arguments =
-            positional(given, named, 2, "Tree: expected params and group_type");
-        return Box<Tree>::make(std::make_unique<Tree>(arguments[0], arguments[1]));
+            positional(given, named, 4, "Tree: expected params, group_type, ignore and writable");
+        return Box<Tree>::make(std::make_unique<Tree>(arguments[0], arguments[1], arguments[2],
+                                                      arguments[3].cast<bool>()));
     });
 }
 
@@ -62,6 +64,7 @@ py::object tree_type() {
     static PyGetSetDef attributes[] = {
         {"params", tree_params, nullptr, nullptr, nullptr},
         {"leaves", tree_attribute<&Tree::leaves>, nullptr, nullptr, nullptr},
+        {"objects", tree_attribute<&Tree::objects>, nullptr, nullptr, nullptr},
         {"paths", tree_attribute<&Tree::paths>, nullptr, nullptr, nullptr},
         {"groups", tree_attribute<&Tree::groups>, nullptr, nullptr, nullptr},
         {nullptr, nullptr, nullptr, nullptr, nullptr}};
@@ -116,6 +119,9 @@ PyObject* counters(PyObject* self, PyObject*) {
         named["grad_norm"] = now.grad_norm;
         named["steps"] = now.steps;
         named["in_window"] = now.in_window;
+        named["begun"] = now.begun;
+        named["frozen"] = now.frozen;
+        named["swapped"] = now.swapped;
         return named;
     });
 }
@@ -125,13 +131,16 @@ PyObject* bound_tree(PyObject* self, void*) {
     return guarded([&] { return Box<Bound>::of(self).tree(); });
 }
 
-PyObject* schedule_index(PyObject* self, void*) {
-    return guarded([&] { return Box<Bound>::of(self).schedule_index(); });
-}
-
+/// What a member function returns, as an object.
 template <auto member>
 PyObject* bound_attribute(PyObject* self, void*) {
-    return guarded([&] { return py::cast((Box<Bound>::of(self).*member)()); });
+    return guarded([&]() -> py::object {
+        auto value = (Box<Bound>::of(self).*member)();
+        if constexpr (std::is_base_of_v<py::handle, decltype(value)>)
+            return value;
+        else
+            return py::cast(value);
+    });
 }
 
 py::object bound_type() {
@@ -143,10 +152,11 @@ py::object bound_type() {
                                     {nullptr, nullptr, 0, nullptr}};
     static PyGetSetDef attributes[] = {
         {"tree", bound_tree, nullptr, nullptr, nullptr},
-        {"schedule_index", schedule_index, nullptr, nullptr, nullptr},
+        {"schedule_index", bound_attribute<&Bound::schedule_index>, nullptr, nullptr, nullptr},
         {"iterations", bound_attribute<&Bound::iterations>, nullptr, nullptr, nullptr},
         {"skipped_steps", bound_attribute<&Bound::skipped_steps>, nullptr, nullptr, nullptr},
         {"grad_norm", bound_attribute<&Bound::grad_norm>, nullptr, nullptr, nullptr},
+        {"watched", bound_attribute<&Bound::watched>, nullptr, nullptr, nullptr},
         {nullptr, nullptr, nullptr, nullptr, nullptr}};
     return Box<Bound>::make_type("instep._core.Bound", 0,
                                  {{Py_tp_new, reinterpret_cast<void*>(new_bound)},

@@ -40,14 +40,16 @@ int Changes::traverse(visitproc visit, void* arg) const {
 }
 
 void Changes::write() const noexcept {
-    for (const Change& change : changes_) {
-        alignas(double) char buffer[tile_elements * sizeof(double)];
-        for (std::size_t done = 0; done < change.size; done += tile_elements) {
-            const std::size_t count = std::min(tile_elements, change.size - done);
-            const Precision precision = precision_of(change.source.format);
-            gather(change.order.shape, change.source, done, count, precision, buffer);
-            scatter(change.order.shape, change.target, done, count, precision, buffer);
-        }
+    for (const Change& change : changes_) write(change);
+}
+
+void Changes::write(const Change& change) noexcept {
+    alignas(double) char buffer[tile_elements * sizeof(double)];
+    for (std::size_t done = 0; done < change.size; done += tile_elements) {
+        const std::size_t count = std::min(tile_elements, change.size - done);
+        const Precision precision = precision_of(change.source.format);
+        gather(change.order.shape, change.source, done, count, precision, buffer);
+        scatter(change.order.shape, change.target, done, count, precision, buffer);
     }
 }
 

@@ -20,6 +20,13 @@ public:
     /// Reads them from others, each like the one before, which is left in its place.
     void read_from(std::vector<py::object>& others) noexcept;
     void write() const noexcept;
+    /// Writes those whose index a condition holds for.
+    template <class Condition>
+    void write_where(const Condition& condition) const noexcept {
+        std::size_t index = 0;
+        for (const Change& change : changes_)
+            if (condition(index++)) write(change);
+    }
     int traverse(visitproc visit, void* arg) const;
 
 private:
@@ -30,6 +37,8 @@ private:
         Stream target, source;
         std::vector<std::ptrdiff_t> strides[2];
     };
+    static void write(const Change& change) noexcept;
+
     std::list<Change> changes_;  ///< where streams may point into
     std::size_t elements_ = 0;
 };

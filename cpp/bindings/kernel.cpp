@@ -13,9 +13,15 @@
 namespace instep::bindings {
 namespace {
 
+/// What stands for an argument that is left out.
+bool is_left_out(PyObject* object) {
+    return object == Py_Ellipsis;
+}
+
 /// Whether the object cannot change.
 bool is_constant(PyObject* object) {
-    return PyFloat_CheckExact(object) || PyLong_CheckExact(object) || PyBool_Check(object);
+    return PyFloat_CheckExact(object) || PyLong_CheckExact(object) || PyBool_Check(object) ||
+           PyUnicode_CheckExact(object) || object == Py_None || is_left_out(object);
 }
 
 py::tuple tuple_of(PyObject* const* objects, std::size_t count) {
@@ -24,11 +30,22 @@ py::tuple tuple_of(PyObject* const* objects, std::size_t count) {
     return result;
 }
 
+/// What hyperparameters come to, from what `check` returns.
+Group group_from(const py::tuple& told, const RuleInfo& rule) {
+    const py::dict values = told[0];
+    Group group;
+    group.options = options_from<GroupOptions>(values, told[1]);
+    group.learning_rate =
+        entry(values, "learning_rate").cast<double>() * group.options.learning_rate_factor;
+    group.numbers = numbers_from(values, told[2], rule);
+    return group;
+}
+
 /// The arrays as a block for the kernel, where there is nothing about them that needs a closer
 /// look: all of one shape, contiguous, writable but for the gradient, of one dtype but for it, and
-/// apart.
-bool make_block(PyObject* param, PyObject* grad, PyObject* const* slots, std::size_t slot_count,
-                Block& block) {
+/// apart. `source` is null, or what the parameter is read from, and need not be writable.
+bool make_block(PyObject* param, PyObject* source, PyObject* grad, PyObject* const* slots,
+                std::size_t slot_count, Block& block) {
     struct Range {
         const char *begin, *end;
     } ranges[stream_count];
@@ -48,6 +65,12 @@ bool make_block(PyObject* param, PyObject* grad, PyObject* const* slots, std::si
     };
     const std::size_t item = itemsize(first.format());
     if (!add(param_stream, first, item) || !is_simple(grad, false)) return false;
+    if (source) {
+        if (!is_simple(source, false)) return false;
+        const View read(source);
+        if (!read.same_dtype(first) || !add(param_stream, read, item)) return false;
+        block.data[param_stream] = first.data();
+    }
     const View given(grad);
     block.grad_format = given.format();
     if (!add(grad_stream, given, itemsize(block.grad_format))) return false;
@@ -70,87 +93,99 @@ Kernel::Kernel(const std::string& rule, const py::list& arguments, py::object ch
       scalars_(static_cast<std::size_t>(rule_.info.scalar_count)),
       check_(std::move(check)),
       check_step_(std::move(check_step)) {
+    const char* const* const own = rule_.info.hyperparameters;
+    const std::ptrdiff_t count = rule_.info.hyperparameter_count;
     for (const py::handle each : arguments) {
         const auto [name, limits, is_switch] =
             each.cast<std::tuple<py::object, py::object, bool>>();
-        numbers_.push_back({name, name.cast<std::string>(), Limits(limits), is_switch});
+        const auto text = name.cast<std::string>();
+        const std::ptrdiff_t at = std::find(own, own + count, text) - own;
+        arguments_.push_back({name, Limits(limits), is_switch,
+                              at < count ? static_cast<int>(at) : -1,
+                              text == "l2"             ? &GroupOptions::l2
+                              : text == "weight_decay" ? &GroupOptions::weight_decay
+                                                       : nullptr});
     }
 }
 
-std::optional<Kernel::Numbers> Kernel::meaning_of(PyObject* const* numbers) const {
-    Numbers meaning = meaning_;
-    for (std::size_t k = 0; k < numbers_.size(); ++k) {
-        const py::object& before = checked_[k];
-        if (numbers[k] == before.ptr()) continue;
-        if (tied_[k] || !is_plain_number(before)) return std::nullopt;
-        const Argument& argument = numbers_[k];
-        const std::optional<double> number = argument.limits.number(numbers[k]);
-        if (!number) return std::nullopt;
-        if (argument.is_switch && (PyFloat_AsDouble(before.ptr()) == 0) != (*number == 0))
-            return std::nullopt;
-        if (k == 0)
-            meaning.learning_rate = *number;
-        else
-            set_number_of(rule_.info, meaning.own, argument.text, *number);
+bool Kernel::find_meaning(PyObject* const* given, Group& meaning) const {
+    meaning = checked_.meaning;
+    for (std::size_t k = 0; k < arguments_.size(); ++k) {
+        PyObject* const before = checked_.given[k].ptr();
+        if (given[k] == before) continue;
+        const Argument& argument = arguments_[k];
+        if (checked_.is_tied[k]) return false;
+        if (is_left_out(before) ? argument.is_switch : !is_plain_number(before)) return false;
+        const std::optional<double> number = argument.limits.number(given[k]);
+        if (!number) return false;
+        if (argument.is_switch && (PyFloat_AsDouble(before) == 0) != (*number == 0)) return false;
+        if (k == 0) meaning.learning_rate = *number;
+        if (checked_.is_option[k]) meaning.options.*argument.option = *number;
+        if (checked_.is_number[k])
+            meaning.numbers[static_cast<std::size_t>(argument.number)] = *number;
     }
-    return meaning;
+    return true;
 }
 
-Kernel::Numbers Kernel::check_numbers(PyObject* const* numbers, unsigned in_use) {
+Group Kernel::check_numbers(PyObject* const* given, unsigned in_use) {
+    Group meaning;
     if (const std::unique_lock locked(cache_, std::try_to_lock);
-        locked && in_use == checked_in_use_ && !checked_.empty())
-        if (const std::optional<Numbers> meaning = meaning_of(numbers)) return *meaning;
+        locked && in_use == checked_.in_use && !checked_.given.empty() &&
+        find_meaning(given, meaning))
+        return meaning;
     py::tuple used(slots_);
     for (std::size_t s = 0; s < slots_; ++s) used[s] = py::bool_(in_use >> s & 1);
-    const py::tuple checked = call(check_, tuple_of(numbers, numbers_.size()), used);
-    const py::dict named = checked[0];
-    std::vector<py::object> kept;
-    std::vector<bool> tied;
-    for (std::size_t k = 0; k < numbers_.size(); ++k) {
-        kept.push_back(py::reinterpret_borrow<py::object>(numbers[k]));
-        tied.push_back(py::set(checked[1]).contains(numbers_[k].name));
+    const py::tuple told = call(check_, tuple_of(given, arguments_.size()), used);
+    const py::dict in_place_of_options = told[1], in_place_of_numbers = told[2];
+    meaning = group_from(told, rule_.info);
+    Checked checked{{}, in_use, meaning, {}, {}, {}};
+    for (std::size_t k = 0; k < arguments_.size(); ++k) {
+        const Argument& each = arguments_[k];
+        checked.given.push_back(py::reinterpret_borrow<py::object>(given[k]));
+        checked.is_tied.push_back(told[3].contains(each.name));
+        checked.is_option.push_back(each.option && !in_place_of_options.contains(each.name));
+        checked.is_number.push_back(each.number >= 0 && !in_place_of_numbers.contains(each.name));
     }
-    if (!std::all_of(numbers, numbers + numbers_.size(), is_constant)) kept.clear();
-    Numbers meaning;
-    meaning.learning_rate = entry(named, "learning_rate").cast<double>();
-    meaning.own = numbers_from(named, py::dict(), rule_.info);
-    if (const std::unique_lock locked(cache_, std::try_to_lock); locked) {
-        checked_.swap(kept);
-        tied_.swap(tied);
-        checked_in_use_ = in_use;
-        meaning_ = meaning;
-    }
+    if (!std::all_of(given, given + arguments_.size(), is_constant)) checked.given.clear();
+    if (const std::unique_lock locked(cache_, std::try_to_lock); locked)
+        std::swap(checked_, checked);
     return meaning;
 }
 
-std::int64_t Kernel::checked_step(PyObject* step, PyObject* const* numbers) const {
+std::int64_t Kernel::checked_step(PyObject* step, PyObject* const* given) const {
     if (PyLong_CheckExact(step)) {
         int overflows;
         const long long count = PyLong_AsLongLongAndOverflow(step, &overflows);
         if (!overflows && 1 <= count && count <= most_steps) return count;
     }
-    return call(check_step_, py::handle(step), tuple_of(numbers, numbers_.size()))
+    return call(check_step_, py::handle(step), tuple_of(given, arguments_.size()))
         .cast<std::int64_t>();
 }
 
 void Kernel::run(PyObject* const* arguments, std::size_t count) {
-    const std::size_t expected = 3 + slots_ + scalars_ + numbers_.size();
+    const std::size_t arrays = 2 + slots_ + scalars_, expected = arrays + arguments_.size() + 3;
     if (count != expected)
         throw py::type_error("expected " + std::to_string(expected) + " arguments, got " +
                              std::to_string(count));
+    if (!is_left_out(arguments[arrays]))
+        throw py::type_error(std::string(rule_.info.name) + ": expected all but the " +
+                             std::to_string(arrays) + " arrays by name, got more by position");
     PyObject *const param = arguments[0], *const grad = arguments[1];
     PyObject* const* const slots = arguments + 2;
     PyObject* const* const scalars = slots + slots_;
-    PyObject* const* const numbers = scalars + scalars_ + 1;
+    PyObject* const* const given = arguments + arrays + 2;
+    PyObject* const out = given[arguments_.size()];
     unsigned in_use = 0;
     for (std::size_t s = 0; s < slots_; ++s) in_use |= unsigned(slots[s] != Py_None) << s;
-    const Numbers now = check_numbers(numbers, in_use);
-    const std::int64_t step = checked_step(scalars[scalars_], numbers);
+    const Group now = check_numbers(given, in_use);
+    const std::int64_t step = checked_step(given[-1], given);
+    PyObject* const source = out == Py_None || out == param ? nullptr : param;
+    PyObject* const to = source ? out : param;
 
     Block block;
     const bool is_simple =
-        !scalars_ && !rule_.info.sum_count && make_block(param, grad, slots, slots_, block);
-    const Precision precision = is_simple ? precision_of(View(param).format()) : Precision::float32;
+        !scalars_ && !rule_.info.sum_count && make_block(to, source, grad, slots, slots_, block);
+    const Precision precision = is_simple ? precision_of(View(to).format()) : Precision::float32;
     if (!is_simple || !rule_.in(precision).update[in_use]) {
         py::dict state;
         for (std::size_t s = 0; s < slots_; ++s)
@@ -158,13 +193,16 @@ void Kernel::run(PyObject* const* arguments, std::size_t count) {
         for (std::size_t s = 0; s < scalars_; ++s)
             state[rule_.info.scalars[s]] = py::handle(scalars[s]);
         return update_arrays(rule_, py::reinterpret_borrow<py::object>(param),
-                             py::reinterpret_borrow<py::object>(grad), state, step,
-                             now.learning_rate, now.own);
+                             py::reinterpret_borrow<py::object>(grad),
+                             py::reinterpret_borrow<py::object>(out), state, py::dict(), step, now);
     }
     Plan plan;
     plan.choose(rule_, precision, in_use);
-    plan.prepare(precision, now.learning_rate, step, now.own.data());
-    work(block.count, [&] { update_array(plan.update, block, precision); });
+    plan.around.group = now.options;
+    plan.around.decay = now.learning_rate * now.options.weight_decay;
+    plan.prepare(precision, {now.learning_rate, step, step == 1, step == 1}, now.numbers.data());
+    const void* const from = source ? View(source).data() : nullptr;
+    work(block.count, [&] { update_array(plan.update, block, precision, from); });
 }
 
 int Kernel::traverse(visitproc visit, void* arg) const {
@@ -176,6 +214,13 @@ int Kernel::traverse(visitproc visit, void* arg) const {
 void Kernel::clear() {
     check_ = py::object();
     check_step_ = py::object();
+}
+
+void update(const std::string& rule, const py::object& param, const py::object& grad,
+            const py::object& out, const py::dict& state, const py::dict& parts, std::int64_t step,
+            const py::tuple& told) {
+    const Rule& its_rule = rule_named(rule);
+    update_arrays(its_rule, param, grad, out, state, parts, step, group_from(told, its_rule.info));
 }
 
 }  // namespace instep::bindings

@@ -4,14 +4,13 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "bindings/limits.h"
 #include "bindings/lock.h"
 #include "bindings/options.h"
-#include "engine/registry.h"
+#include "engine/optimizer.h"
 
 namespace instep::bindings {
 
@@ -19,12 +18,18 @@ namespace py = pybind11;
 
 class Kernel {
 public:
-    /// `arguments` are its numbers, the learning rate first: of each its name, its limits (see
-    /// limits.h), and whether slots hang on it not being 0.
+    /// `arguments` are those that decide on its numbers, the learning rate first: of each its name,
+    /// its limits (see limits.h), and whether it matters elsewhere if it is 0.
+    ///
+    /// check(arguments, whether each slot is given) returns hyperparameters by name, what the
+    /// engine is told in place of options and of the rule's numbers of a name, and the set of those
+    /// arguments that something else hangs on. check_step(step, arguments) returns the count of the
+    /// update. An Ellipsis stands for what is left out.
     Kernel(const std::string& rule, const py::list& arguments, py::object check,
            py::object check_step);
 
-    /// Arguments as in boxes.h.
+    /// Takes the parameter, its gradient, slots, scalars, an Ellipsis, the count, those arguments,
+    /// and where the updated parameter goes, or None; as in boxes.h.
     void run(PyObject* const* arguments, std::size_t count);
 
     /// For Python's garbage collector.
@@ -32,34 +37,41 @@ public:
     void clear();
 
 private:
-    struct Numbers {
-        double learning_rate = 0;
-        RuleNumbers own{};
-    };
     struct Argument {
         py::object name;
-        std::string text;  ///< the same
         Limits limits;
         bool is_switch;
+        int number;                     ///< which of the rule's it may be; negative: none
+        double GroupOptions::* option;  ///< which option it may be; null: none
+    };
+    /// What was checked last: the objects, what they mean, and how others change that.
+    struct Checked {
+        std::vector<py::object> given;
+        unsigned in_use = 0;
+        Group meaning;
+        std::vector<bool> is_tied, is_number, is_option;
     };
 
     /// A copy: whatever Python runs next, another thread may call this kernel with others.
-    Numbers check_numbers(PyObject* const* numbers, unsigned in_use);
-    /// What numbers mean that differ from those checked last only where nothing else hangs on it.
-    std::optional<Numbers> meaning_of(PyObject* const* numbers) const;
-    std::int64_t checked_step(PyObject* step, PyObject* const* numbers) const;
+    Group check_numbers(PyObject* const* given, unsigned in_use);
+    /// Finds what arguments mean that differ from those checked last only where nothing else hangs
+    /// on it; or returns false.
+    bool find_meaning(PyObject* const* given, Group& meaning) const;
+    std::int64_t checked_step(PyObject* step, PyObject* const* given) const;
 
     const Rule& rule_;
     std::size_t slots_, scalars_;
-    std::vector<Argument> numbers_;
+    std::vector<Argument> arguments_;
     py::object check_, check_step_;
 
-    // What was checked last: the objects, what they mean, and on which of them something hangs.
     Lock cache_;
-    std::vector<py::object> checked_;
-    unsigned checked_in_use_ = 0;
-    Numbers meaning_;
-    std::vector<bool> tied_;
+    Checked checked_;
 };
+
+/// One update by a rule whose arrays of state depend on the shape of the parameter; `told` is what
+/// `check` of a kernel returns.
+void update(const std::string& rule, const py::object& param, const py::object& grad,
+            const py::object& out, const py::dict& state, const py::dict& parts, std::int64_t step,
+            const py::tuple& told);
 
 }  // namespace instep::bindings

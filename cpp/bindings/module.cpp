@@ -8,6 +8,7 @@
 #include "bindings/attribute.h"
 #include "bindings/bound.h"
 #include "bindings/boxes.h"
+#include "bindings/kernel.h"
 #include "bindings/options.h"
 #include "bindings/probes.h"
 #include "bindings/schedule.h"
@@ -86,6 +87,10 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
                py::arg("place"));
     module.def("alias", &alias, py::arg("array"));
     module.def("ask", &ask, py::arg("schedule"), py::arg("index"));
+    module.def("window_share", &window_share, py::arg("calls"));
+    module.def("update", &update, py::arg("rule"), py::arg("param"), py::arg("grad"),
+               py::arg("out"), py::arg("state"), py::arg("parts"), py::arg("step"),
+               py::arg("told"));
     module.def("build_info", &build_info);
     module.def("num_threads", &num_threads);
     module.def("set_num_threads", &set_num_threads, py::arg("count"));

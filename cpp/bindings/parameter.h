@@ -64,6 +64,8 @@ public:
         to = checked_gradient(object, memory);
     }
 
+    Name name_of_gradient() const { return Name("gradient", " for ", path_); }
+
     /// Raises ValueError where parameter or gradient have changed since `gradient`.
     void check_still(py::handle object, const Stream& stream) const;
 

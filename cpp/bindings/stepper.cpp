@@ -147,11 +147,81 @@ int set_attribute(PyObject* self, PyObject* name, PyObject* value) {
 }
 
 /// A step by the thread at work.
-void carry_out(Busy& busy, Bound& bound, py::handle gradients) {
+void carry_out(Busy& busy, Bound& bound, py::handle gradients, bool lenient = false) {
     busy.set_asks(true);
     bound.ask_schedules();
     busy.set_asks(false);
-    bound.step(gradients);
+    bound.step(gradients, lenient);
+}
+
+PyObject* swap_averages(PyObject* self, PyObject*) {
+    return guarded([&] {
+        const AtWork at_work(as<Stepper>(self).busy);
+        if (const py::object core = core_of(self)) Box<Bound>::of(core.ptr()).swap_averages();
+        return py::none();
+    });
+}
+
+PyObject* check_not_swapped(PyObject* self, PyObject*) {
+    return guarded([&] {
+        if (const py::object core = core_of(self)) Box<Bound>::of(core.ptr()).check_not_swapped();
+        return py::none();
+    });
+}
+
+/// A step on arrays in the place of the parameters, which stay there or not.
+PyObject* step_on(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
+    return guarded([&] {
+        if (count != 3) throw py::type_error("_step_on: expected params, grads, stay");
+        Stepper& stepper = as<Stepper>(self);
+        const AtWork at_work(stepper.busy);
+        const py::object core = core_of(self);
+        if (!core) return py::bool_(false);
+        Bound& bound = Box<Bound>::of(core.ptr());
+        std::optional<Move> others = bound.moved(py::reinterpret_borrow<py::object>(arguments[0]));
+        if (!others) return py::bool_(false);
+        const bool stay = PyObject_IsTrue(arguments[2]) == 1;
+        const auto exchange = [&] {
+            const py::scoped_critical_section alone{core};
+            const InFlight in_flight;
+            bound.move(*others);
+        };
+        exchange();
+        try {
+            carry_out(stepper.busy, bound, arguments[1]);
+        } catch (...) {
+            exchange();
+            throw;
+        }
+        if (!stay) exchange();
+        return py::bool_(true);
+    });
+}
+
+/// Lets an optimizer update with what an unfinished window holds.
+struct Flushing {
+    Bound& bound;
+    explicit Flushing(Bound& its_bound) : bound(its_bound) { bound.set_flushing(true); }
+    ~Flushing() { bound.set_flushing(false); }
+};
+
+PyObject* flush(PyObject* self, PyObject*) {
+    return guarded([&] {
+        Busy& busy = as<Stepper>(self).busy;
+        const AtWork at_work(busy);
+        const py::object core = core_of(self);
+        if (!core)
+            throw std::runtime_error(
+                "flush: this optimizer has no parameters yet; call build(params)");
+        Bound& bound = Box<Bound>::of(core.ptr());
+        if (!bound.has_window()) return py::bool_(false);
+        const Flushing flushing(bound);
+        busy.set_asks(true);
+        bound.ask_schedules();
+        busy.set_asks(false);
+        bound.flush();
+        return py::bool_(true);
+    });
 }
 
 PyObject* bind_and_step(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
@@ -242,22 +312,44 @@ PyObject* refresh(PyObject* self, PyObject*) {
     });
 }
 
+/// The gradients among the arguments of `step`, and whether some may be missing.
+PyObject* gradients_in(PyObject* const* arguments, Py_ssize_t count, PyObject* names,
+                       bool& lenient) {
+    if (count == 1 && !names) return arguments[0];
+    PyObject* grads = count == 1 ? arguments[0] : nullptr;
+    if (count > 1)
+        throw py::type_error("step: expected one positional argument, the gradients, got " +
+                             std::to_string(count));
+    for (Py_ssize_t k = 0; names && k < PyTuple_GET_SIZE(names); ++k) {
+        PyObject* const value = arguments[count + k];
+        const std::string name = py::str(PyTuple_GET_ITEM(names, k));
+        if (name == "grads" && !grads) {
+            grads = value;
+        } else if (name == "missing") {
+            const bool is_text = PyUnicode_Check(value);
+            lenient = is_text && PyUnicode_CompareWithASCIIString(value, "none") == 0;
+            if (!lenient && (!is_text || PyUnicode_CompareWithASCIIString(value, "error") != 0))
+                throw py::value_error("missing: expected \"error\" or \"none\", got " +
+                                      representation_of(value));
+        } else {
+            throw py::type_error("step: expected the arguments grads and missing, got " + name);
+        }
+    }
+    if (!grads) throw py::type_error("step: expected the gradients, got no argument");
+    return grads;
+}
+
 PyObject* step(PyObject* self, PyObject* const* arguments, Py_ssize_t count, PyObject* names) {
     return guarded([&] {
-        const Py_ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
-        if (count + named != 1)
-            throw py::type_error("step: expected one argument, the gradients, got " +
-                                 std::to_string(count + named));
-        if (named && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "grads") != 0)
-            throw py::type_error("step: expected the argument grads, got " +
-                                 std::string(py::str(PyTuple_GET_ITEM(names, 0))));
+        bool lenient = false;
+        PyObject* const grads = gradients_in(arguments, count, names, lenient);
         Stepper& stepper = as<Stepper>(self);
         const AtWork at_work(stepper.busy);
         const py::object core = core_of(self);
         if (!core)
             throw std::runtime_error(
                 "step: this optimizer has no parameters yet; call build(params)");
-        carry_out(stepper.busy, Box<Bound>::of(core.ptr()), arguments[0]);
+        carry_out(stepper.busy, Box<Bound>::of(core.ptr()), grads, lenient);
         return py::none();
     });
 }
@@ -283,7 +375,23 @@ void free_stepper(PyObject* self) {
     free_memory(self);
 }
 
-constexpr const char* step_documentation = R"(step($self, grads)
+constexpr const char* flush_documentation = R"(flush($self)
+--
+
+Update with the mean of what an unfinished accumulation window holds, and begin a new one.
+
+Returns
+-------
+bool
+    Whether there was such a window. If not, nothing has changed.
+
+Raises
+------
+RuntimeError, TypeError, ValueError
+    As for `step`.
+)";
+
+constexpr const char* step_documentation = R"(step($self, grads, *, missing='error')
 --
 
 Update all parameters and their state in place.
@@ -295,6 +403,9 @@ grads : ndarray or nesting of list, tuple and dict
     float16, float32 or float64, whatever the parameter's dtype; of the parameter's shape, any
     strides; a float will do for a 0-d parameter. None for an array means that it has no
     gradient in this step.
+missing : {"error", "none"}, optional
+    Whether keys that are left out, and None for a whole sub-tree, are errors, or mean that the
+    arrays there have no gradient.
 
 Raises
 ------
@@ -310,6 +421,7 @@ PyTypeObject* make_stepper_type() {
     static PyMethodDef methods[] = {
         {"step", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(step)),
          METH_FASTCALL | METH_KEYWORDS, step_documentation},
+        {"flush", flush, METH_NOARGS, flush_documentation},
         {"_install", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(install)),
          METH_FASTCALL,
          "_install(values, binding, copies=(), counters=None): the only way to change what an\n"
@@ -322,6 +434,15 @@ PyTypeObject* make_stepper_type() {
         {"_move", move, METH_O,
          "_move(params): binds other arrays in place of those that are bound, where they are laid\n"
          "out alike in the same structure; False, and nothing happened, where they are not."},
+        {"_swap_averages", swap_averages, METH_NOARGS,
+         "_swap_averages(): exchanges parameters and averages."},
+        {"_check_not_swapped", check_not_swapped, METH_NOARGS,
+         "_check_not_swapped(): raises RuntimeError where they are exchanged."},
+        {"_step_on", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(step_on)),
+         METH_FASTCALL,
+         "_step_on(params, grads, stay): a step on other arrays, laid out as those that are "
+         "bound,\n"
+         "which stay bound afterwards or not; False, and nothing happened, where they are not."},
         {"_refresh", refresh, METH_NOARGS,
          "_refresh(): before the first update, makes copies of parameters anew; not in a step."},
         {"_hold", hold, METH_NOARGS,

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "bindings/arrays.h"
+#include "bindings/foreign.h"
 #include "bindings/unlocked.h"
 
 namespace instep::bindings {
@@ -80,8 +81,9 @@ py::object value(py::handle dict, py::handle key) {
 
 }  // namespace
 
-Tree::Tree(const py::object& params, const py::object& group_type)
-    : root_(build(params, "params", py::tuple(), group_type, 0)) {
+Tree::Tree(const py::object& params, const py::object& group_type, const py::object& ignore,
+           bool writable)
+    : root_(build(params, "params", py::tuple(), {group_type, ignore, writable}, 0)) {
     std::unordered_set<std::string> known;
     for (const std::string& path : paths)
         if (!known.insert(path).second)
@@ -89,14 +91,14 @@ Tree::Tree(const py::object& params, const py::object& group_type)
 }
 
 Tree::Node Tree::build(const py::object& object, const std::string& path, const py::tuple& around,
-                       const py::object& group_type, int depth) {
+                       const Walk& walk, int depth) {
     if (depth > deepest) throw py::value_error(path + ": nested too deeply");
     Node node{Kind::leaf, object, path, leaves.size(), false, {}, {}};
     const auto add = [&](const py::object& child, const std::string& child_path,
                          const py::tuple& inside) {
-        node.children.push_back(build(child, child_path, inside, group_type, depth + 1));
+        node.children.push_back(build(child, child_path, inside, walk, depth + 1));
     };
-    if (py::isinstance(object, group_type)) {
+    if (py::isinstance(object, walk.group_type)) {
         node.kind = Kind::group;
         add(params_of(object), path, py::tuple(around + py::make_tuple(object)));
     } else if (PyDict_Check(object.ptr())) {
@@ -114,11 +116,32 @@ Tree::Node Tree::build(const py::object& object, const std::string& path, const 
         node.is_flat = std::all_of(node.children.begin(), node.children.end(),
                                    [](const Node& child) { return child.kind == Kind::leaf; });
     } else {
-        check_parameter(object, Name(path));
-        leaves.push_back(object);
-        paths.push_back(path);
-        groups.push_back(around);
+        return build_leaf(object, path, around, walk);
     }
+    return node;
+}
+
+Tree::Node Tree::build_leaf(const py::object& object, const std::string& path,
+                            const py::tuple& around, const Walk& walk) {
+    Node node{Kind::leaf, object, path, leaves.size(), false, {}, {}};
+    if (!walk.ignore.is_none()) {
+        const py::object answer = call(walk.ignore, path, object);
+        const int is_ignored = PyObject_IsTrue(answer.ptr());
+        if (is_ignored < 0) throw py::error_already_set();
+        if (is_ignored) {
+            node.kind = Kind::ignored;
+            return node;
+        }
+    }
+    const Name name(path);
+    const bool is_other = !is_array(object) && is_foreign(object);
+    leaves.push_back(!is_other       ? object
+                     : walk.writable ? foreign_parameter(object, name)
+                                     : foreign_gradient(object, name));
+    check_parameter(leaves.back(), name, walk.writable);
+    objects.push_back(object);
+    paths.push_back(path);
+    groups.push_back(around);
     return node;
 }
 
@@ -132,6 +155,7 @@ bool Tree::same_structure(const Node& a, const Node& b) {
     const auto is_sequence = [](const Node& node) {
         return node.kind == Kind::list || node.kind == Kind::tuple;
     };
+    if (a.kind == Kind::ignored && b.kind == Kind::ignored) return true;
     if (a.kind != b.kind && !(is_sequence(a) && is_sequence(b))) return false;
     if (a.children.size() != b.children.size()) return false;
     for (std::size_t k = 0; k < a.keys.size(); ++k)
@@ -145,6 +169,7 @@ std::optional<Tree> Tree::moved(const py::object& params) const {
     Tree other = *this;
     other.leaves.clear();
     if (!move(other.root_, params, other.leaves)) return std::nullopt;
+    other.objects = other.leaves;
     return other;
 }
 
@@ -153,9 +178,10 @@ bool Tree::move(Node& node, const py::object& object, std::vector<py::object>& f
                          : node.kind == Kind::dict  ? PyDict_Check(object.ptr())
                          : node.kind == Kind::list  ? PyList_Check(object.ptr())
                          : node.kind == Kind::tuple ? PyTuple_Check(object.ptr())
-                                                    : false;
+                                                    : node.kind == Kind::ignored;
     if (!is_like) return false;
     node.object = object;
+    if (node.kind == Kind::ignored) return true;
     if (node.kind == Kind::leaf) {
         found.push_back(object);
         return true;
@@ -178,6 +204,8 @@ py::object Tree::unflatten(const Node& node, const py::list& values, std::size_t
     switch (node.kind) {
         case Kind::leaf:
             return values[next++];
+        case Kind::ignored:
+            return node.object;
         case Kind::group:
             return unflatten(node.children[0], values, next);
         case Kind::dict: {
@@ -204,7 +232,8 @@ void Tree::check_unchanged() const {
 }
 
 void Tree::check_unchanged(const Node& node) const {
-    if (node.kind == Kind::leaf) return;
+    if (node.kind == Kind::leaf) return check_memory(node);
+    if (node.kind == Kind::ignored) return;
     if (node.kind != Kind::group && length(node.object) != node.children.size())
         throw py::value_error(node.path + ": expected the " + std::to_string(node.children.size()) +
                               " items that were bound, got " + std::to_string(length(node.object)) +
@@ -217,6 +246,7 @@ void Tree::check_unchanged(const Node& node) const {
             now = params_of(node.object);
         else
             now = node.kind == Kind::dict ? value(node.object, node.keys[k]) : item(node.object, k);
+        if (child.kind == Kind::ignored) continue;
         if (now.ptr() != child.object.ptr())
             throw py::value_error(
                 child.path + ": expected the object that was bound, got " +
@@ -224,6 +254,17 @@ void Tree::check_unchanged(const Node& node) const {
                 "; update arrays in place (w -= ..., w[...] = ...) or bind again with build");
         check_unchanged(child);
     }
+}
+
+/// Another library may give an array other memory.
+void Tree::check_memory(const Node& leaf) const {
+    const py::object& array = leaves[leaf.first_leaf];
+    if (array.is(leaf.object)) return;
+    const py::object now = foreign_parameter(leaf.object, Name(leaf.path));
+    if (View(now).data() != View(array).data() || !View(now).same_shape(View(array)))
+        throw py::value_error(leaf.path +
+                              ": expected the array as it was bound, got one that was resized, "
+                              "reshaped or moved since; bind again with build");
 }
 
 bool Tree::holds_its_leaves(const Node& node) const {
@@ -234,12 +275,17 @@ bool Tree::holds_its_leaves(const Node& node) const {
                       leaves.begin() + static_cast<std::ptrdiff_t>(node.first_leaf), same);
 }
 
-void Tree::match(py::handle gradients, std::vector<py::object>& found) const {
+void Tree::match(py::handle gradients, bool lenient, std::vector<py::object>& found) const {
     found.clear();
-    match(root_, py::reinterpret_borrow<py::object>(gradients), found);
+    match(root_, py::reinterpret_borrow<py::object>(gradients), lenient, found);
 }
 
-void Tree::match(const Node& node, py::object gradients, std::vector<py::object>& found) {
+void Tree::match(const Node& node, py::object gradients, bool lenient,
+                 std::vector<py::object>& found) {
+    if (lenient && node.kind != Kind::leaf && gradients.is_none()) {
+        for (const Node& child : node.children) match(child, py::none(), lenient, found);
+        return;
+    }
     const auto refuse = [&](const std::string& expected) {
         throw py::type_error("gradients for " + node.path + ": expected " + expected + ", got " +
                              description(gradients));
@@ -248,18 +294,26 @@ void Tree::match(const Node& node, py::object gradients, std::vector<py::object>
         case Kind::leaf:
             found.push_back(std::move(gradients));
             return;
+        case Kind::ignored:
+            return;
         case Kind::group:
-            return match(node.children[0], std::move(gradients), found);
+            return match(node.children[0], std::move(gradients), lenient, found);
         case Kind::dict: {
             if (!PyDict_Check(gradients.ptr())) refuse("a dict");
+            std::size_t known = 0;
             for (std::size_t k = 0; k < node.keys.size(); ++k) {
-                const py::object under_key = value(gradients, node.keys[k]);
-                if (!under_key)
+                py::object under_key = value(gradients, node.keys[k]);
+                if (under_key)
+                    ++known;
+                else if (lenient || node.children[k].kind == Kind::ignored)
+                    under_key = py::none();
+                else
                     throw py::value_error("gradient for " + node.children[k].path +
-                                          ": expected an array or None, got no such key");
-                match(node.children[k], under_key, found);
+                                          ": expected an array or None, got no such key; with "
+                                          "missing=\"none\" it has no gradient then");
+                match(node.children[k], under_key, lenient, found);
             }
-            if (length(gradients) != node.keys.size())
+            if (length(gradients) != known)
                 for (const py::handle key :
                      py::reinterpret_steal<py::list>(PyDict_Keys(gradients.ptr())))
                     if (!value(node.object, key))
@@ -278,12 +332,13 @@ void Tree::match(const Node& node, py::object gradients, std::vector<py::object>
                                       std::to_string(length(gradients)));
             if (node.is_flat && take_items(gradients, node.children.size(), found)) return;
             for (std::size_t k = 0; k < node.children.size(); ++k)
-                match(node.children[k], item(gradients, k), found);
+                match(node.children[k], item(gradients, k), lenient, found);
     }
 }
 
 int Tree::traverse(visitproc visit, void* arg) const {
     for (const py::object& leaf : leaves) Py_VISIT(leaf.ptr());
+    for (const py::object& object : objects) Py_VISIT(object.ptr());
     for (const py::tuple& around : groups) Py_VISIT(around.ptr());
     return traverse(root_, visit, arg);
 }

@@ -15,12 +15,16 @@ namespace py = pybind11;
 class Tree {
 public:
     /// Walks `params`, dicts in sorted key order. Objects of `group_type` stand for the sub-tree in
-    /// their attribute `params`. Raises TypeError or ValueError where something else is found.
-    Tree(const py::object& params, const py::object& group_type);
+    /// their attribute `params`. Where `ignore`, if it is not None, is true of a path and what is
+    /// no container, that stays out of it. Raises TypeError or ValueError where something else is
+    /// found, or an array that can't be updated in place, but for `writable`.
+    Tree(const py::object& params, const py::object& group_type, const py::object& ignore,
+         bool writable = true);
 
-    std::vector<py::object> leaves;
-    std::vector<std::string> paths;  ///< of the leaves, such as "params['encoder'][2]"
-    std::vector<py::tuple> groups;   ///< around each leaf, outermost first
+    std::vector<py::object> leaves;   ///< arrays of NumPy's
+    std::vector<py::object> objects;  ///< what stands in their places: those, or other libraries'
+    std::vector<std::string> paths;   ///< of the leaves, such as "params['encoder'][2]"
+    std::vector<py::tuple> groups;    ///< around each leaf, outermost first
 
     /// Whether the other one has the same containers, keys and number of leaves; groups don't
     /// count, and list and tuple are the same.
@@ -35,13 +39,14 @@ public:
     /// Raises ValueError where a container holds something else than when the tree was made.
     void check_unchanged() const;
     /// The leaves of a structure like this one, where list and tuple count as the same. Raises
-    /// TypeError or ValueError where it differs.
-    void match(py::handle gradients, std::vector<py::object>& leaves) const;
+    /// TypeError or ValueError where it differs. `lenient`: there is None for leaves of what is
+    /// left out, keys or whole sub-trees.
+    void match(py::handle gradients, bool lenient, std::vector<py::object>& leaves) const;
     /// For Python's garbage collector: containers, groups and arrays may refer to what refers here.
     int traverse(visitproc visit, void* arg) const;
 
 private:
-    enum class Kind { leaf, list, tuple, dict, group };
+    enum class Kind { leaf, list, tuple, dict, group, ignored };
     struct Node {
         Kind kind;
         py::object object;
@@ -52,17 +57,26 @@ private:
         std::vector<Node> children;
     };
 
+    /// What is the same all over a walk.
+    struct Walk {
+        py::object group_type, ignore;
+        bool writable;
+    };
     Node build(const py::object& object, const std::string& path, const py::tuple& around,
-               const py::object& group_type, int depth);
+               const Walk& walk, int depth);
+    Node build_leaf(const py::object& object, const std::string& path, const py::tuple& around,
+                    const Walk& walk);
     static bool same_structure(const Node& a, const Node& b);
     /// Makes the objects in a sub-tree those in another one; false where that is not like it.
     static bool move(Node& node, const py::object& object, std::vector<py::object>& leaves);
     py::object unflatten(const Node& node, const py::list& values, std::size_t& next) const;
     void check_unchanged(const Node& node) const;
+    void check_memory(const Node& leaf) const;
     /// Whether a flat list or tuple holds what was bound.
     bool holds_its_leaves(const Node& node) const;
     static int traverse(const Node& node, visitproc visit, void* arg);
-    static void match(const Node& node, py::object gradients, std::vector<py::object>& found);
+    static void match(const Node& node, py::object gradients, bool lenient,
+                      std::vector<py::object>& found);
 
     Node root_;
 };

@@ -7,6 +7,7 @@
 #include "engine/formats.h"
 #include "engine/options.h"
 #include "rules/factors.h"
+#include "rules/moment.h"
 
 namespace instep {
 
@@ -18,7 +19,7 @@ inline constexpr int max_slots = 4;
 inline constexpr unsigned in_parts = 1u << max_slots;
 inline constexpr unsigned slot_sets = 2 * in_parts;
 inline constexpr int max_hyperparameters = 12;
-inline constexpr int max_scalars = 2;
+inline constexpr int max_scalars = 3;
 inline constexpr int max_sums = 2;
 
 /// Elements that go through buffers at a time: those of a few streams fit the first-level cache.
@@ -110,8 +111,8 @@ struct RuleInfo {
 };
 
 /// `scalars` are the array's own numbers, which become those after the step.
-using Prepare = void (*)(double learning_rate, std::int64_t step, const double* hyperparameters,
-                         double* scalars, const Around&, Coefficients* to);
+using Prepare = void (*)(const Moment&, const double* hyperparameters, double* scalars,
+                         const Around&, Coefficients* to);
 /// Adds to `sum_lanes` partial sums for each of the rule's sums what a block contributes.
 using Measure = void (*)(const Block&, std::size_t bytes_ahead, const Coefficients&, double* sums);
 /// Completes the coefficients and scalars once the sums are known.
@@ -183,6 +184,12 @@ struct Unit {
     /// Adds the squares of (unscale * grad + accumulated) to `sum_lanes` sums.
     void (*sum_of_squares)(const Block&, const Factors& unscale, std::size_t bytes_ahead,
                            double* sums);
+    /// For a tile at a time and where an error of a few units in the last place does no harm: the
+    /// sum of squares of (unscale * grad + accumulated), and those of elements and of their distance
+    /// from what they were; null where it is not wanted.
+    double (*watch_gradient)(const Block&, const Factors& unscale);
+    void (*watch_change)(const void* before, const void* after, std::size_t count, double* change,
+                         double* result);
     Copy gather[format_count];   ///< from a format
     Copy scatter[format_count];  ///< to a format; null where nothing is written in it
     Transpose transpose[format_count];

@@ -1,6 +1,7 @@
 #include "engine/optimizer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 namespace instep {
@@ -13,13 +14,20 @@ void count(std::int64_t& counter) {
 }  // namespace
 
 Optimizer::Optimizer(const Rule& rule, std::vector<Array> bound)
-    : arrays(std::move(bound)), clocks(arrays.size()), rule_(rule) {}
+    : arrays(std::move(bound)), clocks(arrays.size()), watched(arrays.size()), rule_(rule) {}
+
+double window_share(std::int64_t calls) {
+    double share = 1;
+    for (; calls > 1; calls -= calls / 2) share /= 2;
+    return share;
+}
 
 void Optimizer::prepare(const std::vector<Stream>& gradients) {
     if (!updates() || !repeat_update(gradients)) {
         repeatable_ = false;
         step_.clear();
         stepping_.clear();
+        parts_of_.clear();
         if (updates())
             prepare_update(gradients);
         else
@@ -28,6 +36,7 @@ void Optimizer::prepare(const std::vector<Stream>& gradients) {
     step_.skip_nonfinite = options.skip_nonfinite;
     step_.wants_norm = updates() && options.global_clipnorm != no_limit;
     step_.global_clipnorm = options.global_clipnorm;
+    step_.watch = updates() ? static_cast<unsigned>(options.watch) : 0;
     step_.reserve();
 }
 
@@ -41,8 +50,9 @@ void Optimizer::prepare_accumulation(const std::vector<Stream>& gradients) {
             const double first = !clocks[k].in_window;
             Plan& plan = step_.plans.emplace_back();
             plan.choose(internal(Internal::accumulate), layout.precision, 0);
-            plan.around.scale = 1 / options.loss_scale_factor;
-            plan.prepare(layout.precision, 0, 0, &first);
+            plan.around.scale =
+                window_share(options.gradient_accumulation_steps) / options.loss_scale_factor;
+            plan.prepare(layout.precision, {}, &first);
         }
         previous = &clocks[k];
         step_.add(layout, accumulated_stream, bit(param_stream), gradients[k], true);
@@ -77,7 +87,7 @@ void Optimizer::prepare_update(const std::vector<Stream>& gradients) {
                    previous->layout.precision == layout.precision &&
                    previous->layout.parts.empty() == layout.parts.empty() &&
                    before.steps == clock.steps && before.in_window == clock.in_window &&
-                   step_.works.back().raw_gradient == given;
+                   before.begun == clock.begun && step_.works.back().raw_gradient == given;
         };
         if (!previous || has_plans_of_their_own || !as_before()) add_plan(k, given, has_gradient);
         previous = &array;
@@ -88,6 +98,7 @@ void Optimizer::prepare_update(const std::vector<Stream>& gradients) {
         step_.add(layout, param_stream, streams,
                   given || !has_gradient ? gradients[k] : layout.streams[accumulated_stream],
                   given);
+        parts_of_.push_back(k);
         if (has_gradient) stepping_.push_back(k);
     }
     repeatable_ = repeatable;  // not before: memory may have run out half-way
@@ -130,15 +141,20 @@ void Optimizer::set_numbers(Plan& plan) const {
     for (int k = 0; k < plan.rule->info.scalar_count; ++k) plan.scalars[k] = *array.scalars[k];
     Around& around = plan.around;
     const auto prepare = [&] {
-        const std::int64_t step = (counting.global ? iterations : clock.steps) + 1;
-        plan.prepare(precision, group.learning_rate, step, group.numbers.data());
+        const std::int64_t before = counting.global ? iterations : clock.steps;
+        const Moment moment{group.learning_rate, before + options.first_step, before == 0,
+                            !clock.begun};
+        plan.prepare(precision, moment, group.numbers.data());
     };
     if (plan.has_gradient) {
         const double unscale = 1 / options.loss_scale_factor;
-        const double mean = 1 / static_cast<double>(options.gradient_accumulation_steps);
+        const double share = window_share(options.gradient_accumulation_steps);
+        const double mean =
+            1 / static_cast<double>(is_flushing_ ? window : options.gradient_accumulation_steps);
         if (plan.is_given && clock.in_window)
-            around.unscale = factors(unscale, precision == Precision::float32);
-        around.scale = (clock.in_window ? 1 : unscale) * mean * (group.options.maximize ? -1 : 1);
+            around.unscale = factors(share * unscale, precision == Precision::float32);
+        around.scale =
+            (clock.in_window ? 1 / share : unscale) * mean * (group.options.maximize ? -1 : 1);
         around.group = group.options;
     }
     const auto surround_update = [&] {
@@ -179,13 +195,29 @@ void Optimizer::keep_scalars() noexcept {
     }
 }
 
+/// Takes over what the step has watched; of arrays without a gradient what was seen last stays.
+void Optimizer::keep_watched() noexcept {
+    const auto keep = [](double& before, double now) {
+        if (now >= 0 || std::isnan(now)) change(before, now);
+    };
+    for (std::size_t part = 0; part < step_.watched.size(); ++part) {
+        Watched& before = watched[parts_of_[part]];
+        const Watched& now = step_.watched[part];
+        keep(before.grad_norm, now.grad_norm);
+        keep(before.update_norm, now.update_norm);
+        keep(before.param_norm, now.param_norm);
+        keep(before.nonfinite, now.nonfinite);
+    }
+}
+
 bool Optimizer::advance() noexcept {
     if (!step_.advance()) return false;
+    keep_watched();
     if (step_.skipped) {
         count(skipped_steps);
         return true;
     }
-    count(calls);
+    if (!is_flushing_) count(calls);
     if (!updates()) {
         for (const std::size_t k : stepping_) change(clocks[k].in_window, true);
         count(window);
@@ -195,10 +227,12 @@ bool Optimizer::advance() noexcept {
     for (const std::size_t k : stepping_) {
         count(clocks[k].steps);
         change(clocks[k].in_window, false);
+        change(clocks[k].begun, true);
     }
     change(window, std::int64_t{0});
     count(iterations);
-    change(grad_norm, step_.wants_norm ? step_.grad_norm : -1);
+    const bool is_known = step_.wants_norm || (step_.watch & watch_grad_norm);
+    change(grad_norm, is_known ? step_.grad_norm : -1);
     return true;
 }
 

@@ -15,7 +15,7 @@ namespace instep {
 
 /// What a group of parameter arrays has of its own.
 struct Group {
-    double learning_rate = 0;
+    double learning_rate = 0;  ///< times its factor
     GroupOptions options;
     std::array<double, max_hyperparameters> numbers{};  ///< of the rule, in its order
 };
@@ -40,6 +40,8 @@ inline constexpr std::int64_t most_steps = std::int64_t{1} << 62;
 struct Clock {
     std::int64_t steps = 0;  ///< updates of this array
     bool in_window = false;  ///< its accumulator holds gradients
+    bool begun = false;      ///< an update had the optional slots that it has now
+    bool frozen = false;     ///< it has no gradients, whatever is given
 };
 
 /// Counters change while a step runs, and other threads may look at them.
@@ -52,6 +54,10 @@ void change(T& counter, T value) {
     std::atomic_ref<T>(counter).store(value, std::memory_order_relaxed);
 }
 
+/// The power of two that gradients in the accumulators of windows of so many calls are multiplied
+/// with: no sum of theirs overflows where their mean does not.
+double window_share(std::int64_t calls);
+
 class Optimizer {
 public:
     Optimizer(const Rule& rule, std::vector<Array> arrays);
@@ -63,13 +69,21 @@ public:
     Clocks counting;
 
     std::int64_t iterations = 0, skipped_steps = 0;
-    std::int64_t calls = 0;   ///< that updated or accumulated
-    std::int64_t window = 0;  ///< calls so far that await the update
-    double grad_norm = -1;    ///< of the last update; negative where it was not wanted
+    std::int64_t calls = 0;        ///< that updated or accumulated
+    std::int64_t window = 0;       ///< calls so far that await the update
+    double grad_norm = -1;         ///< of the last update; negative where it was not wanted
+    std::vector<Watched> watched;  ///< of each array, as far as it is watched
 
     const Rule& rule() const { return rule_; }
     /// Whether the next call updates, or only accumulates.
-    bool updates() const { return window + 1 >= options.gradient_accumulation_steps; }
+    bool updates() const {
+        return is_flushing_ || window + 1 >= options.gradient_accumulation_steps;
+    }
+    /// The next step updates with what an unfinished window holds, and no more gradients.
+    void set_flushing(bool flushes) {
+        is_flushing_ = flushes;
+        changed();
+    }
 
     /// The next step must be prepared from scratch: groups, options, counters or arrays are others
     /// than in the last one. Numbers may change without.
@@ -95,13 +109,16 @@ private:
     void add_plan(std::size_t array, bool is_given, bool has_gradient);
     void set_numbers(Plan& plan) const;
     void keep_scalars() noexcept;
+    void keep_watched() noexcept;
 
     /// Whether the rule's updates are made by somebody else.
     bool lends() const { return &rule_ == &internal(Internal::lend); }
 
     const Rule& rule_;
+    bool is_flushing_ = false;
     Step step_;
     std::vector<std::size_t> stepping_;
+    std::vector<std::size_t> parts_of_;  ///< which array each part of the step is of
     bool repeatable_ = false;  ///< the last update was of all arrays, with gradients of their own
 };
 

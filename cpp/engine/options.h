@@ -15,14 +15,17 @@ inline constexpr double no_limit = __builtin_huge_val();
     row(double, weight_decay, 0)  /* decoupled */      \
     row(double, clipnorm, no_limit)                    \
     row(double, clipvalue, no_limit)                   \
-    row(bool, maximize, false)
+    row(bool, maximize, false)                         \
+    row(double, learning_rate_factor, 1)  /* on the common rate, or the group's own */
 
 /// Those of all arrays together.
 #define INSTEP_OPTIONS(row)                                               \
     row(double, loss_scale_factor, 1)                                     \
     row(double, global_clipnorm, no_limit)                                \
     row(bool, skip_nonfinite, false)                                      \
+    row(std::int64_t, watch, 0)  /* a set of `Watch` */                   \
     row(std::int64_t, gradient_accumulation_steps, 1)                     \
+    row(std::int64_t, first_step, 1)               /* the count of an array's first update */  \
     row(double, ema_momentum, 0)                                          \
     row(std::int64_t, ema_overwrite_frequency, 0)  /* in updates; 0: never */
 // clang-format on

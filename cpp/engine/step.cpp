@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "engine/crew.h"
+#include "engine/dispatch.h"
 #include "engine/float_mode.h"
 #include "engine/threads.h"
 #include "engine/tiles.h"
@@ -90,8 +91,10 @@ void work_through(const Passage& passage, Choice* choices, bool may_measure,
 
 }  // namespace
 
-void update_array(const Call& update, const Block& block, Precision precision) noexcept {
-    std::size_t bytes = 0;
+void update_array(const Call& update, const Block& block, Precision precision,
+                  const void* source) noexcept {
+    const std::size_t item = itemsize(format_of(precision));
+    std::size_t bytes = source ? block.count * item : 0;
     for (int s = 0; s < stream_count; ++s)
         if (block.data[s])
             bytes +=
@@ -103,8 +106,22 @@ void update_array(const Call& update, const Block& block, Precision precision) n
             piece, 1, [&](std::size_t k) { return k ? block.count : 0; },
             [](std::size_t) { return tile_elements; },
             [&](std::size_t, std::size_t first, std::size_t last) {
-                const Block part = part_of(block, precision, first, last - first);
-                update({&part}, {part, manner});
+                if (!source) {
+                    const Block part = part_of(block, precision, first, last - first);
+                    return update({&part}, {part, manner});
+                }
+                // Copied a tile at a time, the kernel finds the parameter in the cache.
+                const Copy copy = unit(precision).gather[static_cast<int>(format_of(precision))];
+                const auto step = static_cast<std::ptrdiff_t>(item);
+                while (first < last) {
+                    const std::size_t count = std::min(tile_elements, last - first);
+                    const Block part = part_of(block, precision, first, count);
+                    copy(static_cast<const char*>(source) + first * item, step,
+                         static_cast<char*>(part.data[param_stream]), step, count);
+                    first += count;
+                    const Block next = part_of(block, precision, first, last - first);
+                    update({&part}, {first < last ? next : part, manner});
+                }
             });
     });
 }
@@ -161,7 +178,9 @@ void Step::reserve() {
     needs(Phase::lend, lends_);
     needs(Phase::update, true);
     if (has_parts_) read_parts();
-    if (phases_[0] >= Phase::lend) return;
+    has_norms_ = wants_norms;
+    watched.assign(watch ? works.size() : 0, Watched());
+    if (phases_[0] >= Phase::lend && !watch) return;
     first_blocks_.assign(1, 0);
     for (const Work& work : works)
         first_blocks_.push_back(first_blocks_.back() +
@@ -169,6 +188,7 @@ void Step::reserve() {
     block_sums_.assign(first_blocks_.back(), 0);
     norms_.assign(works.size(), 0);
     if (measures_) rule_sums_.assign(max_sums * first_blocks_.back(), 0);
+    if (watch) watched_sums_.assign(first_blocks_.back(), WatchedSums());
 }
 
 /// Makes room for what becomes of slots in parts, unless this step is like the last one, and reads
@@ -228,6 +248,7 @@ void Step::pass(Phase phase, Piece piece, const Manner& manner) noexcept {
             return measure(piece, manner);
         case Phase::lend:
         case Phase::update:
+            if (watch) return run_watched_kernels(phase, piece, manner);
             return run_kernels(phase, piece, manner);
     }
 }
@@ -238,6 +259,7 @@ void Step::conclude(Phase phase) noexcept {
             finish_norms(Squares::raw);
             skipped = skip_nonfinite && !finite();
             if (!has_accumulated_) clip();
+            if (skipped && watch & watch_nonfinite) count_all_nonfinite();
             return;
         case Phase::squares:
             finish_norms(Squares::accumulated);
@@ -252,6 +274,7 @@ void Step::conclude(Phase phase) noexcept {
                 if (plans[work.plan].lend.kernel) work.take_update();
             return;
         case Phase::update:
+            if (watch) finish_watching();
             return;
     }
 }
@@ -381,6 +404,71 @@ void Step::renew_parts(Piece piece) noexcept {
     for_each_part(piece, unit, [&](std::size_t k, std::size_t, std::size_t) {
         if (works[k].parts) works[k].parts->renew(plans[works[k].plan]);
     });
+}
+
+void Step::run_watched_kernels(Phase phase, Piece piece, const Manner& manner) noexcept {
+    const Pass pass = pass_of(phase);
+    const auto unit = [](const Work&) { return block_elements; };
+    for_each_part(piece, unit, [&](std::size_t k, std::size_t first, std::size_t last) {
+        const Work& work = works[k];
+        const Plan& plan = plans[work.plan];
+        const WatchedCall call{&(plan.*pass.call), pass.used, pass.written};
+        if (!call.call->kernel) return;
+        // Of an update that somebody else has made, the gradient was seen when it was lent.
+        const bool sees_gradient =
+            work.grad.data && plan.has_gradient && (phase == Phase::lend || !plan.lend.kernel);
+        unsigned seen = watch;
+        if (!sees_gradient) seen &= ~(watch_grad_norm | watch_nonfinite);
+        if (has_norms_) seen &= ~watch_grad_norm;
+        if (phase == Phase::lend) seen &= ~(watch_update_norm | watch_param_norm);
+        const Block& next = works[std::min(k + 1, works.size() - 1)].block;
+        for (std::size_t start = first; start < last; start += block_elements) {
+            const std::size_t count = std::min(block_elements, last - start);
+            const Block rest = part_of(work.block, work.precision(), start + count, 0);
+            const WatchedSums sums =
+                run_watched(call, work, plan, start, count,
+                            {start + count < work.block.count ? rest : next, manner}, seen);
+            WatchedSums& all = watched_sums_[first_blocks_[k] + start / block_elements];
+            all.grad += sums.grad;
+            all.nonfinite += sums.nonfinite;
+            all.update += sums.update;
+            all.param += sums.param;
+        }
+    });
+}
+
+/// From the sums of blocks to what was watched of each part.
+void Step::finish_watching() noexcept {
+    for (std::size_t k = 0; k < works.size(); ++k) {
+        const Plan& plan = plans[works[k].plan];
+        if (!plan.has_gradient) continue;
+        WatchedSums all;
+        for (std::size_t block = first_blocks_[k]; block < first_blocks_[k + 1]; ++block) {
+            all.grad += watched_sums_[block].grad;
+            all.nonfinite += watched_sums_[block].nonfinite;
+            all.update += watched_sums_[block].update;
+            all.param += watched_sums_[block].param;
+        }
+        if (!has_norms_) norms_[k] = std::sqrt(all.grad) * std::abs(plan.around.scale);
+        Watched& seen = watched[k];
+        if (watch & watch_grad_norm) seen.grad_norm = norms_[k];
+        if (watch & watch_nonfinite) seen.nonfinite = all.nonfinite;
+        if (watch & watch_update_norm) seen.update_norm = std::sqrt(all.update);
+        if (watch & watch_param_norm) seen.param_norm = std::sqrt(all.param);
+    }
+    if (watch & watch_grad_norm && !wants_norm)
+        grad_norm = scaled_norm([&](auto visit) {
+            for (std::size_t k = 0; k < works.size(); ++k)
+                if (plans[works[k].plan].has_gradient) visit(norms_[k]);
+        });
+}
+
+/// How many elements of gradients are not finite, where that is why a step is skipped.
+void Step::count_all_nonfinite() noexcept {
+    for (std::size_t k = 0; k < works.size(); ++k)
+        if (works[k].raw_gradient)
+            watched[k].nonfinite =
+                std::isfinite(norms_[k]) ? 0 : count_nonfinite(works[k], plans[works[k].plan]);
 }
 
 void Step::run_kernels(Phase phase, Piece piece, const Manner& manner) noexcept {

@@ -8,6 +8,7 @@
 #include "engine/choice.h"
 #include "engine/norms.h"
 #include "engine/pieces.h"
+#include "engine/watching.h"
 #include "engine/work.h"
 
 namespace instep {
@@ -32,9 +33,12 @@ public:
     bool skip_nonfinite = false;
     bool wants_norm = false;
     double global_clipnorm = no_limit;
+    unsigned watch = 0;  ///< a set of `Watch`
 
     bool skipped = false;  ///< a gradient was not finite: nothing was changed
-    double grad_norm = 0;  ///< over all arrays, before clipping; with `wants_norm`
+    /// Over all arrays, before clipping; with `wants_norm`, or where it is watched.
+    double grad_norm = 0;
+    std::vector<Watched> watched;  ///< of each part
 
     void clear();
     /// Adds an array whose `streams` are updated by the plan added last.
@@ -62,6 +66,9 @@ private:
     void tell_parts(Piece piece, const Manner& manner) noexcept;
     void renew_parts(Piece piece) noexcept;
     void run_kernels(Phase phase, Piece piece, const Manner& manner) noexcept;
+    void run_watched_kernels(Phase phase, Piece piece, const Manner& manner) noexcept;
+    void finish_watching() noexcept;
+    void count_all_nonfinite() noexcept;
 
     void read_parts();
 
@@ -78,11 +85,15 @@ private:
     std::vector<double> block_sums_;                 ///< of squares
     std::vector<double> norms_;                      ///< of each part
     std::vector<double> rule_sums_;                  ///< of each block, `max_sums` of them
+    std::vector<WatchedSums> watched_sums_;          ///< of each block
     std::vector<SeenParts> parts_;                   ///< of each array that has a slot in parts
     bool has_accumulated_ = false, measures_ = false, lends_ = false, has_parts_ = false;
+    bool has_norms_ = false;  ///< of gradients, from a phase of their own
 };
 
-/// Updates one array of contiguous streams, on as many threads as pay.
-void update_array(const Call& update, const Block& block, Precision precision) noexcept;
+/// Updates one array of contiguous streams, on as many threads as pay; where a source is given, the
+/// parameter is what stands there.
+void update_array(const Call& update, const Block& block, Precision precision,
+                  const void* source) noexcept;
 
 }  // namespace instep

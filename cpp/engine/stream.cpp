@@ -72,6 +72,18 @@ void scatter(const Shape& shape, const Stream& to, std::size_t start, std::size_
                  });
 }
 
+void exchange(const Layout& layout, StreamIndex one, StreamIndex other) noexcept {
+    alignas(double) char buffers[2][tile_elements * sizeof(double)];
+    const Stream &a = layout.streams[one], &b = layout.streams[other];
+    for (std::size_t done = 0; done < layout.size; done += tile_elements) {
+        const std::size_t count = std::min(tile_elements, layout.size - done);
+        gather(layout.shape, a, done, count, layout.precision, buffers[0]);
+        gather(layout.shape, b, done, count, layout.precision, buffers[1]);
+        scatter(layout.shape, a, done, count, layout.precision, buffers[1]);
+        scatter(layout.shape, b, done, count, layout.precision, buffers[0]);
+    }
+}
+
 Transposed::Transposed(const Shape& shape, const Stream& stream) {
     if (stream.contiguous() || shape.extents.size() < 2) return;
     constexpr std::ptrdiff_t line = 64;

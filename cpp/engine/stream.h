@@ -65,6 +65,14 @@ struct Layout {
         block.data[index] = data;
     }
 
+    /// The parameter is read from another array, and written to its own; kernels see it through
+    /// buffers.
+    void read_param_from(const Stream& other) {
+        param_source = other;
+        buffered |= bit(param_stream);
+    }
+    Stream param_source;  ///< may be missing
+
     /// That slot is kept in these parts; kernels see it through buffers.
     void set_parts(int slot, std::vector<Part> its_parts) {
         parts = std::move(its_parts);
@@ -88,6 +96,9 @@ void gather(const Shape& shape, const Stream& from, std::size_t start, std::size
 /// Copies them back.
 void scatter(const Shape& shape, const Stream& to, std::size_t start, std::size_t count,
              Precision from, const void* buffer);
+
+/// Exchanges the elements of two of a parameter's arrays.
+void exchange(const Layout& layout, StreamIndex one, StreamIndex other) noexcept;
 
 /// The rows of a shape, along which a stream's elements lie far from each other while those of
 /// neighbouring rows share the lines of the cache: a transposed array. Such rows are worth reading

@@ -46,7 +46,7 @@ void for_each_tile(const Work& work, std::size_t start, std::size_t count, unsig
             if (s == work.layout->parts_stream)
                 work.parts->combine(start + done, block.count, buffers[s]);
             else
-                gather(work.layout->shape, work.stream(s), start + done, block.count, precision,
+                gather(work.layout->shape, work.source(s), start + done, block.count, precision,
                        buffers[s]);
         }
         if (!work.grad.data) block.data[grad_stream] = block.data[param_stream];

@@ -11,11 +11,9 @@ void Plan::choose(const Rule& from, Precision precision, unsigned slots) {
     parts = slots & in_parts ? &from.in(precision).parts : nullptr;
 }
 
-void Plan::prepare(Precision precision, double learning_rate, std::int64_t step,
-                   const double* hyperparameters) {
+void Plan::prepare(Precision precision, const Moment& moment, const double* hyperparameters) {
     const FlushSubnormals mode;  // numbers, too, come from one floating-point mode
-    rule->in(precision).prepare(learning_rate, step, hyperparameters, scalars, around,
-                                &update.coefficients);
+    rule->in(precision).prepare(moment, hyperparameters, scalars, around, &update.coefficients);
 }
 
 Work::Work(const Layout& arrays, StreamIndex what, unsigned streams, const Stream& gradient,

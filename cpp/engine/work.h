@@ -33,8 +33,7 @@ struct Plan {
     /// Chooses a rule's kernels for these slots.
     void choose(const Rule& from, Precision precision, unsigned slots);
     /// Sets the coefficients of the update from the numbers of the step and from `around`.
-    void prepare(Precision precision, double learning_rate, std::int64_t step,
-                 const double* hyperparameters);
+    void prepare(Precision precision, const Moment& moment, const double* hyperparameters);
 };
 
 /// One parameter array's part in a step.
@@ -55,6 +54,11 @@ struct Work {
     const Stream& stream(int index) const {
         if (index == grad_stream) return grad;
         return layout->streams[index == param_stream ? target : index];
+    }
+    /// Where its elements are read from.
+    const Stream& source(int index) const {
+        const bool is_param = index == param_stream && target == param_stream;
+        return is_param && layout->param_source.data ? layout->param_source : stream(index);
     }
     void set_gradient(const Stream& gradient);
     /// From now on the gradient is the update that somebody else has left in the first slot.

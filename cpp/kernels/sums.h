@@ -37,6 +37,80 @@ static void sum_of_squares(const Block& block, const Factors& unscale, std::size
     __builtin_memcpy(sums, lanes, sizeof lanes);
 }
 
+/// The sum of so many squares, as many lanes at a time as there are sums: in their own precision,
+/// which does for a tile, and in an order that nothing changes.
+template <class T, class Load>
+INSTEP_INLINE void quick_squares(std::size_t count, Load load, T* lanes) {
+    using P = Pack<T, sum_lanes * sizeof(T) / vector_bytes>;
+    P sums = P(T(0));
+    std::size_t i = 0;
+    for (; i + sum_lanes <= count; i += sum_lanes) {
+        const P x = load(P(), i, Whole{});
+        sums += x * x;
+    }
+    if (i < count) {
+        const P x = load(P(), i, Part{count - i});
+        sums += x * x;
+    }
+    sums.store(lanes);
+}
+template <class T>
+INSTEP_INLINE double sum_of(T* lanes) {
+    for (std::size_t width = sum_lanes / 2; width > 0; width /= 2)
+        for (std::size_t k = 0; k < width; ++k) lanes[k] += lanes[k + width];
+    return static_cast<double>(lanes[0]);
+}
+
+/// The squares of a tile's gradient, unscaled and accumulated.
+template <class T>
+static double watch_gradient(const Block& block, const Factors& unscale) {
+    const Gradient<T> grad(block);
+    const Stream<T> accumulated(block, accumulated_stream);
+    const Factor<T> factor(unscale);
+    T lanes[sum_lanes];
+    if (unscale.first == 1 && !accumulated.data)
+        quick_squares<T>(
+            block.count,
+            [&]<class P, class Way>(P, std::size_t i, Way way)
+                INSTEP_INLINE_LAMBDA { return grad.template load<P>(way, i); },
+            lanes);
+    else
+        quick_squares<T>(
+            block.count,
+            [&]<class P, class Way>(P, std::size_t i, Way way) INSTEP_INLINE_LAMBDA {
+                P g = factor * grad.template load<P>(way, i);
+                if (accumulated.data) g += accumulated.template load<P>(way, i);
+                return g;
+            },
+            lanes);
+    return sum_of(lanes);
+}
+
+/// The squares of so many elements, and of how far they are from others.
+template <class T>
+static void watch_change(const void* before, const void* after, std::size_t count, double* change,
+                         double* result) {
+    const T *const old = static_cast<const T*>(before), *const now = static_cast<const T*>(after);
+    T lanes[sum_lanes];
+    if (change) {
+        quick_squares<T>(
+            count,
+            [&]<class P, class Way>(P, std::size_t i, Way way) INSTEP_INLINE_LAMBDA {
+                return way.template load<P>(now + i) - way.template load<P>(old + i);
+            },
+            lanes);
+        *change = sum_of(lanes);
+    }
+    if (result) {
+        quick_squares<T>(
+            count,
+            [&]<class P, class Way>(P, std::size_t i, Way way)
+                INSTEP_INLINE_LAMBDA { return way.template load<P>(now + i); },
+            lanes);
+        *result = sum_of(lanes);
+    }
+}
+
 /// Adds to partial sums like those above what a rule's `measure` has to tell of a block: products
 /// of two numbers per element. It sees gradient, parameter and state as its update does.
 template <bool plain, class Rule, class T, class... Slots>

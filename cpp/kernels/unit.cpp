@@ -68,14 +68,13 @@ struct Take {
 // From a rule to its kernels
 
 template <template <class> class Rule>
-void prepare(double learning_rate, std::int64_t step, const double* own, double* scalars,
-             const Around& around, Coefficients* to) {
+void prepare(const Moment& moment, const double* own, double* scalars, const Around& around,
+             Coefficients* to) {
     using Prepared = INSTEP_LEVEL::Prepared<Rule<Real>, Real>;
     static_assert(sizeof(Prepared) <= sizeof(Coefficients) &&
                   alignof(Prepared) <= alignof(Coefficients));
     bool plain = true;
-    const Rule<Real> rule(
-        Numbers<Rule<Real>>{learning_rate, step, around.decay, own, scalars, &plain});
+    const Rule<Real> rule(Numbers<Rule<Real>>{moment, around.decay, own, scalars, &plain});
     Prepared prepared{rule, Surroundings<Real>(around), plain};
     prepared.plain &= prepared.around.plain;
     __builtin_memcpy(to, &prepared, sizeof prepared);
@@ -202,6 +201,8 @@ constexpr Unit make_unit() {
     made.kernels = kernels;
     made.rule_count = sizeof rules / sizeof rules[0] - internal_count;
     made.sum_of_squares = sum_of_squares<Real>;
+    made.watch_gradient = watch_gradient<Real>;
+    made.watch_change = watch_change<Real>;
     made.chooses_square_roots = spares_divider<Real>;
     if (sizeof(Real) == sizeof(float)) made.fused_square_roots = fused_square_roots;
 #define INSTEP_ROW(name, Stored, bytes, for_parameters) add_format<Stored, for_parameters>(made);

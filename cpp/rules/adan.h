@@ -29,7 +29,7 @@ struct Adan {
         beta_1 = now.average(b1);
         beta_2 = now.average(b2);
         beta_3 = now.average(b3);
-        first = now.step == 1;
+        first = now.first;
     }
 
     template <Number V>

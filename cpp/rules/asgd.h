@@ -18,7 +18,7 @@ struct ASGD {
     explicit ASGD(const Numbers<ASGD>& now) {
         const double lambd = now["lambd"], alpha = now["alpha"], t0 = now["t0"];
         double &eta = now.scalar("eta"), &mu = now.scalar("mu");
-        if (now.step == 1) eta = now.learning_rate;
+        if (now.first) eta = now.learning_rate;
         decay = lambd * eta;
         rate = eta;
         share = mu;

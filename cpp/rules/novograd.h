@@ -27,7 +27,7 @@ struct NovoGrad {
         scale = 0;
         decay = now["weight_decay"];
         beta_1 = now["beta_1"];
-        first = now.step == 1;
+        first = now.first;
     }
 
     template <class Add, Number V>

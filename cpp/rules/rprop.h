@@ -17,7 +17,7 @@ struct Rprop {
 
     explicit Rprop(const Numbers<Rprop>& now) {
         learning_rate = now.learning_rate;
-        first = now.step == 1;
+        first = now.first;
         eta_minus = now["eta_minus"];
         eta_plus = now["eta_plus"];
         least = now["min_step_size"];

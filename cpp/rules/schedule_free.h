@@ -8,7 +8,7 @@ namespace instep::INSTEP_LEVEL {
 ///     y = beta_1 x + (1 - beta_1) z.
 template <class T>
 struct Interpolation {
-    static constexpr auto scalars = names("learning_rate_max", "weight_sum");
+    static constexpr auto scalars = names("learning_rate_max", "weight_sum", "last_beta_1");
 
     double rate;  ///< of the step of z
     T from_y, from_z;
@@ -31,9 +31,15 @@ struct Interpolation {
         const double weight = uniform ? 1 : real_power(largest, now["weight_lr_power"]);
         sum = uniform ? t : sum + weight;
         const double share = sum > 0 ? weight / sum : 0;
-        from_y = 1 - share;
-        from_z = (1 - share) * (1 - beta);
+        // Of the y and z that were, x follows with the beta_1 that they were made with; where that
+        // was 0, or there was none, all three are the same.
+        double& last_beta = now.scalar("last_beta_1");
+        const double before = last_beta > 0 ? last_beta : beta;
+        const double from_x = (1 - share) * (before == beta ? 1 : beta / before);
+        from_y = from_x;
+        from_z = from_x * (1 - before);
         new_z = beta * share + (1 - beta);
+        last_beta = beta;
     }
 
     /// Moves y after z has made its step.

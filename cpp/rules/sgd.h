@@ -24,7 +24,7 @@ struct SGD {
         inner_rate = rate_inside ? now.learning_rate : 1;
         mu = now["momentum"];
         share = (rate_inside ? now.learning_rate : 1) * (1 - now["dampening"]);
-        first = now.step == 1 && !rate_inside;
+        first = now.begins && !rate_inside;
         nesterov = now["nesterov"] != 0;
     }
 

@@ -9,6 +9,7 @@
 
 #include "rules/averages.h"
 #include "rules/level.h"
+#include "rules/moment.h"
 
 namespace instep::INSTEP_LEVEL {
 
@@ -74,9 +75,7 @@ private:
 template <class Rule>
 struct Numbers;
 template <template <class> class Rule, class T>
-struct Numbers<Rule<T>> {
-    double learning_rate;
-    std::int64_t step;      ///< 1 for the array's first update
+struct Numbers<Rule<T>> : Moment {
     double decay;           ///< of the parameter, before the rule: decoupled, times the rate
     const double* own;      ///< the rule's `hyperparameters`
     double* array_scalars;  ///< the rule's `scalars`
