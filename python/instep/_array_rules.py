@@ -23,7 +23,6 @@ from instep._hyperparameters import (
     Rate,
     decay_rate,
     non_negative,
-    positive,
 )
 from instep._optimizer import Optimizer
 from instep._rule import Values
@@ -57,7 +56,8 @@ class Muon(Optimizer):
         The factor on the learning rate: ``sqrt(max(1, rows / columns))`` or
         ``0.2 * sqrt(max(rows, columns))``; by default the convention's.
     rms_rate : float, optional
-        In the place of 0.2, where that is the convention's factor.
+        In the place of 0.2, where that is the convention's factor; None for no factor with
+        ``convention="keras"``.
     consistent_rms : float, optional
         Makes the factor ``consistent_rms * sqrt(max(rows, columns))``.
     epsilon : float, optional
@@ -82,7 +82,7 @@ class Muon(Optimizer):
     ns_steps: Count = Count(default=5, at_least=0)
     ns_coefficients: Numbers = Numbers(default=(3.4445, -4.775, 2.0315))
     adjust_lr_fn: Choice = Choice(("original", "match_rms_adamw"), default=None)
-    rms_rate: Number = positive(default=0.2)
+    rms_rate: OptionalNumber = OptionalNumber(default=0.2, above=0)
     consistent_rms: OptionalNumber = OptionalNumber(default=None, above=0)
     epsilon: Number = non_negative(default=1e-7)
     adam_lr_ratio: Number = non_negative(default=1.0)
@@ -197,6 +197,8 @@ def _muon_factor(shape: tuple[int, ...], numbers: Values) -> float:
     scale = {"original": "rows", "match_rms_adamw": "larger", None: numbers.get("scale", "rows")}
     chosen = scale[numbers["adjust_lr_fn"]]
     if chosen == "larger":
+        if numbers["rms_rate"] is None:
+            return 1.0
         return float(numbers["rms_rate"] * root_of_larger)
     return math.sqrt(max(1, rows / columns if chosen == "rows" else columns / rows))
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instep import _core, _slots
-from instep._group import Group
+from instep._group import Group, Where, ignoring
+from instep._grouping import Grouping, effective, in_its_place
 from instep._memory import Scratch, zeros_like
-from instep._rule import CLIPPING_OPTIONS, GROUP_OPTIONS, Values, Variant, Watched
+from instep._rule import WATCHABLE, Values, Variant, Watched
 
 if TYPE_CHECKING:
     from instep._memory import Array
@@ -33,12 +34,15 @@ class Binding:
         The structure of arrays, with groups in it.
     values
         The hyperparameters in force.
-    overrides
-        For each group those that it has of its own; the default group, first, has none.
-    group_of
-        The group of each array.
+    grouping
+        The groups.
     before
         A binding whose state goes on in this one, as far as the hyperparameters need it.
+    origins
+        For each array which one of that binding it is, or takes the place of; None for a new one.
+        By default they are the same ones.
+    by_identity
+        Whether `apply_gradients` has bound the arrays, so that their places mean nothing.
     orders
         The order in which to visit the axes of each array, where it is not that of its memory.
     state
@@ -50,25 +54,36 @@ class Binding:
         variant: Variant,
         tree: _core.Tree,
         values: Values,
-        overrides: list[Values],
-        group_of: list[int],
+        grouping: Grouping,
         before: Binding | None = None,
+        *,
+        origins: Sequence[int | None] | None = None,
+        by_identity: bool = False,
         orders: list[list[int]] | None = None,
         state: list[dict[str, Array]] | None = None,
     ) -> None:
         self.variant = variant
-        self.group_of = group_of
+        self.by_identity: bool = before.by_identity if before else by_identity
         self._known = Known(tree)
-        self._uses, self._tied = self._needs(variant, values, overrides)
+        self._uses, self._tied = self._needs(variant, values, grouping.overrides)
         slots_of_groups, self.keeps_averages, accumulates, self._numbers = self._uses
+        overrides, group_of = grouping.overrides, grouping.group_of
+        origins = range(len(tree.leaves)) if origins is None else origins
+        counters = before._counters_of(origins) if before else None
         self.slots: list[dict[str, Array]] = []
+        # State that hyperparameters have put out of use, and may put in use again.
+        self.asleep: list[dict[str, Array]] = []
         parts: list[Mapping[str, tuple[int, ...]]] = []
         self.averages: list[Array] = []
         self.accumulators: list[Array] = []
         for k, (param, path) in enumerate(zip(tree.leaves, tree.paths, strict=True)):
             numbers = variant.numbers(effective(values, overrides[group_of[k]]))
             shapes = _slots.shapes(variant.rule, param, path, slots_of_groups[group_of[k]], numbers)
-            known = state[k] if state else before.slots[k] if before else {}
+            origin = origins[k]
+            old = before if origin is not None else None
+            known = (
+                state[k] if state else old.all_slots(origin) if old and origin is not None else {}
+            )
             places = len(shapes) + self.keeps_averages + accumulates
             slots: dict[str, Array] = {}
             for place, (name, shape) in enumerate(shapes.items(), 1):
@@ -78,17 +93,24 @@ class Binding:
                     else _slots.make(variant, name, shape, param, numbers, (place, places))
                 )
             self.slots.append(slots)
+            begun = counters is not None and counters["begun"][k]
+            optional = variant.rule._optional_slots.keys()
+            self.asleep.append(
+                {n: known[n] for n in (known.keys() & optional) - slots.keys() if begun}
+            )
+            if counters is not None and optional & (slots.keys() - known.keys()):
+                counters["begun"][k] = False
             parts.append(variant.rule._parts(param.shape, numbers))
             if self.keeps_averages:
-                if before and before.averages:
-                    average = before.averages[k]
+                if old and old.averages and origin is not None:
+                    average = old.averages[origin]
                 else:
                     average = zeros_like(param, len(shapes) + 1, places)
                     average[...] = param
                 self.averages.append(average)
             if accumulates:
-                if before and before.accumulators:
-                    accumulator = before.accumulators[k]
+                if old and old.accumulators and origin is not None:
+                    accumulator = old.accumulators[origin]
                 else:
                     accumulator = zeros_like(param, places, places)
                 self.accumulators.append(accumulator)
@@ -98,11 +120,11 @@ class Binding:
             self._updates = [np.zeros(p.shape, p.dtype) for p in tree.leaves]
         updates = [{"update": update} for update in self._updates] or [{} for _ in tree.leaves]
         copies = [
-            (slots[name], k)
+            (slots[name], k, True)
             for k, slots in enumerate(self.slots)
             for name in _slots.copied(variant.rule)
         ]
-        copies += [(average, k) for k, average in enumerate(self.averages)]
+        copies += [(average, k, False) for k, average in enumerate(self.averages)]
         self.core: _core.Bound = _core.Bound(
             rule=variant.rule._kernel,
             tree=tree,
@@ -111,10 +133,10 @@ class Binding:
             averages=self.averages or None,
             accumulators=self.accumulators or None,
             copies=copies,
-            counters=before.core.counters() if before else None,
+            counters=counters,
             orders=before.core.orders() if before and before.tree is tree else orders,
         )
-        self._configure(values, overrides)
+        self._configure(values, grouping)
 
     @classmethod
     def new(
@@ -122,76 +144,162 @@ class Binding:
         variant: Variant,
         params: Any,
         values: Values,
-        groups: tuple[list[Values], list[int]] | None = None,
+        choosing: tuple[Group, ...] = (),
+        grouping: Grouping | None = None,
+        *,
+        by_identity: bool = False,
+        ignore: Where = None,
         orders: list[list[int]] | None = None,
     ) -> Binding:
-        """Return the first binding of an optimizer, in the structure's groups or in these."""
-        tree = _core.Tree(params, Group)
+        """Return the first binding of an optimizer, in the groups there are or in these."""
+        tree = _core.Tree(params, Group, ignoring(ignore), True)
         if not tree.leaves:
             raise ValueError(
                 "params: expected at least one array, got none; without params the optimizer waits "
                 "for build(params)"
             )
-        overrides, group_of = groups or _groups_of(variant, tree)
-        return cls(variant, tree, values, overrides, group_of, None, orders)
+        grouping = grouping or Grouping.of(variant, tree, choosing)
+        return cls(variant, tree, values, grouping, by_identity=by_identity, orders=orders)
 
     @property
     def tree(self) -> _core.Tree:
         """The structure of arrays: another one once `Stepper._move` has taken one."""
         return self.core.tree
 
-    def moved(self, params: Any, values: Values) -> Binding:
-        """Return a binding of other arrays of the same structure, with this state."""
-        tree = _core.Tree(params, Group)
-        if not self.tree.same_structure(tree):
-            raise ValueError(
-                f"params: expected the structure that was bound, of {_listed(self.tree.paths)}; "
-                f"got {_listed(tree.paths)}"
-            )
-        for path, old, new in zip(tree.paths, self.tree.leaves, tree.leaves, strict=True):
+    def moved(self, params: Any, values: Values, ignore: Where = None) -> Binding:
+        """Return a binding of other arrays, some of which go on with this state."""
+        tree = _core.Tree(params, Group, ignoring(ignore), True)
+        origins = self._origins(tree)
+        for path, origin, new in zip(tree.paths, origins, tree.leaves, strict=True):
+            old = new if origin is None else self.tree.leaves[origin]
             if (old.shape, old.dtype) != (new.shape, new.dtype):
                 raise ValueError(
                     f"{path}: expected a {old.dtype} array of shape {old.shape} as was bound, "
                     f"got a {new.dtype} array of shape {new.shape}"
                 )
-        overrides, group_of = self.overrides, self.group_of
         if any(tree.groups):
-            overrides, group_of = _groups_of(self.variant, tree)
-        return Binding(self.variant, tree, values, overrides, group_of, self)
+            grouping = Grouping.of(self.variant, tree, self.grouping.choosing)
+        elif origins == list(range(len(self.tree.leaves))):
+            grouping = self.grouping
+        else:
+            kept = [None if origin is None else self.group_of[origin] for origin in origins]
+            choosing = self.grouping.choosing
+            grouping = Grouping.of(self.variant, tree, choosing, self.grouping, kept)
+        return Binding(self.variant, tree, values, grouping, self, origins=origins)
 
-    def configured(self, values: Values) -> Binding:
+    def _origins(self, tree: _core.Tree) -> list[int | None]:
+        """Return which array each of another structure is, or takes the place of.
+
+        In a structure like this one that is the one in its place. In another one it is the array
+        itself, wherever it is now, or else the one that had its path.
+        """
+        count = len(tree.leaves)
+        same = [self.index_of(each) for each in tree.objects]
+        if self.tree.same_structure(tree) and not (self.by_identity and any_known(same)):
+            return list(range(count))
+        places = {} if self.by_identity else {path: k for k, path in enumerate(self.tree.paths)}
+        taken = {index for index in same if index is not None}
+        origins = [
+            places.get(path) if index is None and places.get(path) not in taken else index
+            for path, index in zip(tree.paths, same, strict=True)
+        ]
+        if not any_known(origins):
+            raise ValueError(
+                f"params: expected some of what was bound, {_listed(self.tree.paths)}; got "
+                f"{_listed(tree.paths)}; for others make another optimizer"
+            )
+        return origins
+
+    def _counters_of(self, origins: Sequence[int | None]) -> _core.Counters:
+        """Return the counters with which arrays go on; new ones begin."""
+        counters = self.core.counters()
+
+        def of_each(known: Sequence[Any], first: Any) -> list[Any]:
+            return [first if origin is None else known[origin] for origin in origins]
+
+        return {
+            **counters,
+            "steps": of_each(counters["steps"], 0),
+            "in_window": of_each(counters["in_window"], False),
+            "begun": of_each(counters["begun"], False),
+            "frozen": of_each(counters["frozen"], False),
+        }
+
+    def configured(self, values: Values, grouping: Grouping | None = None) -> Binding:
         """Return a binding of the same arrays and state under other hyperparameters."""
-        uses, tied = self._needs(self.variant, values, self.overrides)
-        if uses != self._uses:
-            return self.restated(values, self.overrides)
+        grouping = grouping or self.grouping
+        uses, tied = self._needs(self.variant, values, grouping.overrides)
+        if uses != self._uses or grouping.group_of != self.group_of:
+            return self.restated(values, grouping)
         other = object.__new__(Binding)
         other.__dict__.update(self.__dict__)
         other._tied = tied
-        other._configure(values, self.overrides)
+        other._configure(values, grouping)
         return other
 
     def restated(
-        self, values: Values, overrides: list[Values], state: list[dict[str, Array]] | None = None
+        self, values: Values, grouping: Grouping, state: list[dict[str, Array]] | None = None
     ) -> Binding:
         """Return a binding of the same arrays under hyperparameters that may need other state."""
-        return Binding(
-            self.variant,
-            self.tree,
-            values,
-            overrides,
-            self.group_of,
-            self,
-            state=state,
+        return Binding(self.variant, self.tree, values, grouping, self, state=state)
+
+    @property
+    def overrides(self) -> list[Values]:
+        """For each group the hyperparameters that it has of its own."""
+        return self.grouping.overrides
+
+    @property
+    def group_of(self) -> list[int]:
+        """The group of each array."""
+        return self.grouping.group_of
+
+    def all_slots(self, k: int) -> dict[str, Array]:
+        """Return the slots of the k-th parameter, those out of use among them."""
+        return {**self.asleep[k], **self.slots[k]}
+
+    def beginnings(self, values: Values, grouping: Grouping) -> list[tuple[Array, Any]]:
+        """Return what arrays of state become that start from hyperparameters that are others now.
+
+        Raises
+        ------
+        ValueError
+            If it is too late for one.
+        """
+        variant, changes = self.variant, list[tuple["Array", Any]]()
+        initial = variant.initial_values()
+        if not initial:
+            return changes
+        before, after = (
+            [effective(each, override) for override in own.overrides]
+            for each, own in ((self._values, self.grouping), (values, grouping))
         )
+        steps = self.core.counters()["steps"]
+        for k, path in enumerate(self.tree.paths):
+            old, new = before[self.group_of[k]], after[grouping.group_of[k]]
+            changed = [name for name in initial if old[name] != new[name]]
+            if not changed:
+                continue
+            if steps[k]:
+                name = changed[0]
+                raise ValueError(
+                    f"{name}: expected {old[name]!r}, from which the state of {path} has "
+                    f"started; got {new[name]!r}, which only a new optimizer can start from"
+                )
+            param, numbers = self.tree.leaves[k], variant.numbers(new)
+            for name, slot in self.all_slots(k).items():
+                if name in variant.rule._initial_state and name not in _slots.copied(variant.rule):
+                    first = _slots.first_value(variant, name, param, numbers)
+                    changes.append((slot, np.full_like(slot, first)))
+        return changes
 
     def aligned(self, pairs: Sequence[tuple[Any, Any]]) -> Any:
         """Return the gradients of (gradient, variable) pairs in the structure of the parameters."""
         known = self._known_arrays()
-        if known.is_list and len(pairs) == len(known.leaves):
+        if known.is_list and len(pairs) == len(known.objects):
             in_order = [
                 grad
-                for (grad, variable), leaf in zip(pairs, known.leaves, strict=True)
-                if variable is leaf
+                for (grad, variable), each in zip(pairs, known.objects, strict=True)
+                if variable is each
             ]
             if len(in_order) == len(pairs):
                 return in_order
@@ -245,6 +353,7 @@ class Binding:
             common["gradient_accumulation_steps"] > 1,
             numbers,
         )
+        tied |= {"learning_rate_factor", "first_step", *variant.initial_values()}
         return uses, tied | common.seen
 
     def _make_updates(
@@ -260,7 +369,8 @@ class Binding:
             group = self.group_of[k]
             numbers = {**self._numbers[group], "learning_rate": learning_rates[group]}
             is_global = self.variant.has_global_clock
-            step = (counters["iterations"] if is_global else counters["steps"][k]) + 1
+            step = counters["iterations"] if is_global else counters["steps"][k]
+            step += self._values["first_step"]
             state = self.slots[k]
             # To NumPy before its second version, arrays of no dimension are numbers of no dtype.
             g, param = np.atleast_1d(self._updates[k], np.asarray(self.tree.leaves[k]))
@@ -276,11 +386,12 @@ class Binding:
             ]
         return changes
 
-    def _configure(self, values: Values, overrides: list[Values]) -> None:
+    def _configure(self, values: Values, grouping: Grouping) -> None:
         """Put together what the engine is told of the hyperparameters."""
-        self.overrides = overrides
+        self.grouping = grouping
+        self._values = values
         variant = self.variant
-        own = [in_its_place(each) for each in overrides]
+        own = [in_its_place(each) for each in grouping.overrides]
         groups = [Watched({**values, **each}) for each in own]
         self.configuration: _core.Configuration = {
             "groups": [
@@ -292,8 +403,8 @@ class Binding:
                 }
                 for group, each in zip(groups, own, strict=True)
             ],
-            "group_of": self.group_of,
-            "options": values,
+            "group_of": grouping.group_of,
+            "options": {**values, "watch": sum(1 << WATCHABLE.index(w) for w in values["watch"])},
             "tied": self._tied.union(*(group.seen for group in groups)),
             "switches": variant.switches,
             "global_clock": variant.has_global_clock,
@@ -333,18 +444,23 @@ class Known:
         return self.tree.leaves
 
     @functools.cached_property
+    def objects(self) -> list[Any]:
+        """What stands in the structure for them: themselves, or another library's arrays."""
+        return self.tree.objects
+
+    @functools.cached_property
     def is_list(self) -> bool:
         """Whether the structure is a plain list of arrays, as `apply_gradients` makes it."""
-        params, leaves = self.tree.params, self.leaves
+        params, objects = self.tree.params, self.objects
         return (
             isinstance(params, list)
-            and len(params) == len(leaves)
-            and all(map(operator.is_, params, leaves))
+            and len(params) == len(objects)
+            and all(map(operator.is_, params, objects))
         )
 
     @functools.cached_property
     def _by_identity(self) -> dict[int, int]:
-        return {id(leaf): k for k, leaf in enumerate(self.leaves)}
+        return {id(each): k for k, each in enumerate(self.objects)}
 
     @functools.cached_property
     def _by_memory(self) -> dict[object, int]:
@@ -365,53 +481,9 @@ class Known:
         return self._by_memory.get(_memory_of(array)) if index is None else index
 
 
-def effective(values: Values, override: Values) -> Values:
-    """Return a group's hyperparameters."""
-    return {**values, **in_its_place(override)}
-
-
-def in_its_place(override: Values) -> Values:
-    """Return what a group has in place of the default one's values.
-
-    A clipping of its own replaces the other per-array one.
-    """
-    for own, other in (("clipnorm", "clipvalue"), ("clipvalue", "clipnorm")):
-        if override.get(own) is not None and other not in override:
-            return {**override, other: None}
-    return override
-
-
-def _groups_of(variant: Variant, tree: _core.Tree) -> tuple[list[Values], list[int]]:
-    """Return the overrides of each distinct nesting of groups, and which one each leaf is in."""
-    options = (*variant.rule._own(), *GROUP_OPTIONS)
-    allowed = [name for name in options if name not in variant.rule._joint]
-    overrides: list[Values] = [{}]
-    known: dict[tuple[int, ...], int] = {(): 0}
-    group_of = []
-    for path, around in zip(tree.paths, tree.groups, strict=True):
-        key = tuple(map(id, around))
-        if key not in known:
-            merged: Values = {}
-            for group in around:
-                for name in group.options:
-                    if name not in allowed:
-                        raise ValueError(
-                            f"group around {path}: expected options among {', '.join(allowed)}; "
-                            f"got {name!r}"
-                        )
-                try:
-                    own = {
-                        name: variant.checked(name, value)
-                        for name, value in group.options.items()
-                        if value is not None or name in CLIPPING_OPTIONS
-                    }
-                except (TypeError, ValueError) as error:
-                    raise type(error)(f"group around {path}: {error}") from None
-                merged = {**effective(merged, own), **own} if merged else own
-            known[key] = len(overrides)
-            overrides.append(merged)
-        group_of.append(known[key])
-    return overrides, group_of
+def any_known(indices: Sequence[int | None]) -> bool:
+    """Return whether any of them is one."""
+    return any(index is not None for index in indices)
 
 
 def _memory_of(array: Any) -> object:

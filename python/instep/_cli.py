@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="instep", description="C++-accelerated optimizers for NumPy arrays."
     )
     parser.set_defaults(run=_run_info)
+    parser.add_argument("--version", action="version", version=f"instep {instep.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     info_help = "print version, compiler, instruction sets and threads (the default)"

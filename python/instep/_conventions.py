@@ -4,21 +4,32 @@ The paper's formula and defaults are those of the rule's class. Each row here sa
 does otherwise: its default hyperparameters, switches of the formula, which reach the kernel as
 further hyperparameters, and its formula in words. `python -m instep conventions` prints the table.
 
-In formulas `g` is the gradient after clipping and coupled decay, `p` the parameter, `lr` the
-learning rate of the update, `t` its count from 1, `c1 = 1 - beta_1**t`, `c2 = 1 - beta_2**t`;
-`m = beta_1 * m + (1 - beta_1) * g` and `v = beta_2 * v + (1 - beta_2) * g**2` unless it says
-otherwise.
+`LETTERS` says what their letters mean.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 REQUIRED = None
 """A learning rate without a default."""
+
+LETTERS: Mapping[str, str] = {
+    "g": "the gradient, after clipping and coupled decay",
+    "p": "the parameter",
+    "lr": "the learning rate of the update",
+    "t": "the count of the update, from 1",
+    "m": "beta_1 * m + (1 - beta_1) * g",
+    "v": "beta_2 * v + (1 - beta_2) * g**2; in RMSprop with rho, as a of g",
+    "c1, c2, c3": "1 - beta_1**t, 1 - beta_2**t, 1 - beta_3**t",
+    "norm, rms": "the 2-norm and the root mean square of an array",
+    "others": "as the formula says; what it finds and leaves is kept from update to update",
+}
+"""What stands for what, unless a formula says otherwise."""
 
 GLOBAL_CLOCK = frozenset({"keras", "optax", "tfjs"})
 """Conventions whose rules count every update, also those in which an array had no gradient."""
@@ -42,20 +53,34 @@ class Convention:
     decay
         What the framework's weight decay is: "decoupled", "coupled" (here `l2`), or "inside": a
         term of the formula.
+    none
+        Hyperparameters of which None has a meaning in the framework, and what it means here.
+    counts
+        Whether the update depends on its count though the paper's does not.
     """
 
     source: str
     formula: str
     values: Mapping[str, Any]
     decay: str
+    none: Mapping[str, Any] = field(default_factory=dict)
+    counts: bool = False
 
     def default(self, name: str, otherwise: Any) -> Any:
         """Return the default of a hyperparameter, given that of the class."""
         return self.values.get(name, otherwise)
 
 
-def _row(source: str, formula: str, *, decay: str = "decoupled", **values: Any) -> Convention:
-    return Convention(source, formula, MappingProxyType(values), decay)
+def _row(
+    source: str,
+    formula: str,
+    *,
+    decay: str = "decoupled",
+    none: Mapping[str, Any] = MappingProxyType({}),
+    counts: bool = False,
+    **values: Any,
+) -> Convention:
+    return Convention(source, formula, MappingProxyType(values), decay, none, counts)
 
 
 ADAM_KERAS = "p -= lr * sqrt(c2) / c1 * m / (sqrt(v) + epsilon); amsgrad: max of v"
@@ -366,6 +391,7 @@ CONVENTIONS: Mapping[str, Mapping[str, Convention]] = {
             "v -= (1 - beta_2) * sign(v - g**2) * g**2; p -= lr * m / c1 / "
             "(sqrt(v / c2 + epsilon_root) + epsilon); m starts where v does",
             learning_rate=REQUIRED,
+            counts=True,
             corrects_bias=True,
             initial_m="initial_accumulator_value",
         ),
@@ -475,6 +501,7 @@ CONVENTIONS: Mapping[str, Mapping[str, Convention]] = {
             "contrib.prodigy",
             "the paper's with lr * sqrt(c2) / c1 for lr, and epsilon times the new d",
             decay="inside",
+            counts=True,
             corrects_bias=True,
             epsilon_of_new=True,
         ),
@@ -508,6 +535,7 @@ CONVENTIONS: Mapping[str, Mapping[str, Convention]] = {
             relative_step=False,
             min_dim_size_to_factor=128,
             factors_largest=True,
+            none={"clip_threshold": math.inf},
         ),
     },
     "SM3": {
@@ -544,6 +572,7 @@ CONVENTIONS: Mapping[str, Mapping[str, Convention]] = {
             scale="larger",
             ns_epsilon=1e-7,
             epsilon_hat=True,
+            none={"rms_rate": None, "weight_decay": 0.0, "adam_weight_decay": 0.0},
         ),
         "torch": _row(
             "Muon",
@@ -566,6 +595,7 @@ CONVENTIONS: Mapping[str, Mapping[str, Convention]] = {
             decay="inside",
             learning_rate=REQUIRED,
             epsilon=1e-8,
+            counts=True,
             momentum_form="corrected",
             scale="columns",
             adam_nesterov=True,

@@ -1,11 +1,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-_Array = NDArray[np.floating[Any]]
+from instep.typing import Array as _Array
+from instep.typing import Gradients
 
 class RuleInfo(TypedDict):
     slots: tuple[tuple[str, bool], ...]
@@ -29,6 +30,10 @@ class Configuration(TypedDict):
     every_call: bool
     update: Callable[[Sequence[int], Sequence[float]], list[tuple[_Array, _Array]]] | None
 
+# Hyperparameters by name, what there is in place of options and of the rule's numbers of a name,
+# and hyperparameters that something else hangs on.
+Told = tuple[dict[str, Any], dict[str, float], dict[str, float], AbstractSet[str]]
+
 class Counters(TypedDict):
     iterations: int
     skipped_steps: int
@@ -37,6 +42,9 @@ class Counters(TypedDict):
     grad_norm: float | None
     steps: list[int]
     in_window: list[bool]
+    begun: list[bool]
+    frozen: list[bool]
+    swapped: bool
 
 class Manner(TypedDict):
     prefetch: int
@@ -66,11 +74,20 @@ options: tuple[str, ...]
 group_options: tuple[str, ...]
 
 class Tree:
-    def __init__(self, params: object, group_type: type) -> None: ...
+    def __init__(
+        self,
+        params: object,
+        group_type: type,
+        ignore: Callable[[str, Any], Any] | None,
+        writable: bool,
+        /,
+    ) -> None: ...
     @property
     def params(self) -> Any: ...
     @property
     def leaves(self) -> list[_Array]: ...
+    @property
+    def objects(self) -> list[Any]: ...
     @property
     def paths(self) -> list[str]: ...
     @property
@@ -88,7 +105,7 @@ class Bound:
         parts: list[Mapping[str, tuple[int, ...]]],
         averages: list[_Array] | None,
         accumulators: list[_Array] | None,
-        copies: list[tuple[_Array, int]],
+        copies: list[tuple[_Array, int, bool]],
         counters: Counters | None,
         orders: list[list[int]] | None,
     ) -> None: ...
@@ -107,6 +124,8 @@ class Bound:
     def skipped_steps(self) -> int: ...
     @property
     def grad_norm(self) -> float | None: ...
+    @property
+    def watched(self) -> list[dict[str, float | None]]: ...
 
 class Hold:
     def __enter__(self) -> None: ...
@@ -132,22 +151,36 @@ class Stepper:
     def _bind_and_step(self, values: dict[str, Any], binding: Any, grads: Any, /) -> bool: ...
     def _move(self, params: Any, /) -> bool: ...
     def _refresh(self) -> None: ...
+    def _swap_averages(self) -> None: ...
+    def _check_not_swapped(self) -> None: ...
+    def _step_on(self, params: Any, grads: Any, stay: bool, /) -> bool: ...
+    def flush(self) -> bool: ...
     def _hold(self) -> Hold: ...
     def _assign(self, name: str, value: Any) -> None: ...
     def _check_attribute(self, name: str) -> None: ...
-    def step(self, grads: Any) -> None: ...
+    def step(self, grads: Gradients, *, missing: Literal["error", "none"] = ...) -> None: ...
 
 class Kernel:
     def __new__(
         cls,
         rule: str,
-        numbers: Sequence[tuple[str, tuple[float, float] | None, bool]],
-        check: Callable[[tuple[Any, ...], tuple[bool, ...]], tuple[dict[str, float], set[str]]],
+        arguments: Sequence[tuple[str, tuple[float, float] | None, bool]],
+        check: Callable[[tuple[Any, ...], tuple[bool, ...]], Told],
         check_step: Callable[[Any, tuple[Any, ...]], int],
         /,
     ) -> Kernel: ...
     def __call__(self, *arguments: Any) -> None: ...
 
+def update(
+    rule: str,
+    param: _Array,
+    grad: _Array,
+    out: _Array | None,
+    state: dict[str, _Array],
+    parts: dict[str, tuple[int, ...]],
+    step: int,
+    told: Told,
+) -> None: ...
 def zeros(
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
@@ -156,6 +189,7 @@ def zeros(
 ) -> _Array: ...
 def ask(schedule: Callable[[int], float], index: int) -> float: ...
 def alias(array: _Array) -> _Array: ...
+def window_share(calls: int) -> float: ...
 def touch(
     grads: list[_Array], written: list[list[_Array]], repeats: int, prefetch: int = 0
 ) -> None: ...

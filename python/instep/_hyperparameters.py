@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from instep import _core, _kinds
@@ -31,6 +31,9 @@ class Hyperparameter(_core.Attribute, Generic[T]):
     default
         What leaving it out means: the paper's default, and that of conventions that do not say.
     """
+
+    is_saved = True
+    """Whether it is part of the state."""
 
     def __init__(self, kind: Kind[T], *, default: Any = None) -> None:
         super().__init__(kind.limits)
@@ -74,8 +77,11 @@ class Number(Hyperparameter[float]):
         above: float = -math.inf,
         at_most: float = math.inf,
         below: float = math.inf,
+        or_infinite: bool = False,
     ) -> None:
-        kind = _kinds.Number(at_least=at_least, above=above, at_most=at_most, below=below)
+        kind = _kinds.Number(
+            at_least=at_least, above=above, at_most=at_most, below=below, or_infinite=or_infinite
+        )
         super().__init__(kind, default=default)
 
 
@@ -104,8 +110,10 @@ class Limit(OptionalNumber):
 class Count(Hyperparameter[int]):
     """A whole number, of at least 1 unless it is given."""
 
-    def __init__(self, *, default: int | None = None, at_least: int = 1) -> None:
-        super().__init__(_kinds.WholeNumber(at_least=at_least), default=default)
+    def __init__(
+        self, *, default: int | None = None, at_least: int = 1, at_most: int = _core.MOST_STEPS
+    ) -> None:
+        super().__init__(_kinds.WholeNumber(at_least=at_least, at_most=at_most), default=default)
 
 
 class Frequency(Hyperparameter["int | None"]):
@@ -129,6 +137,19 @@ class Choice(Hyperparameter["str | None"]):
         super().__init__(_kinds.Optional(_kinds.Choice(*words)), default=default)
 
 
+class Words(Hyperparameter["tuple[str, ...]"]):
+    """Some of several words, which are no part of the state."""
+
+    is_saved = False
+
+    def __init__(self, words: tuple[str, ...], *, default: tuple[str, ...]) -> None:
+        super().__init__(_kinds.Words(*words), default=default)
+
+    if TYPE_CHECKING:
+
+        def __set__(self, optimizer: _core.Stepper, value: Iterable[str] | None) -> None: ...
+
+
 class Numbers(Hyperparameter["tuple[float, ...]"]):
     """So many finite numbers as the default has."""
 
@@ -146,6 +167,6 @@ def non_negative(*, default: float | None = None) -> Number:
     return Number(default=default, at_least=0)
 
 
-def positive(*, default: float | None = None) -> Number:
+def positive(*, default: float | None = None, or_infinite: bool = False) -> Number:
     """Return a hyperparameter above 0."""
-    return Number(default=default, above=0)
+    return Number(default=default, above=0, or_infinite=or_infinite)

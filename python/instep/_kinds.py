@@ -87,6 +87,8 @@ class Number(Real):
     ----------
     at_least, above, at_most, below
         The bounds of its range, where it has some.
+    or_infinite
+        Whether it may be infinite as well.
     """
 
     limits: tuple[float, float]
@@ -98,11 +100,13 @@ class Number(Real):
         above: float = -math.inf,
         at_most: float = math.inf,
         below: float = math.inf,
+        or_infinite: bool = False,
     ) -> None:
+        self._what = "a number" if or_infinite else "a finite number"
         self._bounds = {">=": at_least, ">": above, "<=": at_most, "<": below}
         self.limits = (
             max(float(at_least), math.nextafter(above, math.inf)),
-            min(float(at_most), math.nextafter(below, -math.inf)),
+            math.inf if or_infinite else min(float(at_most), math.nextafter(below, -math.inf)),
         )
 
     def check(self, name: str, value: Any) -> float:
@@ -110,7 +114,7 @@ class Number(Real):
         number, (least, greatest) = super().check(name, value), self.limits
         if not least <= number <= greatest:
             bounds = [f"{sign} {b:g}" for sign, b in self._bounds.items() if math.isfinite(b)]
-            expected = " ".join(["a finite number", " and ".join(bounds)]).strip()
+            expected = " ".join([self._what, " and ".join(bounds)]).strip()
             raise ValueError(f"{name}: expected {expected}, got {shown(value)}")
         return number
 
@@ -194,6 +198,24 @@ class Choice(Kind[str]):
         if value not in self._words:
             raise ValueError(expected)
         return value
+
+
+class Words(Kind[tuple[str, ...]]):
+    """Some of several words, in their order."""
+
+    def __init__(self, *words: str) -> None:
+        self._words = words
+
+    def check(self, name: str, value: Any) -> tuple[str, ...]:
+        """Return the words as a tuple; see `Kind.check`."""
+        expected = f"{name}: expected some of {', '.join(map(repr, self._words))}, got "
+        if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+            raise TypeError(f"{expected}{shown(value)}; one alone is {name}=({self._words[0]!r},)")
+        given = tuple(value)
+        for word in given:
+            if not isinstance(word, str) or word not in self._words:
+                raise ValueError(f"{expected}{shown(word)}")
+        return tuple(word for word in self._words if word in given)
 
 
 class Numbers(Kind[tuple[float, ...]]):

@@ -9,9 +9,7 @@ import numpy as np
 from instep import _core
 
 if TYPE_CHECKING:  # at run time it would double what importing instep takes
-    from numpy.typing import NDArray
-
-    Array = NDArray[np.floating[Any]]
+    from instep.typing import Array as Array
 
 _PAGE = 4096
 _LINE = 64

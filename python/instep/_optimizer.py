@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import numbers
 import operator
 import os
 import sys
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, SupportsIndex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, SupportsIndex
 
 import numpy as np
 
 from instep import _core, _state
-from instep._binding import Binding, effective
+from instep._binding import Binding
+from instep._group import Group, Where, ignoring, selected
+from instep._grouping import Grouping, checked_option, options_of
+from instep._groups import Groups
 from instep._hyperparameters import (
     Count,
     Flag,
@@ -21,14 +24,45 @@ from instep._hyperparameters import (
     Limit,
     Number,
     Rate,
+    Words,
     non_negative,
 )
 from instep._kinds import counted
-from instep._rule import GROUP_OPTIONS, Rule, Values, Variant
+from instep._rule import CLIPPING_OPTIONS, GROUP_OPTIONS, WATCHABLE, Rule, Values, Variant
 from instep._signature import Constructed, Signature, argument
 
 if TYPE_CHECKING:
-    from instep._memory import Array
+    from instep.typing import Array, Arrays, Convention, Foreign, Gradients
+
+    class Params:
+        """What is given is one of many structures; what is read, whatever was given."""
+
+        def __get__(self, optimizer: Any, owner: Any) -> Any: ...
+        def __set__(self, optimizer: Any, params: Arrays | None) -> None: ...
+
+    class GroupsOrViews:
+        """Groups are given, and views of groups are read."""
+
+        def __get__(self, optimizer: Any, owner: Any) -> Groups: ...
+        def __set__(self, optimizer: Any, groups: Iterable[Group]) -> None: ...
+
+
+class Loaded(NamedTuple):
+    """What a partial loading has found.
+
+    Attributes
+    ----------
+    left
+        The paths of arrays that were saved, but are not here.
+    new
+        Those of arrays that are here, but were not saved; they have stayed as they were.
+    extra
+        What `Optimizer.save` was given as `extra`.
+    """
+
+    left: list[str]
+    new: list[str]
+    extra: Any
 
 
 class Optimizer(Rule, Constructed):
@@ -39,8 +73,17 @@ class Optimizer(Rule, Constructed):
     params : ndarray or nesting of list, tuple and dict, optional
         The arrays to update, float32 or float64 of any shape. They are updated in place. Without
         them the optimizer is unbound until `build` or the first `apply_gradients`.
+    groups : sequence of Group, optional
+        Hyperparameters for the arrays that each of them chooses, beside groups inside `params`;
+        later ones win.
+    ignore : callable, str, re.Pattern or sequence of these, optional
+        What in `params` is no parameter, such as a count of batches: a predicate
+        ``(path, object) -> bool``, a path, or a regular expression searched in paths. It may be
+        anything, and may change; in gradients anything or nothing may stand in its place.
     learning_rate : float or schedule, optional
         A schedule is any callable from the 0-based index of the update to a float.
+    learning_rate_factor : float, optional
+        The learning rate is multiplied by it: for groups, on the common schedule. 1 by default.
     l2 : float, optional
         Coupled decay: the gradient becomes ``g + l2 * p`` before the rule sees it.
     weight_decay : float, optional
@@ -62,9 +105,16 @@ class Optimizer(Rule, Constructed):
         After each so many updates the parameters become their averages.
     gradient_accumulation_steps : int, optional
         So many calls make one update, with the mean of their gradients.
+    first_step : int, optional
+        The count of an array's first update in formulas such as Adam's; 1 by default.
+    watch : sequence of {"grad_norm", "update_norm", "param_norm", "nonfinite"}, optional
+        What `watched` tells of each array after an update: the 2-norms of its gradient (before
+        clipping), of the update and of the new parameter, and how many elements of its gradient
+        were not finite. They are taken on the step's own way over memory.
     convention : str, optional
-        Whose defaults and formula the rule follows: "paper", "keras", "torch", "optax" or "tfjs";
-        `python -m instep conventions` lists which rule exists in which.
+        Whose defaults and formula the rule follows: "paper", "keras", "torch", "optax" or "tfjs".
+        The defaults told here are the paper's; `python -m instep conventions` tells all, and which
+        rule exists in which.
     state_dtype : None, optional
         Reserved: state has the dtype of its parameter.
 
@@ -77,8 +127,12 @@ class Optimizer(Rule, Constructed):
     __signature__: ClassVar[Any] = Signature()
 
     if TYPE_CHECKING:
-        params: Any = argument(default=None, kw_only=False)
-        convention: str = argument(default="paper")
+        params: Params = argument(default=None, kw_only=False)
+        groups: GroupsOrViews = argument(default=())
+        ignore: Any = argument(default=None)
+        _choosing: tuple[Group, ...] = argument(default=(), init=False)
+        _ignore: Where = argument(default=None, init=False)
+        convention: Convention = argument(default="paper")
         state_dtype: None = argument(default=None)
     learning_rate: Rate = Rate(default=None)
     l2: Number = non_negative(default=0.0)
@@ -87,12 +141,15 @@ class Optimizer(Rule, Constructed):
     clipnorm: Limit = Limit(default=None)
     global_clipnorm: Limit = Limit(default=None)
     maximize: Flag = Flag(default=False)
+    learning_rate_factor: Number = non_negative(default=1.0)
     loss_scale_factor: Number = Number(default=1.0, at_least=sys.float_info.min)
     skip_nonfinite: Flag = Flag(default=False)
     use_ema: Flag = Flag(default=False)
     ema_momentum: Number = Number(default=0.99, at_least=0, at_most=1)
     ema_overwrite_frequency: Frequency = Frequency(default=None)
     gradient_accumulation_steps: Count = Count(default=1)
+    first_step: Count = Count(default=1, at_most=2**31)
+    watch: Words = Words(WATCHABLE, default=())
 
     if not TYPE_CHECKING:  # type checkers see a constructor with each class's hyperparameters
 
@@ -100,6 +157,8 @@ class Optimizer(Rule, Constructed):
             self,
             params: Any = None,
             *surplus: Any,
+            groups: Sequence[Group] = (),
+            ignore: Where = None,
             convention: str = "paper",
             state_dtype: None = None,
             **given: Any,
@@ -122,11 +181,12 @@ class Optimizer(Rule, Constructed):
                 if name not in names:
                     raise TypeError(
                         f"{type(self).__name__}: expected hyperparameters among "
-                        f"{', '.join(names)}; got {name!r}{_meant(name, names)}"
+                        f"{', '.join(names)}; got {name!r}{meant(name, names)}"
                     )
-            values = {name: variant.checked(name, given.get(name)) for name in names}
+            values = variant.all_checked(given)
             variant.check_together(values)
-            self._install(values, None if params is None else _bind(variant, params, values))
+            self._choosing, self._ignore = _checked_groups(groups), ignore
+            self._install(values, None if params is None else self._bind(params, values))
 
     # Hyperparameters ----------------------------------------------------------------------------
 
@@ -148,13 +208,36 @@ class Optimizer(Rule, Constructed):
             binding = self._binding
             if binding is None:
                 self._variant.check_together(values)
-            else:
-                window = "gradient_accumulation_steps"
-                is_other = name == window and checked != self._values[name]
-                if is_other and binding.core.counters()["window"]:
-                    raise ValueError(f"{window}: expected no change in the middle of a window")
-                binding = binding.configured(values)
-            self._install(values, binding)
+                self._install(values, None)
+                return
+            window = "gradient_accumulation_steps"
+            is_other = name == window and checked != self._values[name]
+            if is_other and binding.core.counters()["window"]:
+                raise ValueError(f"{window}: expected no change in the middle of a window")
+            beginnings = binding.beginnings(values, binding.grouping)
+            self._install(values, binding.configured(values), beginnings, None)
+
+    def _assign_to_group(self, index: int, name: str, value: Any) -> None:
+        """Change a hyperparameter of a group; None: what it has of its own."""
+        if index == 0 and name in options_of(self._variant):
+            return setattr(self, name, value)
+        try:
+            checked = checked_option(self._variant, name, value)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"groups[{index}]: {error}") from None
+        with self._hold():
+            binding = self._bound("groups")
+            override = {**binding.overrides[index], name: checked}
+            if checked is None and not (name in CLIPPING_OPTIONS or self._variant.takes_none(name)):
+                del override[name]
+            self._regroup(binding.grouping.changed(index, override))
+        return None
+
+    def _regroup(self, grouping: Grouping) -> None:
+        """Take over other groups of the same arrays; in a `_hold`."""
+        values, binding = self._values, self._bound("groups")
+        beginnings = binding.beginnings(values, grouping)
+        self._install(values, binding.configured(values, grouping), beginnings, None)
 
     if not TYPE_CHECKING:  # to type checkers these are arguments of the constructor
 
@@ -169,7 +252,7 @@ class Optimizer(Rule, Constructed):
             if self._binding is None:
                 return None
             tree = self._binding.tree
-            return tree.unflatten(tree.leaves) if any(tree.groups) else tree.params
+            return tree.unflatten(tree.objects) if any(tree.groups) else tree.params
 
     @property
     def config(self) -> Values:
@@ -179,55 +262,134 @@ class Optimizer(Rule, Constructed):
     @property
     def current_learning_rate(self) -> float:
         """The learning rate of the next update, as a number."""
-        rate = self.learning_rate
-        if not callable(rate):
-            return rate
-        return _core.ask(rate, 0 if self._binding is None else self._binding.core.schedule_index)
+        return self._rate_now(self._values)
+
+    def _rate_now(self, values: Values) -> float:
+        """Return the learning rate of the next update with these hyperparameters."""
+        rate = values["learning_rate"]
+        if callable(rate):
+            index = 0 if self._binding is None else self._binding.core.schedule_index
+            rate = _core.ask(rate, index)
+        product: float = rate * values["learning_rate_factor"]
+        return product
+
+    if not TYPE_CHECKING:
+
+        @property
+        def groups(self) -> Groups:
+            """The groups, the default one first, by index and by name.
+
+            Each is a live mapping of its hyperparameters, and of its arrays as `params`:
+            ``opt.groups[1]["learning_rate"] = 0.1`` is checked, and takes effect at once.
+            """
+            return Groups(self, [*self._own(), *GROUP_OPTIONS])
+
+    def exclude_from_weight_decay(
+        self, var_list: Iterable[Array] | None = None, var_names: Iterable[str] | None = None
+    ) -> None:
+        """Give arrays a `weight_decay` of 0, as Keras spells it.
+
+        Parameters
+        ----------
+        var_list : iterable of ndarray, optional
+            Those arrays.
+        var_names : iterable of str, optional
+            Those in whose paths one of these is found, each a regular expression.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If neither is given, or none of the bound arrays is meant. Nothing has changed then.
+        """
+        where = [*(() if var_list is None else var_list), *(() if var_names is None else var_names)]
+        if not where:
+            raise ValueError("exclude_from_weight_decay: expected var_list or var_names, got none")
+        group = Group(where, weight_decay=0.0)
+        with self._hold():
+            binding = self._binding
+            if binding is None:
+                self._choosing = (*self._choosing, group)
+                return
+            meant = self._selected(where, "exclude_from_weight_decay")
+            self._regroup(binding.grouping.divided(meant, group))
+
+    def _selected(self, where: Where, what: str) -> list[bool]:
+        tree = self._bound(what).tree
+        return selected(where, tree.paths, tree.leaves, what)
+
+    def freeze(self, where: Where) -> None:
+        """Ignore the gradients of arrays from now on: they, their state and counts stay.
+
+        What an unfinished accumulation window holds of them is given up.
+
+        Parameters
+        ----------
+        where : callable, str, re.Pattern, ndarray or sequence of these
+            A predicate ``(path, array) -> bool``; a path of an array or sub-tree, or a regular
+            expression searched in paths; an array.
+
+        Raises
+        ------
+        RuntimeError
+            If the optimizer is unbound.
+        TypeError, ValueError
+            If it is something else, or selects no array.
+        """
+        self._set_frozen(where, True, "freeze")
+
+    def unfreeze(self, where: Where) -> None:
+        """Take gradients of arrays again; see `freeze`."""
+        self._set_frozen(where, False, "unfreeze")
+
+    def _set_frozen(self, where: Where, whether: bool, what: str) -> None:
+        with self._hold():
+            binding = self._bound(what)
+            counters = binding.core.counters()
+            for k, is_meant in enumerate(self._selected(where, what)):
+                if is_meant:
+                    counters["frozen"][k] = whether
+                    counters["in_window"][k] &= not whether
+            self._install(self._values, binding, (), counters)
 
     @property
-    def groups(self) -> list[Mapping[str, Any]]:
-        """The groups, the default one first: each a mapping of its hyperparameters and `params`.
-
-        `params` is the list of the group's arrays. The mappings are to read: assigning to the
-        optimizer's attributes changes the default group, `build` with other groups the rest.
-        """
+    def frozen(self) -> list[str]:
+        """The paths of frozen arrays."""
         binding = self._binding
-        names = [*self._own(), *GROUP_OPTIONS]
-        overrides: list[Values] = [{}] if binding is None else binding.overrides
-        result: list[Values] = []
-        for override in overrides:
-            values = effective(self._values, override)
-            result.append({"params": [], **{name: values[name] for name in names}})
-        if binding is not None:
-            for leaf, group in zip(binding.tree.leaves, binding.group_of, strict=True):
-                result[group]["params"].append(leaf)
-        return [MappingProxyType(group) for group in result]
+        if binding is None:
+            return []
+        frozen = binding.core.counters()["frozen"]
+        return [path for path, is_so in zip(binding.tree.paths, frozen, strict=True) if is_so]
 
     # Stepping -----------------------------------------------------------------------------------
 
-    def build(self, params: Any) -> None:
+    def build(self, params: Arrays) -> None:
         """Bind to arrays, or rebind to others and keep the state.
 
         Parameters
         ----------
         params : ndarray or nesting of list, tuple and dict
-            On a bound optimizer: arrays of equal structure, shapes and dtypes as the bound ones.
-            Where the new structure has no groups, those of the old one stay.
+            On a bound optimizer, in a structure like the bound one: arrays that take the places of
+            those, of the same shapes and dtypes. In another structure state goes with the array
+            itself, wherever it is now, and else with its path; state of arrays that are left out
+            is given up, and new ones start new. After `apply_gradients`, whose order means nothing,
+            it goes with the arrays themselves wherever some of them are known. Where the new
+            structure has no groups, arrays stay in theirs.
 
         Raises
         ------
         TypeError, ValueError
             If an array cannot be updated in place, or on a bound optimizer differs from the one
-            whose state it would take over. Nothing has changed then.
+            whose state it would take over, or none of them would take over any. Nothing has changed
+            then.
         """
         with self._hold():
             values, binding = self._values, self._binding
             if binding is None:
-                self._install(values, _bind(self._variant, params, values))
-            elif not self._move(params):
-                self._install(values, binding.moved(params, values))
+                self._install(values, self._bind(params, values))
+            elif binding.by_identity or not self._move(params):
+                self._install(values, binding.moved(params, values, self._ignore))
 
-    def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Any]]) -> None:
+    def apply_gradients(self, grads_and_vars: Iterable[tuple[Gradients, Array | Foreign]]) -> None:
         """Update variables with their gradients; binds the optimizer at the first call.
 
         Parameters
@@ -257,15 +419,135 @@ class Optimizer(Rule, Constructed):
         if not pairs:
             raise ValueError("grads_and_vars: expected at least one (gradient, variable), got none")
         for position, (_, variable) in enumerate(pairs):
-            if not isinstance(variable, np.ndarray):
+            if isinstance(variable, (list, tuple, Mapping, Group)):
                 raise TypeError(
                     f"params[{position}]: expected a NumPy array, got {type(variable).__name__}"
                 )
         grads, variables = ([each[k] for each in pairs] for k in range(2))
         while True:  # until no other thread changes hyperparameters meanwhile
             values = self._values
-            if self._bind_and_step(values, Binding.new(self._variant, variables, values), grads):
+            binding = Binding.new(
+                self._variant, variables, values, self._choosing, by_identity=True
+            )
+            if self._bind_and_step(values, binding, grads):
                 return None
+
+    def updated(self, params: Arrays, grads: Gradients) -> Any:
+        """Return updated arrays, and leave those given as they are.
+
+        For loops that replace their arrays, ``params = opt.updated(params, grads)``. State moves
+        on, and the optimizer is bound to the new arrays then, as `build` would bind it.
+
+        Parameters
+        ----------
+        params : ndarray or nesting of list, tuple and dict
+            Arrays of the structure, shapes and dtypes that are bound; the optimizer is bound
+            by the first call if it was not. They need not be writable.
+        grads : ndarray or nesting of list, tuple and dict
+            As for `step`.
+
+        Returns
+        -------
+        ndarray or nesting of list, tuple and dict
+            New arrays, in the structure of `params` without its groups.
+
+        Raises
+        ------
+        TypeError, ValueError, RuntimeError
+            As for `build` and `step`. Nothing has changed then.
+        """
+        binding: Binding | None = self._binding
+        tree = _core.Tree(params, Group, ignoring(self._ignore), False)
+        if binding is None:
+            copies = tree.unflatten([leaf.copy(order="K") for leaf in tree.leaves])
+            grouping = Grouping.of(self._variant, tree, self._choosing)
+            while True:  # until no other thread changes hyperparameters meanwhile
+                values = self._values
+                first = Binding.new(
+                    self._variant, copies, values, grouping=grouping, ignore=self._ignore
+                )
+                if self._bind_and_step(values, first, grads):
+                    return copies
+        like = binding.tree.leaves
+        if not binding.tree.same_structure(tree):
+            binding.moved(params, self._values, self._ignore)  # tells what is wrong
+        leaves = []
+        for path, old, given in zip(tree.paths, like, tree.leaves, strict=True):
+            if (old.shape, old.dtype) != (given.shape, given.dtype):
+                raise ValueError(
+                    f"{path}: expected a {old.dtype} array of shape {old.shape} as was bound, "
+                    f"got a {given.dtype} array of shape {given.shape}"
+                )
+            leaf = np.empty_like(old)
+            np.copyto(leaf, given)
+            leaves.append(leaf)
+        new = tree.unflatten(leaves)
+        self._step_on_others(binding, new, grads, stay=True)
+        return new
+
+    def updates(self, grads: Gradients) -> Any:
+        """Return what a step would add to the parameters, and leave those as they are.
+
+        State moves on as in `step`.
+
+        Parameters
+        ----------
+        grads : ndarray or nesting of list, tuple and dict
+            As for `step`.
+
+        Returns
+        -------
+        ndarray or nesting of list, tuple and dict
+            For each parameter a new array, what it would be less what it is.
+
+        Raises
+        ------
+        TypeError, ValueError, RuntimeError
+            As for `step`. Nothing has changed then.
+        """
+        binding = self._bound("updates")
+        binding.core.check_unchanged()
+        leaves = [leaf.copy(order="K") for leaf in binding.tree.leaves]
+        new = binding.tree.unflatten(leaves)
+        self._step_on_others(binding, new, grads, stay=False)
+        for leaf, old in zip(leaves, binding.tree.leaves, strict=True):
+            np.subtract(leaf, old, out=leaf)
+        return new
+
+    def _step_on_others(self, binding: Binding, params: Any, grads: Any, *, stay: bool) -> None:
+        """Make a step on arrays like those that are bound; all or nothing."""
+        if self._step_on(params, grads, stay):
+            return
+        # As after unpickling, when arrays are visited in another order than that of their memory.
+        with self._hold():
+            moved = binding.moved(params, self._values, self._ignore)
+            self._install(self._values, moved)
+        try:
+            self.step(grads)
+        except BaseException:
+            self._install(self._values, binding)
+            raise
+        if not stay:
+            self._install(self._values, binding, (), moved.core.counters())
+
+    def _bind(self, params: Any, values: Values) -> Binding:
+        """Return the first binding, or say what else the parameters look like."""
+        try:
+            return Binding.new(self._variant, params, values, self._choosing, ignore=self._ignore)
+        except (TypeError, ValueError) as error:
+            hint = ""
+            if isinstance(params, (list, tuple)) and any(
+                isinstance(each, Mapping) and "params" in each for each in params
+            ):
+                hint = (
+                    "; groups of arrays are instep.Group(arrays, learning_rate=...), not dicts "
+                    "with a key 'params'"
+                )
+            elif any(
+                isinstance(each, np.ndarray) for each in getattr(params, "__dict__", {}).values()
+            ):
+                hint = "; did you mean vars(...) of the object, the dict of its attributes?"
+            raise type(error)(f"{error}{hint}") from None
 
     def _bound(self, what: str) -> Binding:
         """Return the binding that something needs."""
@@ -287,9 +569,29 @@ class Optimizer(Rule, Constructed):
         return 0 if self._binding is None else self._binding.core.skipped_steps
 
     @property
+    def accumulated_calls(self) -> int:
+        """How many calls an unfinished accumulation window holds."""
+        return 0 if self._binding is None else self._binding.core.counters()["window"]
+
+    @property
+    def watched(self) -> dict[str, Any]:
+        """What `watch` asks for, by name, in the structure of the parameters: a number for each.
+
+        Of arrays without a gradient in the last update, what was seen last; None for nothing yet.
+        A step that `skip_nonfinite` has skipped tells its "nonfinite".
+        """
+        binding = self._bound("watched")
+        seen = binding.core.watched
+        return {name: binding.tree.unflatten([e[name] for e in seen]) for name in self.watch}
+
+    @property
     def grad_norm(self) -> float | None:
-        """The 2-norm of the last update's gradients over all arrays, with `global_clipnorm`."""
-        if self._binding is None or self.global_clipnorm is None:
+        """The 2-norm of the last update's gradients over all arrays, before clipping.
+
+        None unless there is `global_clipnorm`, or it is watched.
+        """
+        is_known = self.global_clipnorm is not None or "grad_norm" in self.watch
+        if self._binding is None or not is_known:
             return None
         norm: float | None = self._binding.core.grad_norm
         return norm
@@ -322,6 +624,42 @@ class Optimizer(Rule, Constructed):
             return None
         return binding.tree.unflatten([_core.alias(each) for each in binding.averages])
 
+    def swap_averages(self) -> None:
+        """Put the averages in the place of the parameters; the next call puts them back.
+
+        Arrays stay where they are and change what they hold: `params` has the averages then, and
+        `averages` the parameters. Until they are back, whatever would take one for the other is a
+        RuntimeError: steps, saving, loading.
+
+        Raises
+        ------
+        RuntimeError
+            If the optimizer is unbound.
+        ValueError
+            If it keeps no averages.
+        """
+        binding = self._bound("swap_averages")
+        if not binding.keeps_averages:
+            raise ValueError("swap_averages: expected an optimizer with use_ema=True")
+        self._swap_averages()
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[Any]:
+        """Put the averages in the place of the parameters for a ``with`` block: `swap_averages`.
+
+        Yields
+        ------
+        ndarray or nesting of list, tuple and dict
+            `params`, which hold the averages.
+        """
+        self._bound("averaged")
+        self._check_not_swapped()
+        self.swap_averages()
+        try:
+            yield self.params
+        finally:
+            self.swap_averages()
+
     def state_dict(self) -> Values:
         """Return everything that training needs to go on, as plain dicts, numbers and copies.
 
@@ -329,10 +667,24 @@ class Optimizer(Rule, Constructed):
         and `load_state_dict` remember. One that changes and has neither starts anew.
         """
         with self._hold():
+            self._check_not_swapped()
             return _state.dump(self._values, self._bound("state_dict"))
 
-    def load_state_dict(self, d: Mapping[str, Any]) -> None:
+    def load_state_dict(self, d: Mapping[str, Any], partial: bool = False) -> Loaded | None:
         """Take over what `state_dict` returned; schedules stay, and go on where those were.
+
+        Parameters
+        ----------
+        d : mapping
+            The state.
+        partial : bool, optional
+            Whether the state may be of other arrays: what there is in both, by path, is taken over,
+            other arrays here stay as they are. Groups must agree where they have the same index.
+
+        Returns
+        -------
+        Loaded or None
+            With `partial`, what was not taken over.
 
         Raises
         ------
@@ -344,9 +696,15 @@ class Optimizer(Rule, Constructed):
             then.
         """
         self._bound("load_state_dict")
-        self._take_over(d, params=False)
+        differences = self._take_over(d, params=False, partial=partial)
+        return Loaded(*differences, None) if partial else None
 
-    def save(self, path: str | os.PathLike[str], params: bool = True) -> None:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        params: bool = True,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
         """Write everything that training needs to go on to a file.
 
         A crash at any moment leaves the file that was there before, or the whole new one: it is
@@ -359,11 +717,17 @@ class Optimizer(Rule, Constructed):
             The file, which is replaced if it exists.
         params : bool, optional
             Whether the parameters are part of it.
+        extra : mapping, optional
+            What else belongs to the moment, such as the epoch, the place in the data, the state of
+            random generators: nested dicts and lists of numbers, str, bool, None and arrays. `load`
+            returns it.
 
         Raises
         ------
         RuntimeError
             If the optimizer is unbound, or in the middle of a step.
+        TypeError
+            If `extra` holds anything else.
         ValueError
             If a container or an array is not what was bound any more.
         OSError
@@ -371,11 +735,28 @@ class Optimizer(Rule, Constructed):
         """
         from instep import _checkpoint
 
+        if not (extra is None or isinstance(extra, Mapping)):
+            raise TypeError(f"extra: expected a dict, got {type(extra).__name__}")
         with self._hold():
-            _checkpoint.write(path, self._tree("save", params=params))
+            tree = self._tree("save", params=params)
+            if extra is not None:
+                tree["extra"] = dict(extra)
+            _checkpoint.write(path, tree)
 
-    def load(self, path: str | os.PathLike[str]) -> None:
+    def load(self, path: str | os.PathLike[str], partial: bool = False) -> Any:
         """Take over what `save` wrote; parameters, if they are part of it, in place.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            The file.
+        partial : bool, optional
+            As for `load_state_dict`.
+
+        Returns
+        -------
+        dict or None; Loaded
+            What was saved as `extra`. With `partial`, that and what was not taken over.
 
         Raises
         ------
@@ -390,23 +771,32 @@ class Optimizer(Rule, Constructed):
         from instep import _checkpoint
 
         self._bound("load")
-        self._take_over(_checkpoint.read(path), params=True)
+        state = _checkpoint.read(path)
+        extra = state.pop("extra", None)
+        differences = self._take_over(state, params=True, partial=partial)
+        return Loaded(*differences, extra) if partial else extra
 
     def _tree(self, what: str, *, params: bool) -> Values:
         """Return what `state_dict` does, not copied, and the parameters; for a `_hold`."""
         if not isinstance(params, (bool, np.bool_)):
             raise TypeError(f"params: expected True or False, got {type(params).__name__}")
+        self._check_not_swapped()
         binding = self._bound(what)
         binding.core.check_unchanged()
         return _state.dump(self._values, binding, copy=False, params=params)
 
-    def _take_over(self, state: Any, *, params: bool) -> None:
+    def _take_over(self, state: Any, *, params: bool, partial: bool = False) -> _state.Differences:
         """Load a state, and the parameters if they are part of it and wanted."""
+        if not isinstance(partial, (bool, np.bool_)):
+            raise TypeError(f"partial: expected True or False, got {type(partial).__name__}")
         with self._hold():
+            self._check_not_swapped()
             binding = self._bound("load")
             if params:
                 binding.core.check_unchanged()
-            others, memories = _state.load(self._values, binding, state, params=params)
+            others, memories, differences = _state.load(
+                self._values, binding, state, params=params, partial=bool(partial)
+            )
             before = []
             try:
                 for schedule, memory in memories:
@@ -417,17 +807,19 @@ class Optimizer(Rule, Constructed):
                 for schedule, memory in reversed(before):
                     schedule.load_state_dict(memory)
                 raise
+            return differences
 
     def _resume(self, state: dict[str, Array], step: int) -> None:
         """Go on at an update of a single array with its state in these arrays themselves."""
         binding = self._bound("state")
-        binding = binding.restated(self._values, binding.overrides, [state])
+        binding = binding.restated(self._values, binding.grouping, [state])
         done = step - 1
         counters: _core.Counters = {
             **binding.core.counters(),
             "iterations": done,
             "calls": done,
             "steps": [done],
+            "begun": [done > 0],
         }
         self._install(self._values, binding, (), counters)
 
@@ -436,13 +828,20 @@ class Optimizer(Rule, Constructed):
 
     def __getstate__(self) -> Values:
         with self._hold():
-            state: Values = {"convention": self._variant.convention, "values": self._values}
+            state: Values = {
+                "convention": self._variant.convention,
+                "values": self._values,
+                "choosing": self._choosing,
+                "ignore": self._ignore,
+            }
             binding = self._binding
             if binding is not None:
+                self._check_not_swapped()
                 binding.core.check_unchanged()
                 state["params"] = binding.tree.params
                 # Arrays that were built later may be in groups that their structure does not show.
-                state["groups"] = binding.overrides, binding.group_of
+                state["groups"] = binding.grouping
+                state["by_identity"] = binding.by_identity
                 # NumPy's pickles bring arrays back in another layout, on which sums depend.
                 state["orders"] = binding.core.orders()
                 state["state"] = _state.dump(self._values, binding)
@@ -450,10 +849,19 @@ class Optimizer(Rule, Constructed):
 
     def __setstate__(self, state: Values) -> None:
         self._variant, values = Variant(type(self), state["convention"]), state["values"]
+        self._choosing, self._ignore = state["choosing"], state["ignore"]
         if "params" not in state:
             return self._install(values, None)
-        groups, orders = state["groups"], state["orders"]
-        self._install(values, Binding.new(self._variant, state["params"], values, groups, orders))
+        binding = Binding.new(
+            self._variant,
+            state["params"],
+            values,
+            grouping=state["groups"],
+            by_identity=state["by_identity"],
+            ignore=self._ignore,
+            orders=state["orders"],
+        )
+        self._install(values, binding)
         self.load_state_dict(state["state"])
         return None
 
@@ -495,7 +903,7 @@ _NAMES_ELSEWHERE = {
 }
 
 
-def _meant(name: str, names: Iterable[str]) -> str:
+def meant(name: str, names: Iterable[str]) -> str:
     """Return a question for a name that a hyperparameter has elsewhere, or nearly has."""
     meant = [here for here in _NAMES_ELSEWHERE.get(name, ()) if here in names]
     if not meant:
@@ -505,22 +913,15 @@ def _meant(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {', '.join(f'{here}=' for here in meant)}?" if meant else ""
 
 
-def _bind(variant: Variant, params: Any, values: Values) -> Binding:
-    """Return the first binding of an optimizer, or say what else the parameters look like."""
-    try:
-        return Binding.new(variant, params, values)
-    except (TypeError, ValueError) as error:
-        hint = ""
-        if isinstance(params, (list, tuple)) and any(
-            isinstance(each, Mapping) and "params" in each for each in params
-        ):
-            hint = (
-                "; groups of arrays are instep.Group(arrays, learning_rate=...), not dicts with a "
-                "key 'params'"
-            )
-        elif any(isinstance(each, np.ndarray) for each in getattr(params, "__dict__", {}).values()):
-            hint = "; did you mean vars(...) of the object, the dict of its attributes?"
-        raise type(error)(f"{error}{hint}") from None
+def _checked_groups(groups: Any) -> tuple[Group, ...]:
+    """Return the groups that choose their arrays."""
+    if isinstance(groups, Group) or not isinstance(groups, Iterable):
+        raise TypeError(f"groups: expected a list of instep.Group, got {type(groups).__name__}")
+    checked = tuple(groups)
+    for k, group in enumerate(checked):
+        if not isinstance(group, Group):
+            raise TypeError(f"groups[{k}]: expected an instep.Group, got {type(group).__name__}")
+    return checked
 
 
 def _pair(position: int, pair: Any) -> tuple[Any, Any]:

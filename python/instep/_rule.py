@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from instep import _core
 from instep._conventions import CONVENTIONS, COUNTS_CALLS, GLOBAL_CLOCK, Convention
+from instep._documentation import Documentation
 from instep._hyperparameters import Hyperparameter
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ PARAMETER = "parameter"
 
 GROUP_OPTIONS = ("learning_rate", *_core.group_options)
 """What a group may have of its own, besides the rule's hyperparameters."""
+WATCHABLE = ("grad_norm", "update_norm", "param_norm", "nonfinite")
+"""What can be watched, in the order of the engine's bits."""
 CLIPPINGS = ("clipvalue", "clipnorm", "global_clipnorm")
 CLIPPING_OPTIONS = tuple(name for name in GROUP_OPTIONS if name in CLIPPINGS)
 
@@ -76,13 +79,16 @@ class Rule:
     """Slots that do not start at 0: a number, the name of a hyperparameter, or `PARAMETER`."""
     _joint: ClassVar[tuple[str, ...]] = ()
     """Hyperparameters that all arrays have in common, so that groups can't have others."""
-    _newer: ClassVar[frozenset[str]] = frozenset()
-    """Hyperparameters that states of earlier releases lack; in those they have their defaults."""
+    _newer: ClassVar[frozenset[str]] = frozenset({"learning_rate_factor", "first_step"})
+    """Hyperparameters, and slots of numbers, that states of earlier releases lack; in those they
+    have their defaults, and start at 0."""
     _clock: ClassVar[bool | str] = False
     """Whether the formula depends on the update's count, or the hyperparameter that makes it so."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        if cls.__doc__:
+            cls.__doc__ = Documentation(cls.__doc__)  # type: ignore[assignment]
         if "_kernel" in vars(cls):
             _check_names(cls)
 
@@ -136,8 +142,8 @@ class Rule:
 
     @classmethod
     def _counts(cls, param: Array) -> bool:
-        """Return whether the paper's update of such an array depends on its count."""
-        return cls._clock is True
+        """Return whether the update of such an array depends on its count, whatever `_clock` is."""
+        return False
 
     @classmethod
     def _parts(cls, shape: tuple[int, ...], numbers: Values) -> Mapping[str, tuple[int, ...]]:
@@ -217,8 +223,18 @@ class Variant:
         """Return the value of a hyperparameter that is left out."""
         return self.cell.default(name, self.rule._hyperparameters()[name].default)
 
+    def takes_none(self, name: str) -> bool:
+        """Return whether None has a meaning for a hyperparameter, instead of its default."""
+        return name in self.cell.none
+
     def checked(self, name: str, value: Any) -> Any:
-        """Return a hyperparameter's value checked, or for None its default."""
+        """Return a hyperparameter's value checked, or for None what that means, or its default."""
+        if value is None and name in self.cell.none:
+            return self.cell.none[name]
+        return self.checked_or_default(name, value)
+
+    def checked_or_default(self, name: str, value: Any = None) -> Any:
+        """Return a hyperparameter's value checked, or its default where it is left out."""
         is_given = value is not None
         if not is_given:
             value = self.default(name)
@@ -234,6 +250,26 @@ class Variant:
                 f"{self.convention}'s {self.cell.source} is coupled"
             )
         return checked
+
+    def all_checked(self, given: Values) -> Values:
+        """Return every hyperparameter, those given checked, others at their defaults."""
+        return {
+            name: self.checked(name, given[name])
+            if name in given
+            else self.checked_or_default(name)
+            for name in self.rule._hyperparameters()
+        }
+
+    def counts(self, values: Values) -> bool:
+        """Return whether the update depends on its count."""
+        clock = self.rule._clock
+        return self.cell.counts or bool(values[clock] if isinstance(clock, str) else clock)
+
+    def initial_values(self) -> set[str]:
+        """Return the hyperparameters that state starts from, and that matter no more after that."""
+        names = {start for start in self.rule._initial_state.values() if isinstance(start, str)}
+        names |= {start for start in self.cell.values.values() if isinstance(start, str)}
+        return (names & self.rule._hyperparameters().keys()) - {"learning_rate"}
 
     @property
     def switches(self) -> set[str]:
@@ -278,7 +314,9 @@ class Variant:
         if NEXT_RATE in others:
             is_one_late = self.cell.values.get("is_one_late", False)
             rate = values["learning_rate"] if is_one_late else -1.0
-            others[NEXT_RATE] = _core.ASK_SCHEDULE if callable(rate) else rate
+            is_schedule = callable(rate)
+            factor = values["learning_rate_factor"] if is_one_late and not is_schedule else 1.0
+            others[NEXT_RATE] = _core.ASK_SCHEDULE if is_schedule else rate * factor
         return {**others, **self.rule._derived(values)}
 
 

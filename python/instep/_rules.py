@@ -33,6 +33,10 @@ class SGD(Optimizer):
     ``p -= learning_rate * b``; nesterov ``p -= learning_rate * (g + momentum * b)``; without
     ``p -= learning_rate * g``.
 
+    Momentum as a moving average from zero, ``v = beta * v + (1 - beta) * g`` and
+    ``p -= learning_rate * v``, is this with ``momentum=beta`` and a learning rate of
+    ``learning_rate * (1 - beta)``.
+
     Parameters
     ----------
     momentum : float, optional
@@ -232,7 +236,10 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay: ``p -= learning_rate * weight_decay * p``, then Adam.
 
-    Takes what `Adam` takes; `weight_decay` is 0.01 by default.
+    Parameters
+    ----------
+    weight_decay : float, optional
+        As in the formula; 0.01 by default.
 
     References
     ----------
@@ -878,6 +885,7 @@ class ScheduleFreeAdamW(Optimizer):
 
     _family = "Adam"
     _kernel = "schedule_free_adamw"
+    _newer = Optimizer._newer | {"last_beta_1"}
     _clock = True
     _initial_state = {"z": PARAMETER}
 
@@ -926,6 +934,7 @@ class ScheduleFreeSGD(Optimizer):
 
     _family = "gradient descent"
     _kernel = "schedule_free_sgd"
+    _newer = Optimizer._newer | {"last_beta_1"}
     _clock = True
     _initial_state = {"z": PARAMETER}
 
@@ -1032,7 +1041,7 @@ class Adafactor(Optimizer):
     epsilon_2 : float, optional
         0.001 by default.
     clip_threshold : float, optional
-        1 by default.
+        1 by default; infinite for none, and so is None with ``convention="optax"``.
     relative_step : bool, optional
         Whether ``1 / sqrt(t)`` bounds the rate, as by default.
     min_dim_size_to_factor : int, optional
@@ -1063,7 +1072,7 @@ class Adafactor(Optimizer):
     beta_2_decay: Number = Number(default=-0.8, below=0)
     epsilon_1: OptionalNumber = OptionalNumber(default=1e-30, at_least=0)
     epsilon_2: Number = non_negative(default=1e-3)
-    clip_threshold: Number = positive(default=1.0)
+    clip_threshold: Number = positive(default=1.0, or_infinite=True)
     relative_step: Flag = Flag(default=True)
     min_dim_size_to_factor: Count = Count(default=0, at_least=0)
     momentum: Number = decay_rate(default=0.0)
@@ -1142,13 +1151,13 @@ class SM3(Optimizer):
 
 
 def _eval_params(optimizer: Optimizer) -> Any:
-    """Return x of ``y = beta_1 * x + (1 - beta_1) * z``, with each group's own beta_1."""
+    """Return x of ``y = beta_1 * x + (1 - beta_1) * z``, with that of each array's last update."""
     optimizer._refresh()
     binding = optimizer._bound("eval_params")
     betas = [group["beta_1"] for group in optimizer.groups]
     averages = []
     for k, (y, slots) in enumerate(zip(binding.tree.leaves, binding.slots, strict=True)):
-        beta_1 = betas[binding.group_of[k]]
+        beta_1 = float(slots["last_beta_1"]) or betas[binding.group_of[k]]
         if beta_1 == 0:
             path = binding.tree.paths[k]
             raise ValueError(f"eval_params: expected beta_1 above 0 for {path}, got 0.0")

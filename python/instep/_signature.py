@@ -15,6 +15,7 @@ from instep._hyperparameters import (
     Numbers,
     OptionalNumber,
     Rate,
+    Words,
     dataclass_transform,
     decay_rate,
     non_negative,
@@ -22,8 +23,8 @@ from instep._hyperparameters import (
 )
 
 
-def argument(*, default: Any, kw_only: bool = True) -> Any:
-    """Declare, to type checkers, an argument of the constructor that is no hyperparameter."""
+def argument(*, default: Any, kw_only: bool = True, init: bool = True) -> Any:
+    """Declare, to type checkers, an attribute that is no hyperparameter."""
 
 
 @dataclass_transform(
@@ -38,6 +39,7 @@ def argument(*, default: Any, kw_only: bool = True) -> Any:
         Numbers,
         OptionalNumber,
         Rate,
+        Words,
         argument,
         decay_rate,
         non_negative,
@@ -49,18 +51,25 @@ class Constructed(_core.Stepper):
 
 
 class Signature:
-    """A class's signature, for `help` and the like, put together when it is asked for."""
+    """A class's signature with the paper's defaults, put together when it is asked for."""
 
     def __get__(self, optimizer: object, cls: Any) -> Any:
         import inspect
 
-        by_name = {**dict.fromkeys(cls._hyperparameters()), "convention": "paper"}
+        defaults = {name: each.default for name, each in cls._hyperparameters().items()}
+        by_name = {
+            **defaults,
+            "groups": (),
+            "ignore": None,
+            "convention": "paper",
+            "state_dtype": None,
+        }
         return inspect.Signature(
             [
                 inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None),
                 *(
                     inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
-                    for name, default in {**by_name, "state_dtype": None}.items()
+                    for name, default in by_name.items()
                 ),
             ]
         )

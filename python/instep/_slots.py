@@ -72,11 +72,12 @@ def make(
     else:
         slot = zeros_like(param, *place)
     if name in rule._initial_state:
-        slot[...] = _first_value(variant, name, param, numbers)
+        slot[...] = first_value(variant, name, param, numbers)
     return slot
 
 
-def _first_value(variant: Variant, name: str, param: Array, numbers: Values) -> Array | float:
+def first_value(variant: Variant, name: str, param: Array, numbers: Values) -> Array | float:
+    """Return what a slot starts as that does not start at 0."""
     start: Any = variant.rule._initial_state[name]
     if start == PARAMETER:
         return param

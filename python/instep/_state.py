@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from instep import _core
-from instep._binding import Binding
+from instep._binding import ACCUMULATOR, Binding
 from instep._kinds import Flag, Norm, Optional, WholeNumber, shown
 from instep._rule import Values, Variant
 
@@ -20,7 +21,9 @@ Copies = list[tuple["Array", "Array"]]
 Memories = list[tuple[Any, Any]]
 """Pairs of a schedule that has a memory and the state that it is to go on from."""
 
-FORMAT = 1
+FORMAT = 2
+EARLIER_FORMATS = (1,)
+"""In the first one accumulators held plain sums, not times `_core.window_share`."""
 SCHEDULE = "schedule"
 """Stands for a schedule, which is code and not part of the state; what it remembers is."""
 
@@ -40,16 +43,18 @@ def dump(values: Values, binding: Binding, *, copy: bool = True, params: bool = 
             "group": binding.group_of[k],
             "step": counters["steps"][k],
             "in_window": counters["in_window"][k],
+            **({"begun": False} if counters["steps"][k] and not counters["begun"][k] else {}),
+            **({"frozen": True} if counters["frozen"][k] else {}),
             **{
                 name: array.copy() if copy else array
-                for name, array in binding.arrays_of(k).items()
+                for name, array in {**binding.asleep[k], **binding.arrays_of(k)}.items()
             },
         }
     return {
         "format": FORMAT,
         "rule": binding.variant.rule.__name__,
         "convention": binding.variant.convention,
-        "hyperparameters": _plain(values),
+        "hyperparameters": _plain(_saved(binding.variant, values)),
         "groups": {str(k): _plain(override) for k, override in enumerate(binding.overrides)},
         "iterations": counters["iterations"],
         "skipped_steps": counters["skipped_steps"],
@@ -62,17 +67,36 @@ def dump(values: Values, binding: Binding, *, copy: bool = True, params: bool = 
     }
 
 
+class Differences(NamedTuple):
+    """What was not taken over of a state, by path.
+
+    Attributes
+    ----------
+    left
+        Arrays that the state has, but not the optimizer.
+    new
+        Arrays that the optimizer has, but not the state.
+    """
+
+    left: list[str]
+    new: list[str]
+
+
 def load(
-    here: Values, binding: Binding, d: Any, *, params: bool = False
-) -> tuple[tuple[Values, Binding, Copies, _core.Counters], Memories]:
+    here: Values, binding: Binding, d: Any, *, params: bool = False, partial: bool = False
+) -> tuple[tuple[Values, Binding, Copies, _core.Counters], Memories, Differences]:
     """Check a state; return what `Stepper._install` needs to take it over, and schedules' states.
 
     `here` are the hyperparameters in force.
 
-    With `params`, parameters that are part of it are taken over, too. Nothing has changed yet.
+    With `params`, parameters that are part of it are taken over, too; with `partial`, arrays may be
+    others: what there is of them in both is taken over. Nothing has changed yet.
     """
     state = _mapping(d, "state")
-    _expect(state, "format", FORMAT)
+    given = state.get("format")
+    is_earlier = isinstance(given, int) and given in EARLIER_FORMATS
+    if not is_earlier:
+        _expect(state, "format", FORMAT)
     variant = binding.variant
     _expect(state, "rule", variant.rule.__name__)
     _expect(state, "convention", variant.convention)
@@ -81,12 +105,15 @@ def load(
     values = _restored(variant, saved, here, "state['hyperparameters']")
     variant.check_together(values)
     groups = _mapping(_entry(state, "groups", "state"), "state['groups']")
-    if len(groups) != len(binding.overrides):
+    if len(groups) != len(binding.overrides) and not partial:
         raise ValueError(
             f"state['groups']: expected {len(binding.overrides)} groups, got {len(groups)}"
         )
     overrides = []
     for k, override in enumerate(binding.overrides):
+        if partial and (str(k) not in groups or groups[str(k)].keys() != _plain(override).keys()):
+            overrides.append(override)
+            continue
         saved = _entry(groups, str(k), "state['groups']")
         overrides.append(_restored(variant, saved, override, f"state['groups']['{k}']"))
     iterations, skipped_steps = (
@@ -100,49 +127,78 @@ def load(
     calls = _count({"calls": min(calls, _core.MOST_STEPS), **state}, "calls", "state")
     grad_norm = Optional(Norm()).check("state['grad_norm']", state.get("grad_norm"))
 
-    target = binding.restated(values, overrides)
+    target = binding.restated(values, replace(binding.grouping, overrides=overrides))
     arrays = _mapping(_entry(state, "arrays", "state"), "state['arrays']")
     paths = binding.tree.paths
-    _expect_paths(arrays, paths, "state['arrays']")
-    steps, in_window = [], []
+    differences = Differences(
+        [path for path in arrays if path not in set(paths)],
+        [path for path in paths if path not in arrays],
+    )
+    if partial and len(differences.new) == len(paths):
+        raise ValueError(f"state['arrays']: expected some of {sorted(paths)}, got {sorted(arrays)}")
+    if not partial:
+        _expect_paths(arrays, paths, "state['arrays']")
+    counters: _core.Counters = {
+        **target.core.counters(),
+        "iterations": iterations,
+        "skipped_steps": skipped_steps,
+        "calls": calls,
+        "window": window,
+        "grad_norm": grad_norm,
+    }
+    of_window = _core.window_share(values["gradient_accumulation_steps"])
+    share = of_window if is_earlier else 1.0
     copies: Copies = []
     for k, path in enumerate(paths):
+        if path not in arrays:
+            counters["in_window"][k] = False
+            continue
         what = f"state['arrays'][{path!r}]"
         entry = _mapping(arrays[path], what)
-        _expect(entry, "group", binding.group_of[k], what)
-        steps.append(_count(entry, "step", what))
-        in_window.append(_flag(entry, "in_window", what))
-        if in_window[k] and not window:
+        if not partial:
+            _expect(entry, "group", binding.group_of[k], what)
+        step = counters["steps"][k] = _count(entry, "step", what)
+        is_in_window = counters["in_window"][k] = _flag(entry, "in_window", what)
+        if is_in_window and not window:
             raise ValueError(f"{what}['in_window']: expected False outside of a window, got True")
+        counters["begun"][k] = _flag({"begun": step > 0, **entry}, "begun", what)
+        counters["frozen"][k] = _flag({"frozen": False, **entry}, "frozen", what)
         arrays_here = target.arrays_of(k)
-        unknown = set(entry) - {"group", "step", "in_window", *arrays_here}
-        if unknown:
+        target.asleep[k] = {
+            name: _array(entry, name, binding.tree.leaves[k], what).copy()
+            for name in variant.rule._optional_slots
+            if name in entry and name not in arrays_here
+        }
+        known = {"group", "step", "in_window", "begun", "frozen", *arrays_here, *target.asleep[k]}
+        if unknown := set(entry) - known:
             raise ValueError(f"{what}: expected no {sorted(unknown, key=str)}")
-        copies += [(array, _array(entry, name, array, what)) for name, array in arrays_here.items()]
+        for name, array in arrays_here.items():
+            if name in variant.rule._newer and name not in entry:
+                copies.append((array, np.zeros_like(array)))
+                continue
+            saved_array = _array(entry, name, array, what)
+            if name == ACCUMULATOR and share != 1:
+                saved_array = np.multiply(
+                    saved_array, array.dtype.type(share), out=np.empty_like(array)
+                )
+            copies.append((array, saved_array))
 
     if params and "parameters" in state:
         what = "state['parameters']"
         saved = _mapping(state["parameters"], what)
-        _expect_paths(saved, paths, what)
+        if not partial:
+            _expect_paths(saved, paths, what)
         copies += [
             (leaf, _array(saved, path, leaf, what))
             for path, leaf in zip(paths, binding.tree.leaves, strict=True)
+            if not partial or path in saved
         ]
     # The dict may hold arrays that are to be written themselves, and misaligned ones.
     copies = [
         (to, each if each.flags.aligned and target.core.is_apart(each) else each.copy())
         for to, each in copies
     ]
-    counters: _core.Counters = {
-        "iterations": iterations,
-        "skipped_steps": skipped_steps,
-        "calls": calls,
-        "window": window,
-        "grad_norm": grad_norm,
-        "steps": steps,
-        "in_window": in_window,
-    }
-    return (values, target, copies, counters), _remembered(here, binding, state)
+    return (values, target, copies, counters), _remembered(here, binding, state), differences
 
 
 def _with_memory(values: Values, binding: Binding) -> dict[str, Any]:
@@ -174,6 +230,12 @@ def _remembered(here: Values, binding: Binding, state: Mapping[str, Any]) -> Mem
     return [(schedules[k], saved[k]) for k in schedules]
 
 
+def _saved(variant: Variant, values: Values) -> Values:
+    """Return the hyperparameters that are part of the state."""
+    known = variant.rule._hyperparameters()
+    return {name: value for name, value in values.items() if known[name].is_saved}
+
+
 def _plain(values: Mapping[str, Any]) -> Values:
     """Return what is not None: schedules by their placeholder, tuples as arrays."""
     plain: Values = {}
@@ -194,6 +256,9 @@ def _restored(variant: Variant, saved: Any, here: Values, what: str) -> Values:
         raise ValueError(f"{what}: expected no {unknown}")
     result: Values = {}
     for name, value in here.items():
+        if not known[name].is_saved:
+            result[name] = value
+            continue
         if name in variant.rule._newer and name not in given:
             result[name] = variant.default(name)
             continue

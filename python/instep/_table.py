@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import instep
-from instep._conventions import CONVENTIONS, Convention
+from instep._conventions import CONVENTIONS, LETTERS, Convention
 from instep._optimizer import Optimizer
 
 NAMES = {"paper": "paper", "keras": "Keras", "torch": "PyTorch", "optax": "Optax", "tfjs": "TF.js"}
@@ -93,7 +93,14 @@ def text(rules: Sequence[str] = ()) -> str:
         about = ", ".join(f"{name}={value}" for name, value in row.defaults.items())
         for part in (row.formula, about, DECAYS[row.decay]):
             lines += textwrap.wrap(part, 92, initial_indent=9 * " ", subsequent_indent=11 * " ")
+    lines += ["", "In formulas, unless they say otherwise:"]
+    lines += [f"  {letter:<12}{meaning}" for letter, meaning in LETTERS.items()]
     return "\n".join(lines)
+
+
+def letters() -> str:
+    """Return what letters mean for the documentation."""
+    return "\n".join(f"- `{letter}`: {meaning}" for letter, meaning in LETTERS.items())
 
 
 def markdown() -> str:

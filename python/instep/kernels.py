@@ -4,20 +4,25 @@
 and its state arrays in place, with the same digits as the class and the same checks, and returns
 None. State arrays stand in the order of the rule's slots; one that a configuration does not use is
 None, or left out at the end. `step` is the 1-based count of the update.
+
+All of them take `l2`, `weight_decay` and `convention`, which mean what they mean for the class, and
+`out`: an array like `param`, to which the updated parameter goes instead.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import inspect
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instep import _array_rules, _core, _rules
+from instep import _array_rules, _core, _rules, _slots
 from instep._kinds import WholeNumber
-from instep._optimizer import Optimizer
-from instep._rule import NEXT_RATE, Watched, conventions_of
+from instep._optimizer import Optimizer, meant
+from instep._rule import Values, Variant, Watched
 
 if TYPE_CHECKING:
     from instep._memory import Array
@@ -25,10 +30,17 @@ if TYPE_CHECKING:
 Kernel = Callable[..., None]
 
 _COUNT = WholeNumber(at_least=1)
+_OPTIONS = ("l2", "weight_decay")
+"""What all kernels take besides a rule's own hyperparameters."""
 
-_SOURCE = '''
-def {rule}(param, grad, {state_arguments} *, step=None, {arguments}):
-    """Update a parameter and its state in place by the rule of `instep.{cls}`.
+# Arguments by name alone would cost a look-up each where they are left out; none is passed by
+# position, as the one before them takes the first that is, and is refused.
+_SOURCE = """
+def {rule}(param, grad, {state_arguments} _=..., step=None, {arguments}, out=None):
+{begun}    run(param, grad, {state} _, step, {values} out)
+"""
+
+_DOCUMENTATION = """Update a parameter and its state by the rule of `instep.{cls}`.
 
     Parameters
     ----------
@@ -36,201 +48,261 @@ def {rule}(param, grad, {state_arguments} *, step=None, {arguments}):
         float32 or float64.
     grad : ndarray
         Of the same shape.
-{state_documentation}    step : int
+{state}    step : int
         The count of this update, from 1. Only where the rule needs it may it not be left out.
     {numbers} : float
-        As in `instep.{cls}`.
+        As in `instep.{cls}`. What is left out has the convention's default.
+    convention : str
+        Whose formula and defaults, as in `instep.{cls}`.
+    out : ndarray
+        Where the updated parameter goes, and `param` stays as it is: an array of its shape and
+        dtype that shares no memory with the others; or `param` itself, as by default.
 
     Raises
     ------
     TypeError, ValueError
         For what the class refuses. Nothing has changed then.
     """
-    run(param, grad, {state} step, {values})
-'''
 
-_STATE_DOCUMENTATION = """\
-    {state_names} : ndarray
+_SLOTS = """\
+    {names} : ndarray
         State of the parameter's shape and dtype, as the previous update left it; before the first
         one what `instep.{cls}` starts with. None where the configuration does not use it.
 """
 
-
-_ARRAY_DOCUMENTATION = """Update a parameter and its state in place by the rule of `instep.{cls}`.
-
-    Parameters
-    ----------
-    param : ndarray
-        float32 or float64.
-    grad : ndarray
-        Of the same shape.
+_STATE = """\
     *state : ndarray
         The state that `instep.{cls}` has for such an array, in its order, C-contiguous and of the
         parameter's dtype, as the previous update left it; zeros before the first one. None for one
         that the configuration does not use.
-    step : int
-        The count of this update, from 1. Only where the rule needs it may it not be left out.
-    **hyperparameters
-        As in `instep.{cls}`.
+"""
 
-    Raises
-    ------
-    TypeError, ValueError
-        For what the class refuses. Nothing has changed then.
-    """
+
+def _told(variant: Variant, given: Values) -> _core.Told:
+    """Return what the engine is told of hyperparameters, checked as by the class."""
+    rate = given.get("learning_rate", 0.0)
+    if rate is None or callable(rate):
+        raise TypeError(f"learning_rate: expected a number, got {rate!r}")
+    values = variant.all_checked(given)
+    tied = variant.check_together(values)
+    watched = Watched(values)
+    in_place_of_numbers = variant.other_numbers(watched)
+    return values, variant.other_options(), in_place_of_numbers, tied | watched.seen
+
+
+def _counted(step: Any, rule: str, is_needed: bool) -> int:
+    """Return the count of an update."""
+    if step is not None:
+        return _COUNT.check("step", step)
+    if is_needed:
+        raise TypeError(f"step: {rule} needs it, the 1-based count of the update")
+    return 1
 
 
 def _kernel(rule: str, cls: type[Optimizer]) -> Kernel:
     """Return the function of one rule, with the class's defaults and checks."""
-    info = _core.rules[rule]
-    slots, told, scalars = info["slots"], info["hyperparameters"], info["scalars"]
+    info = _core.rules[cls._kernel]
+    slots, scalars = info["slots"], info["scalars"]
     hyperparameters = cls._hyperparameters()
-    own = [name for name in told if name in hyperparameters]
-    names = ["learning_rate", *own]
-    paper = conventions_of(cls)["paper"].values
-    switches = {*cls._optional_slots.values()}
-    defaults = {name: each.default for name, each in hyperparameters.items()}
+    own = [name for name in info["hyperparameters"] if name in cls._own()]
+    names = ["learning_rate", *own, *_OPTIONS]
 
-    def check(
-        values: tuple[Any, ...], in_use: tuple[bool, ...]
-    ) -> tuple[dict[str, float], set[str]]:
-        """Return the learning rate and the kernel's other numbers, checked as by the class.
-
-        And the names of those that something else hangs on.
-        """
-        if callable(values[0]):
-            raise TypeError(f"learning_rate: expected a number, got {values[0]!r}")
-        given = dict(zip(names, values, strict=True))
-        numbers = {name: hyperparameters[name].check(value) for name, value in given.items()}
-        watched = Watched({**defaults, **numbers})
-        cls._check_together(watched)
-        for (slot, _), used in zip(slots, in_use, strict=True):
-            switch = cls._optional_slots.get(slot)
-            if not used and switch in numbers and numbers[switch]:
-                raise TypeError(
-                    f"{slot}: expected a state array for {switch}={numbers[switch]!r}, got None"
-                )
-        absent = {**dict.fromkeys(told, False), NEXT_RATE: -1.0}
-        resolved = {**absent, **paper, **numbers, **cls._derived(watched)}
-        told_now = {name: float(resolved[name]) for name in ("learning_rate", *told)}
-        return told_now, watched.seen - switches
+    def resolve(arguments: tuple[Any, ...]) -> tuple[Variant, _core.Told]:
+        named = zip((*names, "convention"), arguments, strict=True)
+        given = {name: value for name, value in named if value is not ...}
+        variant = Variant(cls, given.pop("convention"))
+        return variant, _told(variant, given)
 
     @functools.lru_cache(maxsize=64)
     def remembered(
-        values: tuple[Any, ...], types: tuple[type, ...], in_use: tuple[bool, ...]
-    ) -> tuple[dict[str, float], set[str]]:
-        return check(values, in_use)
+        arguments: tuple[Any, ...], types: tuple[type, ...]
+    ) -> tuple[Variant, _core.Told]:
+        return resolve(arguments)
 
-    def check_numbers(
-        values: tuple[Any, ...], in_use: tuple[bool, ...]
-    ) -> tuple[dict[str, float], set[str]]:
+    def resolved(arguments: tuple[Any, ...]) -> tuple[Variant, _core.Told]:
         try:
-            return remembered(values, tuple(map(type, values)), in_use)
-        except TypeError:  # not hashable, or not of a type that will do, which check says better
-            return check(values, in_use)
+            return remembered(arguments, tuple(map(type, arguments)))
+        except (
+            TypeError
+        ):  # not hashable, or not of a type that will do, which `resolve` says better
+            return resolve(arguments)
 
-    def check_step(step: Any, values: tuple[Any, ...]) -> int:
-        if step is not None:
-            return _COUNT.check("step", step)
-        if cls._clock is True or (cls._clock and values[names.index(cls._clock)]):
-            raise TypeError(f"step: {rule} needs it, the 1-based count of the update")
-        return 1
+    def check(arguments: tuple[Any, ...], in_use: tuple[bool, ...]) -> _core.Told:
+        _, told = resolved(arguments)
+        for (slot, _), used in zip(slots, in_use, strict=True):
+            switch = cls._optional_slots.get(slot)
+            if not used and switch and told[0][switch]:
+                raise TypeError(
+                    f"{slot}: expected a state array for {switch}={told[0][switch]!r}, got None"
+                )
+        return told
+
+    def check_step(step: Any, arguments: tuple[Any, ...]) -> int:
+        variant, told = resolved(arguments)
+        return _counted(step, rule, variant.counts(told[0]))
 
     # A slot may have the name of a hyperparameter, such as momentum.
     states = {f"{name}_state" if name in own else name: optional for name, optional in slots}
-    states.update(dict.fromkeys(scalars, False))
+    newer = [name for name in scalars if name in cls._newer]
+    states.update((name, name in newer) for name in scalars)
     source = _SOURCE.format(
         rule=rule,
-        cls=cls.__name__,
         state_arguments="".join(
-            f"{name}{'=None' if opt else ''}, " for name, opt in states.items()
+            f"{name}{'=None' if optional else ''}, " for name, optional in states.items()
         ),
+        arguments=", ".join([*(f"{name}=..." for name in names), 'convention="paper"']),
+        values="".join(f"{name}, " for name in (*names, "convention")),
+        begun="".join(f"    {name} = zeros(()) if {name} is None else {name}\n" for name in newer),
         state="".join(f"{name}, " for name in states),
-        state_documentation=_STATE_DOCUMENTATION.format(
-            state_names=", ".join(states), cls=cls.__name__
-        )
-        if states
-        else "",
-        arguments=", ".join(f"{name}={defaults[name]!r}" for name in names),
-        numbers=", ".join(names),
-        values="".join(f"{name}, " for name in names),
     )
-    numbers = [(name, hyperparameters[name].kind.limits, name in switches) for name in names]
-    run = _core.Kernel(rule, numbers, check_numbers, check_step)
-    namespace: dict[str, Any] = {"run": run, "__name__": __name__}
-    exec(source, namespace)  # a real signature: help, completion, Python's own messages, speed
+    switches = {*cls._optional_slots.values(), "weight_decay"}
+    arguments = [(name, hyperparameters[name].kind.limits, name in switches) for name in names]
+    run = _core.Kernel(cls._kernel, [*arguments, ("convention", None, False)], check, check_step)
+    namespace: dict[str, Any] = {"run": run, "zeros": np.zeros, "__name__": __name__}
+    exec(source, namespace)  # Python's own messages of arrays, and speed
     kernel: Kernel = namespace[rule]
-    return kernel
+    documented = _SLOTS.format(names=", ".join(states), cls=cls.__name__) if states else ""
+    return _documented(kernel, cls, names, documented)
 
 
 def _array_kernel(rule: str, cls: type[Optimizer]) -> Kernel:
     """Return the function of a rule whose state depends on the shape of the array."""
-    known = ["learning_rate", *cls._own()]
-    if conventions_of(cls)["paper"].decay == "inside":
-        known.append("weight_decay")
+    names = ["learning_rate", *cls._own(), *_OPTIONS]
+    run = _update_in_numpy if cls._sees_whole_arrays() else _update_in_parts
 
     def kernel(
-        param: Array, grad: Array, *state: Array | None, step: Any = None, **hyperparameters: Any
+        param: Array,
+        grad: Array,
+        *state: Array | None,
+        step: Any = None,
+        convention: str = "paper",
+        out: Array | None = None,
+        **hyperparameters: Any,
     ) -> None:
         for name in hyperparameters:
-            if name not in known:
-                raise TypeError(f"{rule}() got an unexpected keyword argument {name!r}")
-        for name, array in (("param", param), ("grad", grad)):
+            if name not in names:
+                raise TypeError(
+                    f"{rule}() got an unexpected keyword argument {name!r}{meant(name, names)}"
+                )
+        arrays = {"param": param, "grad": grad, "out": param if out is None else out}
+        for name, array in arrays.items():
             if not isinstance(array, np.ndarray):
                 raise TypeError(f"{name}: expected a NumPy array, got {type(array).__name__}")
-        rate = hyperparameters.get("learning_rate", cls.learning_rate.default)
-        if rate is None or callable(rate):
-            raise TypeError(f"learning_rate: expected a number, got {rate!r}")
-        if step is None and cls._counts(param):
-            raise TypeError(f"step: {rule} needs it, the 1-based count of the update")
-        optimizer = cls(param, **hyperparameters)
-        optimizer._resume(
-            _named(state, optimizer.state), 1 if step is None else _COUNT.check("step", step)
-        )
-        optimizer.step(grad)
+        variant = Variant(cls, convention)
+        told = _told(variant, hyperparameters)
+        is_needed = cls._counts(param) or variant.counts(told[0])
+        count = _counted(step, rule, is_needed)
+        slots = _slots.in_use(cls, told[0])
+        shapes = _slots.shapes(cls, param, "param", slots, variant.numbers(told[0]))
+        run(variant, param, grad, None if out is param else out, _named(state, shapes), count, told)
 
     kernel.__name__ = kernel.__qualname__ = rule
-    kernel.__doc__ = _ARRAY_DOCUMENTATION.format(cls=cls.__name__)
-    return kernel
+    return _documented(kernel, cls, names, _STATE.format(cls=cls.__name__))
 
 
-def _named(given: Sequence[Array | None], like: dict[str, Any]) -> dict[str, Array]:
+def _update_in_parts(
+    variant: Variant,
+    param: Array,
+    grad: Array,
+    out: Array | None,
+    state: dict[str, Array],
+    step: int,
+    told: _core.Told,
+) -> None:
+    cls = variant.rule
+    parts = dict(cls._parts(param.shape, variant.numbers(told[0])))
+    _core.update(cls._kernel, param, grad, out, state, parts, step, told)
+
+
+def _update_in_numpy(
+    variant: Variant,
+    param: Array,
+    grad: Array,
+    out: Array | None,
+    state: dict[str, Array],
+    step: int,
+    told: _core.Told,
+) -> None:
+    to = param if out is None else out
+    cls: Any = variant.rule
+    optimizer = cls(to, convention=variant.convention, **told[0])
+    optimizer._resume(state, step)
+    if out is None:
+        optimizer.step(grad)
+        return
+    for name, array in (("param", param), ("grad", grad)):
+        if np.shares_memory(out, array):
+            raise ValueError(f"out shares memory with {name}")
+    out[...] = optimizer.updated(param, grad)
+
+
+def _documented(kernel: Any, cls: type[Optimizer], names: Sequence[str], state: str) -> Kernel:
+    """Give a function its documentation, and a signature with the paper's defaults."""
+    numbers = ", ".join(names)
+    kernel.__doc__ = _DOCUMENTATION.format(cls=cls.__name__, state=state, numbers=numbers)
+    defaults = {name: cls._hyperparameters()[name].default for name in names}
+    signature = inspect.signature(kernel)
+    known = signature.parameters.values()
+    kinds = inspect.Parameter
+    arguments = [
+        each.replace(annotation=kinds.empty)
+        for each in itertools.takewhile(lambda each: each.name not in ("_", "step"), known)
+    ]
+    arguments += [
+        kinds(name, kinds.KEYWORD_ONLY, default=default)
+        for name, default in {"step": None, **defaults, "convention": "paper", "out": None}.items()
+    ]
+    kernel.__signature__ = inspect.Signature(arguments)
+    documented: Kernel = kernel
+    return documented
+
+
+def _named(
+    given: Sequence[Array | None], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Array]:
     """Return arrays of state by name. The rule says their shapes, the engine checks all else."""
-    names = [name for name in like if name != "step"]
     arrays = [each for each in given if each is not None]
-    if len(arrays) != len(names):
-        raise TypeError(f"state: expected the arrays {', '.join(names)}, got {len(arrays)}")
-    for name, array in zip(names, arrays, strict=True):
+    if len(arrays) != len(shapes):
+        raise TypeError(f"state: expected the arrays {', '.join(shapes)}, got {len(arrays)}")
+    for (name, expected), array in zip(shapes.items(), arrays, strict=True):
         shape = getattr(array, "shape", None)
-        if shape is not None and shape != like[name].shape:
-            raise ValueError(f"{name}: expected shape {like[name].shape}, got {shape}")
-    return dict(zip(names, arrays, strict=True))
+        if shape is not None and shape != expected:
+            raise ValueError(f"{name}: expected shape {expected}, got {shape}")
+    return dict(zip(shapes, arrays, strict=True))
 
 
-def _makers() -> dict[str, Callable[[], Kernel]]:
-    """Return what makes each rule's function; the first class with a rule documents it."""
-    made: dict[str, Callable[[], Kernel]] = {}
-    for name in vars(_rules)["__all__"]:
-        cls = getattr(_rules, name)
-        maker = _array_kernel if cls._info()["divisible"] else _kernel
-        made.setdefault(cls._kernel, functools.partial(maker, cls._kernel, cls))
-    for name in vars(_array_rules)["__all__"]:
-        cls = getattr(_array_rules, name)
-        made[name.lower()] = functools.partial(_array_kernel, name.lower(), cls)
-    return made
+def _rules_by_name() -> dict[str, type[Optimizer]]:
+    """Return all rules, called as their kernel is, and those that share one as their class."""
+    named: dict[str, type[Optimizer]] = {}
+    for module in (_rules, _array_rules):
+        for name in vars(module)["__all__"]:
+            cls = getattr(module, name)
+            has_own = not cls._sees_whole_arrays() and cls._kernel not in named
+            named[cls._kernel if has_own else name.lower()] = cls
+    return named
 
 
-_MAKERS = _makers()
-__all__ = sorted(_MAKERS)
+_RULES = _rules_by_name()
+__all__ = sorted(_RULES)
 
 
-def __getattr__(name: str) -> Kernel:
-    """Make a function when it is asked for: all of them would take longer than all else here."""
-    if name not in _MAKERS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    kernel = globals()[name] = _MAKERS[name]()
-    return kernel
+def _make(name: str) -> Kernel:
+    cls = _RULES[name]
+    depends_on_shape = cls._sees_whole_arrays() or cls._info()["divisible"]
+    return _array_kernel(name, cls) if depends_on_shape else _kernel(name, cls)
+
+
+if TYPE_CHECKING:
+    from instep._kernel_signatures import *  # noqa: F403
+else:
+
+    def __getattr__(name: str) -> Kernel:
+        """Make a function when it is asked for: all of them take longer than all else here."""
+        if name not in _RULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        kernel = globals()[name] = _make(name)
+        return kernel
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    return [*__all__, *(name for name in globals() if name.startswith("__"))]

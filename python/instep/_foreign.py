@@ -1,0 +1,74 @@
+"""Arrays of other libraries as NumPy's views of their memory. Called by the bindings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from instep._memory import Array
+
+
+def gradient(array: Any, name: str) -> Array:
+    """Return what is to be read, without a copy where its library can do that.
+
+    Parameters
+    ----------
+    array
+        Something with `__dlpack__` or `__array__`.
+    name
+        What errors call it.
+
+    Raises
+    ------
+    TypeError
+        If it is not in memory that NumPy can read.
+    """
+    array = _detached(array)
+    try:
+        view: Any = np.from_dlpack(array)
+        return view  # type: ignore[no-any-return]
+    except Exception:  # each library raises its own
+        return _converted(array, name)
+
+
+def parameter(array: Any, name: str) -> Array:
+    """Return a view that shares the array's memory, to be updated in place.
+
+    Raises
+    ------
+    TypeError
+        If there can be none.
+    """
+    what = f"{type(array).__module__}.{type(array).__qualname__}"
+    array = _detached(array)
+    view = _converted(array, name)
+    if not view.flags.writeable:
+        raise TypeError(
+            f"{name}: expected an array to update in place, got an immutable {what}; train "
+            "numpy.array(...) of it"
+        )
+    again = np.asarray(array)
+    if view.size and view.__array_interface__["data"] != again.__array_interface__["data"]:
+        raise TypeError(
+            f"{name}: expected an array whose memory NumPy shares, got a {what}, of which it makes "
+            "copies; train numpy.array(...) of it"
+        )
+    return view
+
+
+def _detached(array: Any) -> Any:
+    """Return a tensor without its place in a graph; it has the same memory."""
+    detach = getattr(array, "detach", None)
+    return detach() if callable(detach) else array
+
+
+def _converted(array: Any, name: str) -> Array:
+    try:
+        return np.asarray(array)
+    except Exception as error:
+        raise TypeError(
+            f"{name}: expected an array in memory that NumPy can read, got an object of type "
+            f"{type(array).__name__} ({error}); copy it there first, as PyTorch's cpu() does"
+        ) from None
