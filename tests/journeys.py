@@ -30,8 +30,8 @@ def grown(like: Any, grad: float = 1.0) -> Any:
     """Return gradients for a structure of arrays."""
     if isinstance(like, dict):
         return {key: grown(value, grad) for key, value in like.items()}
-    if isinstance(like, list):
-        return [grown(value, grad) for value in like]
+    if isinstance(like, (list, tuple)):
+        return type(like)(grown(value, grad) for value in like)
     return np.full_like(like, grad)
 
 

@@ -118,8 +118,8 @@ def test_hyperparameters_that_change_while_the_first_step_binds(
 
     opt, param, new = instep.SGD(learning_rate=0.1), np.zeros(2), Binding.new
 
-    def change(*arguments: Any) -> Binding:
-        binding = new(*arguments)
+    def change(*arguments: Any, **named: Any) -> Binding:
+        binding = new(*arguments, **named)
         if opt.learning_rate != 0.5:
             opt.learning_rate = 0.5
         return binding

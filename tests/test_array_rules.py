@@ -13,6 +13,7 @@ from model import snapshot
 import instep
 from instep import Optimizer
 from instep._hyperparameters import Rate
+from instep.typing import Convention
 
 RULES = ["Adafactor", "SM3", "Muon"]
 
@@ -223,16 +224,16 @@ def test_arrays_that_a_convention_does_not_take() -> None:
         ([np.zeros(3), np.zeros(2)], "c: expected shape .4,."),
         (
             [np.zeros(3), np.zeros(4, "float32")],
-            "c of params: expected the parameter's dtype, got float32",
+            "c of param: expected the parameter's dtype, got float32",
         ),
         (
             [np.zeros(3), [0.0] * 4],
-            "c of params: expected a NumPy array, got an object of type list",
+            "c of param: expected a NumPy array, got an object of type list",
         ),
-        ([np.zeros(3), np.broadcast_to(0.0, (4,))], "c of params: .* got a read-only one"),
+        ([np.zeros(3), np.broadcast_to(0.0, (4,))], "c of param: .* got a read-only one"),
         (
             [np.zeros(3), np.ma.zeros(4)],
-            "c of params: expected a NumPy array, got an object of type MaskedArray",
+            "c of param: expected a NumPy array, got an object of type MaskedArray",
         ),
     ],
 )
@@ -250,8 +251,9 @@ def test_kernels_check_their_state(state: list[Any], message: str) -> None:
         keywords: dict[str, Any] = {"step": 1, **arguments}
         with pytest.raises(TypeError, match=next(iter(arguments))):
             instep.kernels.adafactor(param, shared, np.zeros(3), np.zeros(4), **keywords)
+    missing: Any = None
     with pytest.raises(TypeError, match="grad: expected a NumPy array, got NoneType"):
-        instep.kernels.adafactor(param, None, np.zeros(3), np.zeros(4), step=1)
+        instep.kernels.adafactor(param, missing, np.zeros(3), np.zeros(4), step=1)
     with pytest.raises(TypeError, match="step: muon needs it"):
         instep.kernels.muon(np.ones(3), np.ones(3), np.zeros(3), np.zeros(3))
     assert (param == 1).all()
@@ -262,7 +264,7 @@ def test_kernels_check_their_state(state: list[Any], message: str) -> None:
 
 
 @pytest.mark.parametrize("convention", ["keras", "optax", "tfjs"])
-def test_frameworks_with_one_clock(convention: str) -> None:
+def test_frameworks_with_one_clock(convention: Convention) -> None:
     rng = np.random.default_rng(0)
     late, always = np.ones(3), np.ones(3)
     opt = instep.Adam([late, always], learning_rate=0.1, epsilon=0.0, convention=convention)
@@ -330,5 +332,6 @@ def test_schedule_free_average() -> None:
     with pytest.raises(RuntimeError, match="eval_params"):
         instep.ScheduleFreeSGD().eval_params()
     opt.beta_1 = 0.0
+    opt.step({"y": rng.standard_normal(4)})
     with pytest.raises(ValueError, match="beta_1"):
         opt.eval_params()

@@ -20,6 +20,7 @@ from references import REFERENCES, assert_rounded, slots
 
 import instep
 from instep._core import build_info
+from instep.typing import Convention
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -333,7 +334,7 @@ def test_counts_end_where_they_can_still_be_loaded(count: str) -> None:
 
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("convention", ["paper", "keras"])
-def test_schedules_are_asked_for_very_large_indices(count: int, convention: str) -> None:
+def test_schedules_are_asked_for_very_large_indices(count: int, convention: Convention) -> None:
     asked = []
 
     def rate(update: int) -> float:

@@ -100,16 +100,11 @@ def test_rebinding_may_swap_containers_and_layout() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda tree: tree["encoder"].pop(),
-        lambda tree: tree["encoder"].append(np.zeros(1)),
-        lambda tree: tree.pop("decoder"),
-        lambda tree: tree.update(decoders=tree.pop("decoder")),
         lambda tree: tree.update(decoder=np.zeros(4)),
         lambda tree: tree.update(decoder=np.zeros((1, 3))),
         lambda tree: tree.update(decoder=np.zeros(3, np.float32)),
-        lambda tree: tree.update(decoder=[np.zeros(3)]),
     ],
-    ids=["shorter", "longer", "fewer-keys", "other-key", "shape", "ndim", "dtype", "deeper"],
+    ids=["shape", "ndim", "dtype"],
 )
 def test_rebinding_to_anything_unequal_is_refused(change: Callable[[Any], object]) -> None:
     opt = a_rich_optimizer(a_tree())
@@ -271,9 +266,8 @@ def test_arrays_moved_out_are_anybodys_again() -> None:
         lambda new: new[0].setflags(write=False),
         lambda new: new.__setitem__(0, np.ma.masked_array(new[0])),
         lambda new: new.__setitem__(0, None),
-        lambda new: new.append(np.ones(3)),
     ],
-    ids=["twice", "dtype", "read-only", "masked", "None", "longer"],
+    ids=["twice", "dtype", "read-only", "masked", "None"],
 )
 def test_arrays_that_cannot_be_moved_in_change_nothing(spoil: Callable[[Any], object]) -> None:
     old = [np.ones(3), np.ones(3)]

@@ -15,7 +15,7 @@ import pytest
 from model import python_calls, snapshot
 
 import instep
-from instep import _array_rules, _core, _rules
+from instep import _array_rules, _rules
 from instep._rule import conventions_of
 
 untyped: Any = instep
@@ -169,12 +169,14 @@ def test_limits_are_those_of_the_check(rule: str) -> None:
         greatest = limits[1] + 1 if whole else math.nextafter(limits[1], math.inf)
         opt = getattr(untyped, rule)(params(), learning_rate=0.1)
         before = snapshot(opt)
-        for number in (least, greatest, *([] if whole else [math.nan, math.inf, -math.inf])):
+        beyond = [] if limits[1] == math.inf else [greatest] if whole else [greatest, math.inf]
+        for number in (least, *beyond, *([] if whole else [math.nan, -math.inf])):
             with pytest.raises(ValueError, match=f"^{name}: expected a") as expected:
                 each.check(number)
             with pytest.raises(ValueError, match=f"^{re.escape(str(expected.value))}$"):
                 setattr(opt, name, number)
-        for stranger in ("1", b"1", 1j, [1.0], True, np.True_, 10**400):
+        large = [] if limits[1] == math.inf else [10**400]
+        for stranger in ("1", b"1", 1j, [1.0], True, np.True_, *large):
             with pytest.raises((TypeError, ValueError), match=f"^{name}: expected"):
                 setattr(opt, name, stranger)
         assert snapshot(opt) == before
@@ -291,17 +293,21 @@ def test_a_kernel_takes_another_number_without_python(
 
 # Of the functions that remember numbers: those whose state depends on the array's shape don't.
 @pytest.mark.parametrize(
-    "rule",
-    sorted(
-        rule
-        for rule in {getattr(instep, rule)._kernel for rule in RULES} & set(_core.rules)
-        if not _core.rules[rule]["divisible"]
-    ),
+    ("rule", "convention"),
+    [
+        (rule, convention)
+        for rule, convention in VARIANTS
+        if not getattr(untyped, rule)._info()["divisible"]
+        and not getattr(untyped, rule)._sees_whole_arrays()
+    ],
 )
-def test_kernels_with_other_numbers_act_like_those_that_start_with_them(rule: str) -> None:
-    cls = next(c for c in map(untyped.__getattribute__, RULES) if c._kernel == rule)
-    kernel = getattr(instep.kernels, rule)
-    info = _core.rules[rule]
+def test_kernels_with_other_numbers_act_like_those_that_start_with_them(
+    rule: str, convention: str
+) -> None:
+    cls = getattr(untyped, rule)
+    name_of = {kernel.replace("_", ""): kernel for kernel in instep.kernels.__all__}
+    kernel = getattr(instep.kernels, name_of[rule.lower()])
+    info = cls._info()
     known = [n for n in info["hyperparameters"] if n in cls._hyperparameters()]
 
     def run(kernel: Any, numbers: dict[str, Any]) -> list[bytes] | str:
@@ -309,13 +315,13 @@ def test_kernels_with_other_numbers_act_like_those_that_start_with_them(rule: st
         arrays += [np.linspace(0.25, 1, 5) for _ in info["slots"]]
         arrays += [np.array(0.5) for _ in info["scalars"]]
         try:
-            kernel(*arrays, step=3, **numbers)
+            kernel(*arrays, step=3, convention=convention, **numbers)
         except ValueError as error:
             return str(error)
         return [array.tobytes() for array in arrays]
 
-    opt = cls(learning_rate=0.1)
-    for name in ["learning_rate", *known]:
+    opt = cls(learning_rate=0.1, convention=convention)
+    for name in ["learning_rate", *known, "l2", "weight_decay"]:
         for number in numbers_of(opt, name):
             given = {"learning_rate": 0.1, name: number}
             run(kernel, {"learning_rate": 0.5})  # what it remembers are other numbers

@@ -70,7 +70,7 @@ def test_bad_gradient_at_the_first_apply_gradients(kind: str) -> None:
     spoil, word = BAD_GRADIENTS[kind]
     a, b = np.zeros(4), np.zeros(SHAPE)
     opt = instep.SGD(learning_rate=1.0)
-    bad = spoil(np.ones(SHAPE))
+    bad: Any = spoil(np.ones(SHAPE))
     refused(lambda: opt.apply_gradients([(np.ones(4), a), (bad, b)]), re.escape("params[1]"), word)
     assert not a.any()
     assert not b.any()

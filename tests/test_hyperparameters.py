@@ -147,7 +147,7 @@ def test_only_parameters_are_positional() -> None:
 @pytest.mark.parametrize("convention", ["caffe", "Paper", "", "jax"])
 def test_unknown_convention(convention: str) -> None:
     with pytest.raises(ValueError, match="paper"):
-        instep.Adam(np.zeros(1), convention=convention)
+        untyped.Adam(np.zeros(1), convention=convention)
 
 
 @pytest.mark.parametrize("state_dtype", ["float32", np.float64, "bfloat16"])

@@ -133,6 +133,17 @@ CASES: dict[str, Case] = {
     "an option": Case(trained, assign("global_clipnorm", 0.5)),
     "another slot": Case(trained, assign("amsgrad", True)),
     "averages": Case(trained, assign("use_ema", True)),
+    "a group's number": Case(
+        lambda: instep.SGD(arrays(), groups=[instep.Group("0")]),
+        lambda opt, _: opt.groups[1].__setitem__("momentum", 0.5),
+    ),
+    "no decay": Case(trained, lambda opt, _: opt.exclude_from_weight_decay(var_names=["0"])),
+    "freeze": Case(trained, lambda opt, _: opt.freeze("0")),
+    "updated": Case(trained, lambda opt, _: opt.updated(opt.params, arrays())),
+    "updates": Case(trained, lambda opt, _: opt.updates(arrays())),
+    "flush": Case(
+        lambda: trained("Adam", gradient_accumulation_steps=2), lambda opt, _: opt.flush()
+    ),
     "load_state_dict": Case(trained, load(saved(beta_1=0.5))),
     "load_state_dict with other slots": Case(trained, load(saved(amsgrad=True, use_ema=True))),
 }

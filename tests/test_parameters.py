@@ -70,7 +70,7 @@ def test_bad_parameter_at_the_first_apply_gradients(kind: str) -> None:
     make, word = BAD_PARAMETERS[kind]
     good = np.zeros(3)
     opt = instep.SGD(learning_rate=1.0)
-    pairs = [(np.ones(3), good), (np.ones(SHAPE), make())]
+    pairs: list[Any] = [(np.ones(3), good), (np.ones(SHAPE), make())]
     refused(lambda: opt.apply_gradients(pairs), re.escape("params[1]"), word)
     assert good.tolist() == [0.0] * 3
     assert opt.iterations == 0

@@ -54,6 +54,8 @@ def test_the_other_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "pseudo_gradients": [np.ones(3)],
         "param": param,
         "gradient_of": np.copy,
+        **{name: np.ones((2, 2)) for name in ("w", "grad_w")},
+        **{name: np.ones(2) for name in ("b", "grad_b")},
         "torch_optimizer": TorchOptimizer(),
     }
     steps, conventions = 0, set()
@@ -87,3 +89,12 @@ def test_the_number_of_paths() -> None:
         with np.load(Path(__file__).parent / "trajectories" / f"{framework}.npz") as stored:
             count += len(json.loads(str(stored["cases"]))["cases"])
     assert f"in {count} configurations" in README
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/conventions.md", "docs/frameworks.md"])
+def test_pages_link_to_files_that_exist(page: str) -> None:
+    path = Path(__file__).parent.parent / page
+    links = re.findall(r"\]\((?!http)([^)#]+)", path.read_text(encoding="utf-8"))
+    assert links
+    for link in links:
+        assert (path.parent / link).exists(), link

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ["README.md", "docs/conventions.md"]
+PAGES = ["README.md", "docs/conventions.md", "python/instep/_kernel_signatures.pyi"]
 
 
 def regenerate(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -27,7 +27,7 @@ def test_what_is_made_from_the_code_is_current() -> None:
 
 def test_what_is_stale_is_told_and_written_anew(tmp_path: Path) -> None:
     for name in [*PAGES, "tools/regenerate.py"]:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     for name in ("tests", "bench"):
         (tmp_path / name).symlink_to(ROOT / name)
@@ -38,7 +38,8 @@ def test_what_is_stale_is_told_and_written_anew(tmp_path: Path) -> None:
         .replace("`Lion`", "`Loin`")
         .replace("Keras 3.15.", "Keras 2.15.")
         .replace("x |", "|"),
-        current[1].replace("paper: Chen", "Chen"),
+        current[1].replace("paper: Chen", "Chen").replace("- `lr`: ", "- `lr` is "),
+        current[2].replace("beta_1: float = 0.95", "beta_1: float = 0.9"),
     ]
     for file, text in zip(files, stale, strict=True):
         file.write_text(text, encoding="utf-8")

@@ -21,6 +21,7 @@ from references import (
 )
 
 import instep
+from instep._conventions import CONVENTIONS
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 Shape: TypeAlias = tuple[int, ...]
@@ -236,3 +237,26 @@ def test_class_and_kernel_give_the_same_bits(
         assert own_param.tobytes() == param.tobytes()
         for slot, value in slots(optimizer).items():
             assert own_state[slot].tobytes() == value.tobytes()
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS["SGD"])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_momentum_as_a_moving_average(convention: Any, nesterov: bool) -> None:
+    """It is momentum with a smaller learning rate, as SGD's documentation says."""
+    rng = np.random.default_rng(3)
+    rate, beta = 0.1, 0.9
+    param = rng.normal(size=20)
+    expected, average = param.copy(), np.zeros(20)
+    optimizer = instep.SGD(
+        param,
+        learning_rate=rate * (1 - beta),
+        momentum=beta,
+        nesterov=nesterov,
+        convention=convention,
+    )
+    for _ in range(50):
+        grad = rng.normal(size=20)
+        optimizer.step(grad)
+        average = beta * average + (1 - beta) * grad
+        expected -= rate * (beta * average + (1 - beta) * grad if nesterov else average)
+        np.testing.assert_allclose(param, expected, rtol=1e-12)

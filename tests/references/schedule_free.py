@@ -38,8 +38,9 @@ def schedule_free(
     weight_sum = state["weight_sum"] + weight
     z = state["z"] - rate * update
     share = weight / weight_sum
+    kept = {"last_beta_1": 0 * largest + beta_1}
     y = (1 - share) * (y - (1 - beta_1) * state["z"]) + (beta_1 * share + (1 - beta_1)) * z
-    return y, {"z": z, "learning_rate_max": largest, "weight_sum": weight_sum}
+    return y, {"z": z, "learning_rate_max": largest, "weight_sum": weight_sum, **kept}
 
 
 def schedule_free_sgd(
@@ -69,13 +70,13 @@ def schedule_free_sgd(
 
 REFERENCES["ScheduleFreeSGD"] = Reference(
     schedule_free_sgd,
-    slots={"z": None, "learning_rate_max": None, "weight_sum": None},
+    slots={"z": None, "learning_rate_max": None, "weight_sum": None, "last_beta_1": None},
     configurations=(
         {},
         {"learning_rate": 0.1, "beta_1": 0.5},
         {"warmup_steps": 5, "weight_lr_power": 1.0, "weight_decay": 0.1},
     ),
-    scalars=("learning_rate_max", "weight_sum"),
+    scalars=("learning_rate_max", "weight_sum", "last_beta_1"),
     start={"z": parameter},
 )
 
@@ -112,12 +113,18 @@ def schedule_free_adamw(
 
 REFERENCES["ScheduleFreeAdamW"] = Reference(
     schedule_free_adamw,
-    slots={"z": None, "v": None, "learning_rate_max": None, "weight_sum": None},
+    slots={
+        "z": None,
+        "v": None,
+        "learning_rate_max": None,
+        "weight_sum": None,
+        "last_beta_1": None,
+    },
     configurations=(
         {},
         {"learning_rate": 0.01, "beta_1": 0.5, "beta_2": 0.95, "epsilon": 1e-4},
         {"warmup_steps": 5, "weight_lr_power": 1.0, "weight_decay": 0.1},
     ),
-    scalars=("learning_rate_max", "weight_sum"),
+    scalars=("learning_rate_max", "weight_sum", "last_beta_1"),
     start={"z": parameter},
 )
