@@ -1,13 +1,15 @@
 """Write what is made from the code, the frameworks' recorded paths and the benchmark's samples.
 
 These are README's tables of rules and of speed, the tables of docs/conventions.md, how many rules
-and paths there are, and the frameworks' versions. ``python tools/regenerate.py`` writes, with
-``--check`` it only tells what is not as it would be. It asks the instep that is installed.
+and paths there are, the frameworks' versions, and the kernels' signatures for type checkers.
+``python tools/regenerate.py`` writes, with ``--check`` it only tells what is not as it would be. It
+asks the instep that is installed.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import re
 import sys
@@ -18,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import instep
-from instep import _array_rules, _rules, _table
+from instep import _array_rules, _hyperparameters, _rules, _table, kernels
 from instep._bench import machine, markdown, samples
 from instep._rule import FAMILIES
 
@@ -30,6 +32,16 @@ FRAMEWORKS = {
     "tfjs": ("TensorFlow.js", "@tensorflow/tfjs"),
 }
 """What the pages call a framework, and under which name its paths have its version."""
+TYPES: dict[type, str] = {
+    _hyperparameters.Choice: "str | None",
+    _hyperparameters.Count: "int",
+    _hyperparameters.Flag: "bool",
+    _hyperparameters.Number: "float",
+    _hyperparameters.Numbers: "tuple[float, ...]",
+    _hyperparameters.OptionalNumber: "float | None",
+    _hyperparameters.Rate: "float",
+}
+"""What a kernel takes for a hyperparameter."""
 NOTES = {"SGD": "(momentum, dampening, Nesterov)", "Adam": "(`amsgrad=True`: AMSGrad)"}
 """What README says of a rule behind its name."""
 
@@ -71,8 +83,40 @@ def speed() -> str:
 
 def conventions(text: str) -> str:
     """Put the table of conventions into its page."""
-    text = with_versions(text)
+    letters = r"(?s)(?<=otherwise:\n\n)- `g`.*?(?=\n\nA learning rate)"
+    text = replaced(with_versions(text), letters, _table.letters())
     return replaced(text, r"(?s)### SGD\n.*(?=\n\n## Around the rule\n)", _table.markdown())
+
+
+def signatures(_: str) -> str:
+    """Return a stub with every kernel, for type checkers: kernels are made when asked for."""
+    lines = [
+        '"""Every function of `instep.kernels`; written by tools/regenerate.py."""',
+        "",
+        "from instep.typing import Array, Convention",
+    ]
+    for name, rule in sorted(kernels._RULES.items()):
+        kernel = getattr(kernels, name)
+        known = rule._hyperparameters()
+        lines += ["", f"def {name}("]
+        parameters = inspect.signature(kernel).parameters
+        for each in parameters.values():
+            if each.name == "step" and "state" not in parameters:
+                lines.append("    *,")
+            if each.name in known and each.kind is each.KEYWORD_ONLY:
+                type_ = TYPES[type(known[each.name])]
+            else:
+                type_ = {"step": "int", "convention": "Convention"}.get(each.name, "Array")
+            if each.kind is each.VAR_POSITIONAL:
+                lines.append(f"    *{each.name}: Array | None,")
+            elif each.default is each.empty:
+                lines.append(f"    {each.name}: {type_},")
+            else:
+                none = " | None" if each.default is None and "None" not in type_ else ""
+                default = json.dumps(each.default) if type_ == "Convention" else repr(each.default)
+                lines.append(f"    {each.name}: {type_}{none} = {default},")
+        lines += [") -> None:", f'    """{str(inspect.getdoc(kernel)).splitlines()[0]}"""']
+    return "\n".join([*lines, ""])
 
 
 def replaced(text: str, pattern: str, new: str) -> str:
@@ -97,7 +141,11 @@ def paths(framework: str) -> Any:
         return json.loads(str(stored["cases"]))
 
 
-PAGES: dict[str, Callable[[str], str]] = {"README.md": readme, "docs/conventions.md": conventions}
+PAGES: dict[str, Callable[[str], str]] = {
+    "README.md": readme,
+    "docs/conventions.md": conventions,
+    "python/instep/_kernel_signatures.pyi": signatures,
+}
 
 
 def main() -> None:
