@@ -164,8 +164,8 @@ def test_a_number_of_threads_that_is_none(bad: Any) -> None:
 
 @pytest.mark.parametrize("bad", [None, 1, "x", [], object(), {}, {"state": 1}, np.ones(3)])
 def test_interop_refuses_what_is_no_state(bad: Any) -> None:
-    for framework in ("torch", "keras"):
-        opt = trained("Adam", convention=framework)
+    for framework in ("torch", "keras", "optax", "tfjs"):
+        opt = trained("Adam", convention=framework, learning_rate=0.1)
         before = snapshot(opt)
         with pytest.raises((TypeError, ValueError)):
             getattr(untyped.interop, f"from_{framework}")(opt, bad)

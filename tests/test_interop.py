@@ -219,3 +219,81 @@ def test_a_class_of_ones_own() -> None:
 
     opt = Mine([np.ones(3)], convention="torch")
     assert interop.to_torch(opt)["param_groups"][0]["decoupled_weight_decay"] is True
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_counts_from_another_first_step(name: str) -> None:
+    cls: Any = instep.Adam
+    opt = cls([np.ones(3)], learning_rate=0.1, first_step=2, convention=name.split()[0])
+    with pytest.raises(ValueError, match=r"first_step: expected 1, where .* counts from; got 2"):
+        FUNCTIONS[name](opt)
+
+
+def test_factors_on_learning_rates() -> None:
+    """The rate goes there as it is in force."""
+    w, b = np.ones(3), np.zeros(2)
+    keras = instep.Adam([w], learning_rate=0.5, learning_rate_factor=0.25, convention="keras")
+    assert interop.to_keras(keras)[1] == 0.125
+    interop.from_keras(keras, interop.to_keras(keras))
+    assert (keras.learning_rate, keras.learning_rate_factor) == (0.125, 1)
+
+    group = instep.Group(b, learning_rate_factor=0.5)
+    torch = instep.Adam([w, group], convention="torch", learning_rate=0.3)
+    d = interop.to_torch(torch)
+    assert [each["lr"] for each in d["param_groups"]] == [0.3, 0.15]
+    before = torch.state_dict()
+    interop.from_torch(torch, d)
+    assert str(torch.state_dict()) == str(before)
+    d["param_groups"][1]["lr"] = 0.2
+    with pytest.raises(ValueError, match=r"\[1\]\['lr'\]: expected 0.15, as here, .* 0.5, which"):
+        interop.from_torch(torch, d)
+    schedule = instep.schedules.ExponentialDecay(0.5, decay_steps=1, decay_rate=0.5)
+    torch = instep.Adam([w, group], convention="torch", learning_rate=schedule)
+    assert [each["lr"] for each in interop.to_torch(torch)["param_groups"]] == [0.5, 0.25]
+
+
+def test_momentum_that_has_not_begun() -> None:
+    """Switched on after some updates: its first update is its buffer's first, there as here."""
+    p = [np.ones(3)]
+    opt = instep.SGD(p, learning_rate=0.1, convention="torch")
+    opt.step([np.ones(3)])
+    opt.momentum = 0.9
+    assert interop.to_torch(opt)["state"] == {}
+    opt.dampening = 0.5
+    d = interop.to_torch(opt)
+    d["state"] = {0: {"momentum_buffer": np.full(3, 2.0)}}
+    interop.from_torch(opt, d)
+    opt.step([np.ones(3)])
+    assert np.allclose(opt.state[0]["momentum"], 0.9 * 2 + 0.5)
+
+
+@pytest.mark.parametrize("convention", ["keras", "optax"])
+def test_the_average_of_another_beta(convention: str) -> None:
+    """The average of schedule-free rules hangs on the beta_1 of the last update."""
+    cls: Any = instep.ScheduleFreeAdamW
+    opt = cls([np.ones(3)], learning_rate=0.1, convention=convention)
+    empty = np.zeros((), np.int32)
+    number = np.array(0.9)
+    like = {
+        "b1": number,
+        "weight_sum": number,
+        "step_count": empty + 1,
+        "max_lr": number,
+        "base_optimizer_state": ({"count": empty, "nu": [np.zeros(3)]},),
+        "z": [np.ones(3)],
+    }
+    for _ in range(3):
+        opt.step([np.ones(3)])
+    state = HAND_OVER[convention](opt, like)
+    other = cls([np.ones(3)], learning_rate=0.1, convention=convention)
+    other.beta_1 = 0.5
+    other.step([np.ones(3)])
+    other.beta_1 = 0.9
+    with pytest.raises(ValueError, match=r"beta_1: expected 0.5 for params\[0\], as in its last"):
+        HAND_OVER[convention](other, like)
+    TAKE_OVER[convention](other, state)
+    other.params[0][...] = opt.params[0]
+    for each in (opt, other):
+        each.step([np.full(3, 0.5)])
+    assert np.array_equal(opt.params, other.params)
+    assert np.array_equal(opt.eval_params(), other.eval_params())

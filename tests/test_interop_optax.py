@@ -104,6 +104,17 @@ def test_named_tuples_as_parameters() -> None:
             assert np.all(opt.state[1]["m"] == 0.5)
 
 
+def test_what_is_no_parameter() -> None:
+    """Stands in Optax's structures, too, and is left alone there."""
+    params = {"w": np.ones(3), "n": np.array(5), "count": 7, "none": None}
+    opt = adam(params, ignore=lambda path, each: getattr(each, "ndim", 0) == 0)
+    mu = {"w": np.full(3, 0.5), "n": np.array(0), "count": np.array(0), "none": None}
+    state = (ScaleByAdamState(count(3), mu, mu),)
+    interop.from_optax(opt, state)
+    assert opt.state["w"]["m"][0] == 0.5
+    assert same(as_flax(interop.to_optax(opt, state)), as_flax(state))
+
+
 def test_one_array() -> None:
     param = np.ones(3)
     opt = adam(param)

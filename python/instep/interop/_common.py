@@ -41,6 +41,10 @@ def entry_of(optimizer: Optimizer, convention: str, table: Mapping[str, T]) -> T
 def check_own(optimizer: Optimizer, known: Collection[str], there: str) -> None:
     """Raise ValueError for hyperparameters of the rule that change it and that it lacks there."""
     variant = optimizer._variant
+    if optimizer.first_step != 1:
+        raise ValueError(
+            f"first_step: expected 1, where {there} counts from; got {optimizer.first_step}"
+        )
     for group in optimizer.groups:
         for name in variant.rule._own():
             if name not in known and group[name] != variant.default(name):
@@ -74,6 +78,24 @@ def check_no_window(d: Values, there: str) -> None:
             f"optimizer: expected no gradients that wait for their update, for which {there} has "
             f"no place; got {d['window']} calls of a window"
         )
+
+
+def check_last_update(optimizer: Optimizer, binding: Binding, d: Values) -> None:
+    """Raise ValueError where the average of a schedule-free rule is not that of its beta_1."""
+    for path, group in zip(binding.tree.paths, binding.group_of, strict=True):
+        used = float(d["arrays"][path].get("last_beta_1", 0))
+        if used and used != optimizer.groups[group]["beta_1"]:
+            raise ValueError(
+                f"beta_1: expected {used!r} for {path}, as in its last update, which its average "
+                f"hangs on; got {optimizer.groups[group]['beta_1']!r}"
+            )
+
+
+def agree_with_last_update(optimizer: Optimizer, binding: Binding, d: Values) -> None:
+    """Let the average of a schedule-free rule be that of its beta_1."""
+    for path, group in zip(binding.tree.paths, binding.group_of, strict=True):
+        if "last_beta_1" in d["arrays"][path]:
+            d["arrays"][path]["last_beta_1"] = np.array(optimizer.groups[group]["beta_1"])
 
 
 OF_THE_LOOP = ("group", "frozen", "average", "accumulator_of_gradients")

@@ -11,7 +11,9 @@ import numpy as np
 from instep import _core
 from instep.interop._common import (
     OF_THE_LOOP,
+    agree_with_last_update,
     array_of,
+    check_last_update,
     check_like,
     check_no_groups,
     check_own,
@@ -186,6 +188,7 @@ def from_keras(
     d["iterations"], d["window"] = divmod(calls, optimizer.gradient_accumulation_steps)
     if "learning_rate" in numbers:
         d["hyperparameters"]["learning_rate"] = numbers["learning_rate"]
+        d["hyperparameters"]["learning_rate_factor"] = 1.0
     share = _core.window_share(optimizer.gradient_accumulation_steps)
     for path, own in zip(binding.tree.paths, binding.slots, strict=True):
         entry = d["arrays"][path]
@@ -197,6 +200,7 @@ def from_keras(
             slots["u_product"] = np.array(float(numbers["u_product"]))
         d["arrays"][path] = resumed(entry, d["iterations"], slots)
         d["arrays"][path]["in_window"] = bool(waiting)
+    agree_with_last_update(optimizer, binding, d)
     optimizer.load_state_dict(d)
 
 
@@ -228,14 +232,16 @@ def to_keras(
     Notes
     -----
     Adafactor's velocity of matrices, which Keras computes anew in every step, comes as zeros. A
-    schedule is the Keras optimizer's own. `l2`, `maximize`, `skip_nonfinite` and `skipped_steps`
-    are no part of Keras's optimizers, and left out. Files have the values in the group
-    "optimizer/vars" (or "optimizer/inner_optimizer/vars") under their positions, ``str(k)``.
+    schedule is the Keras optimizer's own. `l2`, `maximize`, `skip_nonfinite`, `skipped_steps` and
+    which arrays are frozen are no part of Keras's optimizers, and left out. Files have the values
+    in the group "optimizer/vars" (or "optimizer/inner_optimizer/vars") under their positions,
+    ``str(k)``.
     """
     binding, d = _prepared(optimizer, "to_keras")
     check_no_groups(
         optimizer, binding, f"Keras's {type(optimizer).__name__}", but={("weight_decay", 0)}
     )
+    check_last_update(optimizer, binding, d)
     share = _core.window_share(optimizer.gradient_accumulation_steps)
     for entry in d["arrays"].values():
         if "accumulator_of_gradients" in entry:
@@ -263,7 +269,7 @@ def _numbers(optimizer: Optimizer, d: Values) -> Values:
     """Return the variables that are single numbers."""
     numbers: Values = {"iteration": d["calls"]}
     if not callable(optimizer.learning_rate):
-        numbers["learning_rate"] = optimizer.learning_rate
+        numbers["learning_rate"] = optimizer.current_learning_rate
     for entry in d["arrays"].values():  # of which all have the same in this convention
         if "u_product" in entry:
             numbers["u_product"] = entry["u_product"]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from instep.interop._common import (
+    agree_with_last_update,
     array_of,
+    check_last_update,
     check_like,
     check_no_window,
     check_own,
@@ -56,6 +59,13 @@ class _Setting(NamedTuple):
     """A field that holds a hyperparameter."""
 
     name: str
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """Stands for an array in the structure of the parameters."""
+
+    index: int
 
 
 class _Nested(NamedTuple):
@@ -280,9 +290,8 @@ def from_optax(optimizer: Optimizer, state: Any) -> None:
         slots = {name: entry[name] for name in binding.slots[k]}
         if "u_product" in slots:
             slots["u_product"] = np.array(groups[binding.group_of[k]]["beta_1"] ** updates)
-        if "last_beta_1" in slots:
-            slots["last_beta_1"] = np.array(groups[binding.group_of[k]]["beta_1"])
         d["arrays"][path] = resumed(entry, updates, slots)
+    agree_with_last_update(optimizer, binding, d)
     d["window"] = 0
     del d["calls"]  # as many as make these updates
     optimizer.load_state_dict(d)
@@ -310,16 +319,18 @@ def to_optax(optimizer: Optimizer, like: Any) -> Any:
         If the optimizer is unbound.
     TypeError, ValueError
         If `like` is of another rule, or if Optax's state has no place for something: gradients in
-        the middle of an accumulation window, a hyperparameter of other conventions.
+        the middle of an accumulation window, a hyperparameter of other conventions, counts from
+        another first step.
 
     Notes
     -----
     A state holds no hyperparameters: those of the Optax optimizer are the caller's, those of groups
-    (``partition``), clipping, decay and schedules among them. Averages of the parameters,
-    `skip_nonfinite` and `skipped_steps` are no part of it.
+    (``partition``), clipping, decay and schedules among them. Averages of the parameters, which
+    arrays are frozen, `skip_nonfinite` and `skipped_steps` are no part of it.
     """
-    _, d, exchange = _prepared(optimizer, "to_optax", writes=True)
+    binding, d, exchange = _prepared(optimizer, "to_optax", writes=True)
     check_no_window(d, "Optax's state here")
+    check_last_update(optimizer, binding, d)
     return exchange.take(like)
 
 
@@ -354,7 +365,7 @@ class _Exchange:
         self._name = "like" if writes else "state"
         self._updates: int = d["iterations"]
         self._entries: list[Values] = [d["arrays"][path] for path in binding.tree.paths]
-        self._indices = binding.tree.unflatten(list(range(len(self._entries))))
+        self._indices = binding.tree.unflatten([_Leaf(k) for k in range(len(self._entries))])
         self._scalars = binding.variant.rule._info()["scalars"]
         slots = {name for each in binding.slots for name in each}
         own = (_used(record, slots, self._groups) for record in rule.records)
@@ -418,11 +429,13 @@ class _Exchange:
         return theirs
 
     def _arrays(self, field: _Arrays, theirs: Any, ours: Any, what: str) -> Any:
-        """Meet a structure of arrays like that of the parameters, whose indices are `ours`."""
+        """Meet a structure of arrays like that of the parameters, whose places are `ours`."""
         parts = _by_name(theirs)
         if parts is not None and not parts:
             return theirs  # masked, or empty here as well
-        if not isinstance(ours, int):
+        if not isinstance(ours, _Leaf):
+            if _by_name(ours) is None:
+                return theirs  # no parameter
             aligned = _aligned(theirs, ours)
             if aligned is None:
                 raise ValueError(
@@ -435,11 +448,11 @@ class _Exchange:
             ]
             return _rebuilt(theirs, new)
         if not field.by_axis:
-            return self._array(field, theirs, ours, field.slot, what)
+            return self._array(field, theirs, ours.index, field.slot, what)
         if parts is None:
             raise ValueError(f"{what}: expected an array for each axis, got {shown(theirs)}")
         new = [
-            self._array(field, part, ours, field.slot + name, f"{what}[{name}]")
+            self._array(field, part, ours.index, field.slot + name, f"{what}[{name}]")
             for name, part in parts.items()
         ]
         return _rebuilt(theirs, new)

@@ -43,7 +43,8 @@ def to_safetensors(optimizer: Optimizer, path: _checkpoint.Path, *, params: bool
 
     Notes
     -----
-    The whole file is put together in memory. Its metadata hold a hash of everything in it.
+    What is part of it is as in `Optimizer.save`. The whole file is put together in memory. Its
+    metadata hold a hash of everything in it.
     """
     check_optimizer(optimizer)
     optimizer._bound("to_safetensors")

@@ -164,7 +164,7 @@ def to_tfjs(
     -----
     Learning rates are no part of the weights. What is no part of TensorFlow.js's optimizers is left
     out: decay, clipping, `maximize`, averages of the parameters, the length of accumulation
-    windows, loss scaling, `skip_nonfinite` and `skipped_steps`.
+    windows, loss scaling, which arrays are frozen, `skip_nonfinite` and `skipped_steps`.
     """
     rule, binding, d = _prepared(optimizer, "to_tfjs")
     check_no_groups(optimizer, binding, _there(rule))

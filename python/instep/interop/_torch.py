@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from instep import _core
 from instep._binding import Binding
 from instep.interop._common import (
     array_of,
@@ -269,8 +268,8 @@ def to_torch(
     -----
     Of a schedule, the learning rate of the next update comes. What is no part of PyTorch's
     optimizers is left out: clipping, averages of the parameters, the length of accumulation
-    windows, loss scaling, `skip_nonfinite` and `skipped_steps`. Switches of the implementation
-    (``foreach``, ``fused`` and so on) get PyTorch's defaults.
+    windows, loss scaling, which arrays are frozen, `skip_nonfinite` and `skipped_steps`. Switches
+    of the implementation (``foreach``, ``fused`` and so on) get PyTorch's defaults.
     """
     rule = entry_of(optimizer, "torch", _RULES)
     there = f"PyTorch's {rule.name}"
@@ -321,12 +320,27 @@ def _hyperparameters(
             here = binding.overrides[of].get(name, optimizer._values[name])
             if callable(here):
                 continue
+            if name == "learning_rate":
+                value = _without_factor(optimizer, k, value, what)
             if changed[of].setdefault(name, value) != value:
                 raise ValueError(
                     f"{what}: expected {name}={changed[of][name]!r} as in the groups before, since "
                     f"the optimizer's group has no {name} of its own; got {value!r}"
                 )
     return changed
+
+
+def _without_factor(optimizer: Optimizer, k: int, rate: float, what: str) -> float:
+    """Return the learning rate that, times the group's factor, is this one."""
+    values = optimizer.groups[k]
+    factor, now = values["learning_rate_factor"], optimizer._rate_now(dict(values))
+    if factor != 1 and rate != now:
+        raise ValueError(
+            f"{what}['lr']: expected {now!r}, as here, since the group has the "
+            f"learning_rate_factor {factor!r}, which PyTorch lacks; got {rate!r}; give the group a "
+            "learning_rate of its own instead"
+        )
+    return rate if factor == 1 else float(values["learning_rate"])
 
 
 def _values(optimizer: Optimizer, rule: _Rule, group: Mapping[str, Any], what: str) -> Values:
@@ -369,8 +383,7 @@ def _decay(decoupled: bool) -> str:
 def _entries(optimizer: Optimizer, rule: _Rule, k: int) -> Values:
     """Return a group's hyperparameters as PyTorch has them."""
     values = dict(optimizer.groups[k])
-    if callable(values["learning_rate"]):
-        values["learning_rate"] = _core.ask(values["learning_rate"], optimizer.iterations)
+    values["learning_rate"] = optimizer._rate_now(values)
     decoupled = bool(values["weight_decay"]) if len(rule.decoupled) > 1 else rule.decoupled[0]
     decay, other = _decay(decoupled), _decay(not decoupled)
     if values[other]:
