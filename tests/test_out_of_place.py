@@ -88,6 +88,7 @@ def test_other_layouts_containers_and_copies() -> None:
         ({"w": np.ones((3, 5)), "b": [np.ones(4, np.float32)]}, values(1)),
         ({"w": np.ones((3, 4)), "b": [np.ones(4)]}, values(1)),
         ({"w": [1.0], "b": [np.ones(4, np.float32)]}, values(1)),
+        ({"w": np.ones((3, 4)), "b": [np.ones(4, np.float32), np.ones(2)]}, values(1)),
         (None, {"w": np.ones((3, 5)), "b": [None]}),
         (None, {"w": np.ones((3, 4))}),
     ],

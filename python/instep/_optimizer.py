@@ -470,7 +470,10 @@ class Optimizer(Rule, Constructed):
                     return copies
         like = binding.tree.leaves
         if not binding.tree.same_structure(tree):
-            binding.moved(params, self._values, self._ignore)  # tells what is wrong
+            raise ValueError(
+                f"params: expected the structure that was bound, of {len(like)} arrays, got one of "
+                f"{len(tree.leaves)}; build(params) takes others"
+            )
         leaves = []
         for path, old, given in zip(tree.paths, like, tree.leaves, strict=True):
             if (old.shape, old.dtype) != (given.shape, given.dtype):
