@@ -53,6 +53,8 @@ constexpr List<const char*, sizeof...(S)> names(S... strings) {
     return {{strings...}};
 }
 
+void the_rule_has_no_such_name_in_its_list();  // no constant: a call of it does not compile
+
 /// A name of a rule's list. One that is not in it does not compile.
 template <const auto& list>
 struct Name {
@@ -60,7 +62,7 @@ struct Name {
 
     consteval Name(const char* name) : index(0) {
         while (!equal(list.item[index], name))
-            if (++index == list.count) throw "the rule has no such name in its list";
+            if (++index == list.count) the_rule_has_no_such_name_in_its_list();
     }
 
 private:
