@@ -185,8 +185,8 @@ struct Unit {
     void (*sum_of_squares)(const Block&, const Factors& unscale, std::size_t bytes_ahead,
                            double* sums);
     /// For a tile at a time and where an error of a few units in the last place does no harm: the
-    /// sum of squares of (unscale * grad + accumulated), and those of elements and of their distance
-    /// from what they were; null where it is not wanted.
+    /// sum of squares of (unscale * grad + accumulated), and those of elements and of their
+    /// distance from what they were; null where it is not wanted.
     double (*watch_gradient)(const Block&, const Factors& unscale);
     void (*watch_change)(const void* before, const void* after, std::size_t count, double* change,
                          double* result);
