@@ -136,6 +136,15 @@ def test_averages_in_the_place_of_parameters() -> None:
     for call in calls:
         with pytest.raises(RuntimeError, match="call swap_averages"):
             call()
+    for change in (
+        lambda: setattr(opt, "use_ema", False),
+        lambda: opt.build(copy.deepcopy(params)),
+        lambda: opt.build([*params["encoder"]]),
+    ):
+        with pytest.raises(RuntimeError, match="call swap_averages"):
+            change()
+        assert opt.use_ema
+        assert params["encoder"][0] is arrays
     opt.learning_rate = 0.25
     opt.l2 = 0.5
     with pytest.raises(RuntimeError, match="call swap_averages"):

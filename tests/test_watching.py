@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,6 +86,34 @@ def test_the_same_bits_for_every_thread_count(threads: int) -> None:
         instep.set_num_threads(before)
 
 
+def seen_bits() -> str:
+    """Return what is watched of a few steps, to the last bit."""
+    params: list[Any] = [np.ones((33, 70), np.float32), np.ones(70_000), np.ones(7, np.float32)]
+    opt = instep.Adam(params, watch=ALL, gradient_accumulation_steps=2)
+    draw = np.random.default_rng(0).normal
+    for _ in range(4):
+        opt.step([draw(size=p.shape).astype(p.dtype) for p in params])
+    bits = [float(n).hex() for name in ALL for n in opt.watched[name]]
+    return " ".join([*bits, float(opt.grad_norm or 0).hex()])
+
+
+@pytest.mark.parametrize(
+    "setting", [{"INSTEP_ISA": "baseline"}, {"INSTEP_PREFETCH": "0"}, {"INSTEP_PREFETCH": "512"}]
+)
+def test_the_same_bits_on_every_instruction_set(setting: dict[str, str]) -> None:
+    if "INSTEP_ISA" in setting and platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("INSTEP_ISA is for x86-64")
+    run = subprocess.run(
+        [sys.executable, "-c", "import test_watching; print(test_watching.seen_bits())"],
+        cwd=Path(__file__).parent,
+        env={**os.environ, **setting},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == seen_bits()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_what_is_not_finite_is_counted(dtype: str) -> None:
     params = [np.ones(5000, dtype), np.ones(3, dtype), np.ones(4, dtype)]
@@ -94,7 +127,10 @@ def test_what_is_not_finite_is_counted(dtype: str) -> None:
     opt.skip_nonfinite = False
     opt.step(grads)
     assert opt.watched["nonfinite"] == [3, 0, 0]
-    assert np.isnan(opt.watched["grad_norm"][0]) or np.isinf(opt.watched["grad_norm"][0])
+    norms = opt.watched["grad_norm"]
+    assert not np.isfinite(norms[0])
+    np.testing.assert_allclose(norms[1:], [3**0.5, 2 * float(grads[2][0])], rtol=1e-6)
+    assert all(isinstance(count, int) for count in opt.watched["nonfinite"])
 
 
 def test_arrays_without_a_gradient_and_what_is_asked_for() -> None:

@@ -63,6 +63,7 @@ Bound::Bound(const py::dict& given)
         if (std::string(rule.hyperparameters[k]) == "next_learning_rate") next_rate_ = k;
     const py::object counters = entry(given, "counters");
     if (!counters.is_none()) set_counters(counters_from(counters));
+    check_not_swapped();  // what this one is made of may be in the other's place
 }
 
 Configuration Bound::configuration(const py::dict& told) const {
@@ -142,6 +143,7 @@ int Bound::traverse(visitproc visit, void* arg) const {
 }
 
 std::optional<Move> Bound::moved(const py::object& params) const {
+    check_not_swapped();
     std::optional<Tree> tree = walked().moved(params);
     if (!tree) return std::nullopt;
     Move others;
@@ -381,14 +383,16 @@ py::object Bound::watched() const {
     py::list result;
     const auto add = [](py::dict& named, const char* name, const double& number) {
         const double seen = look_at(number);
-        named[name] = seen < 0 ? py::object(py::none()) : py::object(py::float_(seen));
+        named[name] = seen < 0 ? py::object(py::none()) : py::float_(seen);
     };
     for (const Watched& seen : optimizer_.watched) {
         py::dict named;
         add(named, "grad_norm", seen.grad_norm);
         add(named, "update_norm", seen.update_norm);
         add(named, "param_norm", seen.param_norm);
-        add(named, "nonfinite", seen.nonfinite);
+        const double nonfinite = look_at(seen.nonfinite);
+        named["nonfinite"] =
+            nonfinite < 0 ? py::object(py::none()) : py::int_(static_cast<std::int64_t>(nonfinite));
         result.append(named);
     }
     return result;

@@ -69,8 +69,8 @@ public:
     /// `accumulators`, or None), triples of an array, the index of the parameter that it is a copy
     /// of before the first update, and whether that is the parameter's own (`copies`), the counters
     /// to go on with, or None (`counters`), and for each parameter the axes in the order to visit
-    /// them, or None
-    /// (`orders`).
+    /// them, or None (`orders`). Raises RuntimeError for counters of one whose averages are in the
+    /// place of parameters.
     explicit Bound(const py::dict& given);
 
     /// From a dict of `groups`, each with its `values` and those that it has of its `own`, and what

@@ -13,7 +13,7 @@ py::object seen_as(const char* what, py::handle object, const Name& name) {
 }  // namespace
 
 bool is_foreign(py::handle object) {
-    if (object.is_none() || is_of_numpy(object)) return false;
+    if (object.is_none() || is_number(object) || is_of_numpy(object)) return false;
     const auto type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));
     return PyObject_HasAttrString(type, "__dlpack__") == 1 ||
            PyObject_HasAttrString(type, "__array__") == 1;

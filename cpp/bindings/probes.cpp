@@ -98,6 +98,7 @@ py::dict tuning() {
         finding["streams"] = each.streams;
         finding["least_bytes"] = each.least_bytes;
         finding["small_arrays"] = each.small_arrays;
+        finding["watched"] = each.watched;
         finding["several_threads"] = each.several_threads;
         finding["manners"] = manners;
         finding["chosen"] = each.chosen;

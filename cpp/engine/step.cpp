@@ -225,7 +225,8 @@ bool Step::advance() noexcept {
 void Step::pass(Phase phase) noexcept {
     const bool over_gradients = phase == Phase::raw_squares || phase == Phase::tell;
     const Passage passage{works.empty() ? Precision::float32 : works.front().precision(),
-                          works.size(), starts_.back(), over_gradients ? gradient_bytes_ : bytes_};
+                          works.size(), starts_.back(), over_gradients ? gradient_bytes_ : bytes_,
+                          watch != 0 && !over_gradients};
     std::optional<Choice*>& choices = choices_[over_gradients];
     if (!choices) choices = choices_for(passage);
     // One phase for each choice, so that its times are of the same work: the others follow it.
@@ -449,7 +450,13 @@ void Step::finish_watching() noexcept {
             all.update += watched_sums_[block].update;
             all.param += watched_sums_[block].param;
         }
-        if (!has_norms_) norms_[k] = std::sqrt(all.grad) * std::abs(plan.around.scale);
+        if (!has_norms_) {
+            // Of a lent gradient there is only the update left.
+            const bool is_known = std::isfinite(all.grad) || plan.lend.kernel;
+            norms_[k] = (is_known ? std::sqrt(all.grad)
+                                  : careful_norm(works[k], plan, Squares::accumulated)) *
+                        std::abs(plan.around.scale);
+        }
         Watched& seen = watched[k];
         if (watch & watch_grad_norm) seen.grad_norm = norms_[k];
         if (watch & watch_nonfinite) seen.nonfinite = all.nonfinite;

@@ -25,7 +25,7 @@ constexpr std::size_t least_bytes = 8 * 1024;
 constexpr std::size_t small_array_bytes = 8 * 1024;
 
 constexpr std::size_t stream_counts = 8, sizes = 7;
-constexpr std::size_t kinds = precision_count * stream_counts * sizes * 2 * 2;
+constexpr std::size_t kinds = precision_count * stream_counts * sizes * 2 * 2 * 2;
 
 Choice choices[kinds];
 
@@ -39,6 +39,7 @@ Finding finding_of(std::size_t kind) {
     const Choice& choice = choices[kind];
     finding.chosen = static_cast<std::size_t>(choice.chosen());
     finding.several_threads = digit(2) != 0;
+    finding.watched = digit(2) != 0;
     finding.small_arrays = digit(2) != 0;
     finding.least_bytes = least_bytes << 2 * digit(sizes);
     finding.streams = static_cast<int>(digit(stream_counts)) + 1;
@@ -81,6 +82,7 @@ Choice* choices_for(const Passage& passage) noexcept {
     kind = kind * stream_counts + streams - 1;
     kind = kind * sizes + size;
     kind = kind * 2 + (passage.elements / passage.arrays * item < small_array_bytes);
+    kind = kind * 2 + passage.watched;
     return &choices[2 * kind];
 }
 

@@ -16,6 +16,7 @@ namespace instep {
 struct Passage {
     Precision precision;
     std::size_t arrays, elements, bytes;
+    bool watched = false;  ///< sums are taken on the way
 };
 
 /// To be called when the module is loaded. Throws std::runtime_error where INSTEP_PREFETCH is no
@@ -32,7 +33,7 @@ struct Finding {
     Precision precision;
     int streams;
     std::size_t least_bytes;  ///< of all arrays together; the next kind has four times as many
-    bool small_arrays, several_threads;
+    bool small_arrays, watched, several_threads;
     std::vector<Manner> manners;
     std::vector<float> seconds_per_byte;  ///< of each
     std::size_t chosen;

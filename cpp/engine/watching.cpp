@@ -1,5 +1,6 @@
 #include "engine/watching.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -59,10 +60,10 @@ WatchedSums run_watched(const WatchedCall& call, const Work& work, const Plan& p
     const Factors& unscale = plan.around.unscale;
     const bool sees_gradient = watch & (watch_grad_norm | watch_nonfinite);
     const bool sees_update = watch & watch_update_norm, sees_param = watch & watch_param_norm;
-    // The next tile is fetched while this one is updated, so that memory has something to do during
-    // the sums.
+    // Where fetching ahead pays, the whole next tile is fetched while this one is updated, so that
+    // memory has something to do during the sums.
     Manner manner = ahead.manner;
-    manner.bytes_ahead = tile_elements * item;
+    if (manner.bytes_ahead) manner.bytes_ahead = std::max(manner.bytes_ahead, tile_elements * item);
     alignas(64) char before[tile_elements * sizeof(double)];
     WatchedSums sums;
     const auto look_at_gradient = [&](const Block& block) {

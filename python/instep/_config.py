@@ -72,6 +72,7 @@ def _tuning(tuning: _core.Tuning) -> list[str]:
 
 def _finding(finding: _core.Finding) -> str:
     arrays = "small arrays" if finding["small_arrays"] else "arrays"
+    watched = ", watched" if finding["watched"] else ""
     threads = "several threads" if finding["several_threads"] else "one thread"
     speeds = ", ".join(
         f"{_manner(manner)} {1e-9 / manner['seconds_per_byte']:.3g}"
@@ -79,7 +80,7 @@ def _finding(finding: _core.Finding) -> str:
     )
     return (
         f"{arrays} of {finding['precision']}, {finding['streams']} at a time, from "
-        f"{finding['least_bytes'] >> 10} KB on, {threads}: "
+        f"{finding['least_bytes'] >> 10} KB on{watched}, {threads}: "
         f"{_manner(finding['manners'][finding['chosen']])} (GB/s: {speeds})"
     )
 

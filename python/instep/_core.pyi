@@ -56,6 +56,7 @@ class Finding(TypedDict):
     streams: int
     least_bytes: int
     small_arrays: bool
+    watched: bool
     several_threads: bool
     manners: list[Manner]
     chosen: int
