@@ -191,6 +191,9 @@ def test_kerass_spelling_of_no_decay(bound: bool) -> None:
     assert sum(len(g["params"]) for g in opt.groups) == 6
     with pytest.raises(ValueError, match="expected var_list or var_names"):
         opt.exclude_from_weight_decay()
+    for given in ({"var_names": "bias"}, {"var_list": params["head"]["w"]}):
+        with pytest.raises(TypeError, match=f"{next(iter(given))}: expected a list, got"):
+            opt.exclude_from_weight_decay(**given)
     with pytest.raises(ValueError, match="expected to select some array"):
         opt.exclude_from_weight_decay(var_names=["nothing"])
 

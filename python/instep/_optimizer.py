@@ -301,6 +301,9 @@ class Optimizer(Rule, Constructed):
         TypeError, ValueError
             If neither is given, or none of the bound arrays is meant. Nothing has changed then.
         """
+        for name, given in (("var_list", var_list), ("var_names", var_names)):
+            if isinstance(given, (str, np.ndarray)):  # of which the items would be taken
+                raise TypeError(f"{name}: expected a list, got {type(given).__name__}")
         where = [*(() if var_list is None else var_list), *(() if var_names is None else var_names)]
         if not where:
             raise ValueError("exclude_from_weight_decay: expected var_list or var_names, got none")
