@@ -46,6 +46,19 @@ class OnDevice(Tensor):
         raise BufferError("not on the CPU")
 
 
+class LendsOnly(Tensor):
+    """What gives its memory, and would have to copy for `__array__`."""
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        raise AssertionError("a copy")
+
+
+def test_gradients_are_lent_not_copied() -> None:
+    p = np.zeros(3)
+    instep.SGD(p, learning_rate=1.0).step(LendsOnly(np.ones(3)))
+    assert p.tolist() == [-1.0] * 3
+
+
 def test_gradients_that_are_tensors() -> None:
     p, q = np.ones((2, 3), np.float32), np.ones((2, 3), np.float32)
     opt, reference = instep.Adam({"w": p}), instep.Adam({"w": q})

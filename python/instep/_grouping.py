@@ -59,12 +59,8 @@ class Grouping:
         """
         chosen = []
         for k, group in enumerate(choosing):
-            what = f"groups[{k}]"
-            if not isinstance(group, Group):
-                raise TypeError(f"{what}: expected an instep.Group, got {type(group).__name__}")
-            chosen.append(
-                selected(group.params, tree.paths, tree.leaves, what, some=before is None)
-            )
+            what, some = f"groups[{k}]", before is None
+            chosen.append(selected(group.params, tree.paths, tree.leaves, what, some=some))
         around: list[tuple[tuple[int, ...], tuple[Group, ...]]] = []
         for k, nested in enumerate(tree.groups):
             mine = tuple(index for index, meant in enumerate(chosen) if meant[k])

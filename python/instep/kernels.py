@@ -122,9 +122,8 @@ def _kernel(rule: str, cls: type[Optimizer]) -> Kernel:
     def resolved(arguments: tuple[Any, ...]) -> tuple[Variant, _core.Told]:
         try:
             return remembered(arguments, tuple(map(type, arguments)))
-        except (
-            TypeError
-        ):  # not hashable, or not of a type that will do, which `resolve` says better
+        except TypeError:
+            # Not hashable, or not of a type that will do, which this says better.
             return resolve(arguments)
 
     def check(arguments: tuple[Any, ...], in_use: tuple[bool, ...]) -> _core.Told:
