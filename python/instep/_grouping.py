@@ -129,7 +129,7 @@ def _merged(variant: Variant, groups: Sequence[Group], what: str) -> Values:
                 checked = checked_option(variant, name, value)
             except (TypeError, ValueError) as error:
                 raise type(error)(f"{what}: {error}") from None
-            if checked is not None or name in CLIPPING_OPTIONS or variant.takes_none(name):
+            if is_own(variant, name, checked):
                 own[name] = checked
         merged = {**effective(merged, own), **own} if merged else own
     return merged
@@ -149,6 +149,11 @@ def checked_option(variant: Variant, name: str, value: Any) -> Any:
     if value is None and not variant.takes_none(name):
         return None
     return variant.checked(name, value)
+
+
+def is_own(variant: Variant, name: str, checked: Any) -> bool:
+    """Return whether a group has that of its own, instead of nothing."""
+    return checked is not None or name in CLIPPING_OPTIONS or variant.takes_none(name)
 
 
 def effective(values: Values, override: Values) -> Values:

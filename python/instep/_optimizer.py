@@ -15,7 +15,7 @@ import numpy as np
 from instep import _core, _state
 from instep._binding import Binding
 from instep._group import Group, Where, ignoring, selected
-from instep._grouping import Grouping, checked_option, options_of
+from instep._grouping import Grouping, checked_option, is_own, options_of
 from instep._groups import Groups
 from instep._hyperparameters import (
     Count,
@@ -28,7 +28,7 @@ from instep._hyperparameters import (
     non_negative,
 )
 from instep._kinds import counted
-from instep._rule import CLIPPING_OPTIONS, GROUP_OPTIONS, WATCHABLE, Rule, Values, Variant
+from instep._rule import GROUP_OPTIONS, WATCHABLE, Rule, Values, Variant
 from instep._signature import Constructed, Signature, argument
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ class Optimizer(Rule, Constructed):
         with self._hold():
             binding = self._bound("groups")
             override = {**binding.overrides[index], name: checked}
-            if checked is None and not (name in CLIPPING_OPTIONS or self._variant.takes_none(name)):
+            if not is_own(self._variant, name, checked):
                 del override[name]
             self._regroup(binding.grouping.changed(index, override))
         return None
