@@ -190,20 +190,6 @@ Snapshot::Snapshot(const View& array)
     std::copy_n(fields_->strides, ndim_, std::copy_n(fields_->dimensions, ndim_, to));
 }
 
-bool Snapshot::has_layout_of(const py::detail::PyArray_Proxy* fields) const {
-    if (fields->descr != descr_.ptr() || fields->nd != ndim_) return false;
-    const py::ssize_t* const extents = layout();
-    const py::ssize_t* const strides = extents + ndim_;
-    for (int axis = 0; axis < ndim_; ++axis)
-        if (fields->dimensions[axis] != extents[axis] || fields->strides[axis] != strides[axis])
-            return false;
-    return true;
-}
-
-bool Snapshot::is_current() const {
-    return fields_->data == data_ && fields_->flags == flags_ && has_layout_of(fields_);
-}
-
 bool Snapshot::is_like(const View& other) const {
     constexpr int of_layout = npy_api::NPY_ARRAY_C_CONTIGUOUS_ | npy_api::NPY_ARRAY_F_CONTIGUOUS_ |
                               npy_api::NPY_ARRAY_ALIGNED_ | npy_api::NPY_ARRAY_WRITEABLE_;

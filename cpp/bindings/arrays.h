@@ -51,7 +51,9 @@ public:
     explicit Snapshot(const View& array);
 
     /// Whether the array still is what it was.
-    bool is_current() const;
+    bool is_current() const {
+        return fields_->data == data_ && fields_->flags == flags_ && has_layout_of(fields_);
+    }
     /// Whether an array is laid out as this one, in other memory.
     bool is_like(const View& other) const;
     /// Takes such an array's place.
@@ -64,7 +66,15 @@ public:
     void fetch() const;
 
 private:
-    bool has_layout_of(const py::detail::PyArray_Proxy* fields) const;
+    bool has_layout_of(const py::detail::PyArray_Proxy* fields) const {
+        if (fields->descr != descr_.ptr() || fields->nd != ndim_) return false;
+        const py::ssize_t* const extents = layout();
+        const py::ssize_t* const strides = extents + ndim_;
+        for (int axis = 0; axis < ndim_; ++axis)
+            if (fields->dimensions[axis] != extents[axis] || fields->strides[axis] != strides[axis])
+                return false;
+        return true;
+    }
     /// The extents, then the strides.
     const py::ssize_t* layout() const { return ndim_ <= few ? layout_of_few_ : layout_.data(); }
 

@@ -8,7 +8,6 @@
 #include <string_view>
 #include <utility>
 
-#include "bindings/foreign.h"
 #include "bindings/schedule.h"
 #include "bindings/unlocked.h"
 
@@ -220,6 +219,8 @@ void Bound::gather_gradients(py::handle gradients, bool lenient) {
     walked().match(gradients, lenient, found_);
     bool looked_closer = false;
     const std::size_t count = parameters_.size();
+    for (std::size_t k = 0; any_frozen_ && k < count; ++k)
+        if (optimizer_.clocks[k].frozen) found_[k] = py::none();
     for (std::size_t k = 0; k < count; ++k) {
         // Many small arrays are more objects than fit the cache, and each leads to the next.
         if (k + 12 < count) parameters_[k + 12].fetch();
@@ -232,11 +233,6 @@ void Bound::gather_gradients(py::handle gradients, bool lenient) {
             fetch_axes(found_[k + 4]);
         }
         parameters_[k].check_unchanged();
-        if (optimizer_.clocks[k].frozen) found_[k] = py::none();
-        if (!is_array(found_[k]) && is_foreign(found_[k])) {
-            looked_closer = true;
-            found_[k] = foreign_gradient(found_[k], parameters_[k].name_of_gradient());
-        }
         parameters_[k].read_gradient(found_[k], memory_, streams_[k], looked_closer);
     }
     if (!looked_closer) return;
@@ -261,7 +257,7 @@ void Bound::flush() {
 }
 
 void Bound::carry_out() {
-    refresh(false);
+    if (!copied_.empty()) refresh(false);
     optimizer_.prepare(streams_);
     Changes changes;
     const auto advance = [&] {
@@ -368,6 +364,8 @@ void Bound::set_counters(const Counters& counters) noexcept {
     optimizer_.window = counters.window;
     optimizer_.grad_norm = counters.grad_norm.value_or(-1);
     swapped_ = counters.swapped;
+    any_frozen_ =
+        std::find(counters.frozen.begin(), counters.frozen.end(), true) != counters.frozen.end();
     for (std::size_t k = 0; k < optimizer_.clocks.size(); ++k)
         optimizer_.clocks[k] = {counters.steps[k], counters.in_window[k], counters.begun[k],
                                 counters.frozen[k]};
@@ -420,8 +418,9 @@ void update_arrays(const Rule& rule, const py::object& param, const py::object& 
     memory.check_disjoint();
     bool looked_closer = false;
     std::vector<Stream> gradients(1);
-    parameter.read_gradient(grad, memory, gradients[0], looked_closer);
-    parameter.check_still(grad, gradients[0]);
+    py::object seen = grad;
+    parameter.read_gradient(seen, memory, gradients[0], looked_closer);
+    parameter.check_still(seen, gradients[0]);
     if (source && !source->is_current())
         throw py::value_error("param: expected an array that stays as it is during the step");
     Array array = parameter.array();

@@ -163,7 +163,7 @@ private:
     std::vector<py::object> found_;  ///< gradients of the step under way
     std::vector<Stream> streams_;
     std::size_t elements_ = 0;
-    bool swapped_ = false;
+    bool swapped_ = false, any_frozen_ = false;
     int next_rate_ = -1;  ///< which number of the rule is the next learning rate
 };
 

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "bindings/foreign.h"
+
 namespace instep::bindings {
 
 BoundParameter::BoundParameter(py::object param, std::string path, const py::dict& state,
@@ -153,13 +155,14 @@ void BoundParameter::refuse_changes() const {
                           "resized, reshaped or moved since; bind again with build");
 }
 
-Stream BoundParameter::checked_gradient(py::handle object, const Memory& memory) {
+Stream BoundParameter::checked_gradient(py::object& object, const Memory& memory) {
     if (object.is_none()) return {};
     if (View(param_).ndim() == 0 && is_number(object)) {
         number_ = py::cast<double>(object);
         return {reinterpret_cast<char*>(&number_), Format::float64, nullptr, false};
     }
     const Name name("gradient", " for ", path_);
+    if (!is_array(object) && is_foreign(object)) object = foreign_gradient(object, name);
     check_gradient(object, View(param_), name);
     const View view(object);
     const Bounds bounds = view.bounds();

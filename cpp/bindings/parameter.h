@@ -51,9 +51,10 @@ public:
     }
     void fetch_array() const { as_bound_.fetch(); }
     void fetch_axes_of_array() const { fetch_axes(param_); }
-    /// Sets a stream to a gradient, or to none for None; raises where it can't be read. The stream
-    /// holds until the next call. `looked_closer`: where it became true, Python code may have run.
-    void read_gradient(py::handle object, const Memory& memory, Stream& to, bool& looked_closer) {
+    /// Sets a stream to a gradient, or to none for None; raises where it can't be read. Another
+    /// library's array becomes NumPy's view of it. The stream holds until the next call.
+    /// `looked_closer`: where it became true, Python code may have run.
+    void read_gradient(py::object& object, const Memory& memory, Stream& to, bool& looked_closer) {
         if (is_c_contiguous_ && as_bound_.matches(object, free_)) {
             to.data = View(object).data();
             to.format = as_bound_.format();
@@ -64,14 +65,12 @@ public:
         to = checked_gradient(object, memory);
     }
 
-    Name name_of_gradient() const { return Name("gradient", " for ", path_); }
-
     /// Raises ValueError where parameter or gradient have changed since `gradient`.
     void check_still(py::handle object, const Stream& stream) const;
 
 private:
     [[noreturn]] void refuse_changes() const;
-    Stream checked_gradient(py::handle object, const Memory& memory);
+    Stream checked_gradient(py::object& object, const Memory& memory);
     Name name(const char* role) const;
 
     // Read in every step: neighbours, in two lines of the cache.

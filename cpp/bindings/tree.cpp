@@ -232,8 +232,11 @@ void Tree::check_unchanged() const {
 }
 
 void Tree::check_unchanged(const Node& node) const {
-    if (node.kind == Kind::leaf) return check_memory(node);
     if (node.kind == Kind::ignored) return;
+    if (node.kind == Kind::leaf) {
+        if (!leaves[node.first_leaf].is(node.object)) check_memory(node);
+        return;
+    }
     if (node.kind != Kind::group && length(node.object) != node.children.size())
         throw py::value_error(node.path + ": expected the " + std::to_string(node.children.size()) +
                               " items that were bound, got " + std::to_string(length(node.object)) +
@@ -259,7 +262,6 @@ void Tree::check_unchanged(const Node& node) const {
 /// Another library may give an array other memory.
 void Tree::check_memory(const Node& leaf) const {
     const py::object& array = leaves[leaf.first_leaf];
-    if (array.is(leaf.object)) return;
     const py::object now = foreign_parameter(leaf.object, Name(leaf.path));
     if (View(now).data() != View(array).data() || !View(now).same_shape(View(array)))
         throw py::value_error(leaf.path +

@@ -148,13 +148,15 @@ void Optimizer::set_numbers(Plan& plan) const {
     };
     if (plan.has_gradient) {
         const double unscale = 1 / options.loss_scale_factor;
-        const double share = window_share(options.gradient_accumulation_steps);
-        const double mean =
-            1 / static_cast<double>(is_flushing_ ? window : options.gradient_accumulation_steps);
-        if (plan.is_given && clock.in_window)
-            around.unscale = factors(share * unscale, precision == Precision::float32);
-        around.scale =
-            (clock.in_window ? 1 / share : unscale) * mean * (group.options.maximize ? -1 : 1);
+        const std::int64_t together = is_flushing_ ? window : options.gradient_accumulation_steps;
+        const double mean = 1 / static_cast<double>(together) * (group.options.maximize ? -1 : 1);
+        around.scale = unscale * mean;
+        if (clock.in_window) {
+            const double share = window_share(options.gradient_accumulation_steps);
+            if (plan.is_given)
+                around.unscale = factors(share * unscale, precision == Precision::float32);
+            around.scale = mean / share;
+        }
         around.group = group.options;
     }
     const auto surround_update = [&] {
@@ -212,7 +214,7 @@ void Optimizer::keep_watched() noexcept {
 
 bool Optimizer::advance() noexcept {
     if (!step_.advance()) return false;
-    keep_watched();
+    if (!step_.watched.empty()) keep_watched();
     if (step_.skipped) {
         count(skipped_steps);
         return true;

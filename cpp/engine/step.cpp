@@ -179,7 +179,8 @@ void Step::reserve() {
     needs(Phase::update, true);
     if (has_parts_) read_parts();
     has_norms_ = wants_norms;
-    watched.assign(watch ? works.size() : 0, Watched());
+    watched.clear();
+    if (watch) watched.resize(works.size());
     if (phases_[0] >= Phase::lend && !watch) return;
     first_blocks_.assign(1, 0);
     for (const Work& work : works)
