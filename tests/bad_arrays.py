@@ -92,7 +92,7 @@ BAD_PARAMETERS: dict[str, tuple[Callable[[], object], str]] = {
     "uint": (lambda: np.zeros(SHAPE, np.uint8), "uint8"),
     "bool": (lambda: np.zeros(SHAPE, bool), "bool"),
     "object": (lambda: np.full(SHAPE, 1.0, object), "object"),
-    "float16": (lambda: np.zeros(SHAPE, np.float16), "float16"),
+    "int16": (lambda: np.zeros(SHAPE, np.int16), "int16"),
     "longdouble": (lambda: np.zeros(SHAPE, np.longdouble), "float|longdouble"),
     "text": (lambda: np.zeros(SHAPE, "U3"), "str|U3"),
     "time": (lambda: np.zeros(SHAPE, "m8[s]"), "timedelta64|m8"),

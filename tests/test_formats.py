@@ -25,10 +25,20 @@ from instep import _core
 with contextlib.suppress(ImportError):  # formats may be of this package
     import ml_dtypes  # noqa: F401
 
+
+def is_known(name: str) -> bool:
+    """Return whether NumPy knows a dtype."""
+    try:
+        np.dtype(name)
+    except TypeError:
+        return False
+    return True
+
+
 SIZES = [0, 1, 31, 130, 1025]
 GRADIENT_LAYOUTS = ["contiguous", "strided gradients", "fortran gradients", "reversed"]
-PARAMETERS = [name for name, for_parameters in _core.formats.items() if for_parameters]
-GRADIENTS = [name for name, for_parameters in _core.formats.items() if not for_parameters]
+PARAMETERS = ["float32", "float64"]
+GRADIENTS = [name for name in _core.formats if name not in PARAMETERS and is_known(name)]
 
 
 def every_number(stored: str) -> Any:
@@ -39,7 +49,10 @@ def every_number(stored: str) -> Any:
 def check_every_number(stored: str, dtype: str) -> None:
     grad = every_number(stored)
     with np.errstate(invalid="ignore"):
-        converted = grad.astype(dtype)
+        converted = grad.astype(np.float32)
+        if dtype == "float64":  # through float32, of which subnormal numbers count as zero
+            converted[np.abs(converted) < np.finfo(np.float32).tiny] *= 0
+        converted = converted.astype(dtype)
     param, momentum = np.zeros((2, grad.size), dtype)
     instep.kernels.sgd(param, grad, momentum, step=1, momentum=0.5, learning_rate=1.0)
     numbers = ~np.isnan(converted)
@@ -129,11 +142,10 @@ def listed(names: list[str]) -> str:
     return " or ".join([", ".join(names[:-1]), names[-1]])
 
 
-def test_parameters_are_refused() -> None:
-    for stored in GRADIENTS:
-        message = f"^params: expected dtype {listed(PARAMETERS)}, got {stored}$"
-        with pytest.raises(TypeError, match=message):
-            instep.SGD(np.ones(3, stored))
+def test_others_are_refused() -> None:
+    message = f"^params: expected dtype {listed([*_core.formats])}, got int16$"
+    with pytest.raises(TypeError, match=message):
+        instep.SGD(np.ones(3, np.int16))
     message = f"^gradient for params: expected dtype {listed([*_core.formats])}, got int64$"
     with pytest.raises(TypeError, match=message):
         instep.SGD(np.ones(3)).step(np.ones(3, int))

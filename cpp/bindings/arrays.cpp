@@ -19,7 +19,7 @@ PyTypeObject *float32_number, *float64_number, *any_number;  ///< of scalars
 /// of its arrays has been seen.
 std::atomic<int> type_numbers[format_count];
 constexpr int not_seen = -1;
-PyObject* descriptors[format_count];  ///< native dtypes of parameters; else null
+PyObject* descriptors[format_count];  ///< native dtypes that kernels compute in; else null
 
 int type_number(PyObject* descriptor) {
     return py::detail::array_descriptor_proxy(descriptor)->type_num;
@@ -38,20 +38,12 @@ std::optional<Format> find_format(PyObject* descriptor) {
     return std::nullopt;
 }
 
-/// "float32 or float64".
-std::string names_of_formats(bool for_parameters) {
-    std::vector<std::string> names;
-    for (const FormatInfo& format : formats)
-        if (format.for_parameters || !for_parameters) names.emplace_back(format.name);
-    std::string text = names[0];
-    for (std::size_t k = 1; k < names.size(); ++k)
-        text += (k + 1 < names.size() ? ", " : " or ") + names[k];
+/// "float32, float64, float16 or bfloat16".
+std::string names_of_formats() {
+    std::string text = formats[0].name;
+    for (int k = 1; k < format_count; ++k)
+        text += (k + 1 < format_count ? ", " : " or ") + std::string(formats[k].name);
     return text;
-}
-
-bool may_be_parameter(const View& view) {
-    const std::optional<Format> format = view.stored();
-    return format && formats[static_cast<int>(*format)].for_parameters;
 }
 
 /// Whether an array of a subclass is masked.
@@ -85,7 +77,7 @@ std::string dtype_of(py::handle array) {
 bool overlaps_itself(const View& view) {
     if (view.size() <= 1) return false;
     const Order order(view);
-    std::ptrdiff_t span = static_cast<std::ptrdiff_t>(itemsize(view.format()));
+    std::ptrdiff_t span = static_cast<std::ptrdiff_t>(view.item());
     bool nested = true;
     for (std::size_t k = order.axes.size(); k-- > 0;) {
         const std::ptrdiff_t stride = std::abs(view.stride(order.axes[k]));
@@ -93,7 +85,7 @@ bool overlaps_itself(const View& view) {
         span += stride * (order.shape.extents[k] - 1);
     }
     if (nested) return false;
-    if (span < static_cast<std::ptrdiff_t>(view.size() * itemsize(view.format()))) return true;
+    if (span < static_cast<std::ptrdiff_t>(view.size() * view.item())) return true;
     std::vector<std::ptrdiff_t> offsets{0};
     for (std::size_t k = 0; k < order.axes.size(); ++k) {
         const std::size_t count = offsets.size();
@@ -102,7 +94,7 @@ bool overlaps_itself(const View& view) {
                 offsets.push_back(offsets[j] + i * view.stride(order.axes[k]));
     }
     std::sort(offsets.begin(), offsets.end());
-    const auto item = static_cast<std::ptrdiff_t>(itemsize(view.format()));
+    const auto item = static_cast<std::ptrdiff_t>(view.item());
     for (std::size_t k = 1; k < offsets.size(); ++k)
         if (offsets[k] - offsets[k - 1] < item) return true;
     return false;
@@ -113,13 +105,14 @@ void check_is_array(py::handle object, const Name& name, const std::string& expe
         throw py::type_error(name + ": expected " + expected + ", got " + description(object));
 }
 
-void check_dtype(py::handle object, const Name& name, bool for_parameters) {
+void check_dtype(py::handle object, const Name& name, const char* expected = nullptr) {
     const View view(object);
     if (!view.is_native())
         throw py::type_error(name + ": expected native byte order, got dtype " + dtype_of(object));
-    if (!(for_parameters ? may_be_parameter(view) : view.stored().has_value()))
-        throw py::type_error(name + ": expected dtype " + names_of_formats(for_parameters) +
-                             ", got " + dtype_of(object));
+    if (expected ? dtype_of(object) != expected : !view.stored().has_value())
+        throw py::type_error(name + ": expected dtype " +
+                             (expected ? expected : names_of_formats()) + ", got " +
+                             dtype_of(object));
     if (!view.has_flag(npy_api::NPY_ARRAY_ALIGNED_))
         throw py::value_error(name +
                               ": expected an aligned array, got one whose data begins at an "
@@ -155,6 +148,16 @@ std::optional<Format> View::stored() const {
     return find_format(fields_->descr);
 }
 
+bool View::same_type(const View& other) const {
+    return type_number(fields_->descr) == type_number(other.fields_->descr);
+}
+
+std::size_t View::item() const {
+    const std::optional<Format> format = stored();
+    if (format) return itemsize(*format);
+    return static_cast<std::size_t>(py::reinterpret_borrow<py::dtype>(fields_->descr).itemsize());
+}
+
 std::size_t View::size() const {
     std::size_t product = 1;
     for (int axis = 0; axis < ndim(); ++axis) product *= static_cast<std::size_t>(extent(axis));
@@ -169,7 +172,7 @@ bool View::same_shape(const View& other) const {
 Bounds View::bounds() const {
     const auto begin = reinterpret_cast<std::uintptr_t>(data());
     if (size() == 0) return {begin, begin};
-    Bounds bounds{begin, begin + itemsize(format())};
+    Bounds bounds{begin, begin + item()};
     for (int axis = 0; axis < ndim(); ++axis) {
         const py::ssize_t reach = (extent(axis) - 1) * stride(axis);
         (reach < 0 ? bounds.low : bounds.high) += static_cast<std::uintptr_t>(reach);
@@ -248,7 +251,9 @@ void know_numpy() {
         if (!py::hasattr(numpy, formats[k].name)) continue;  // another package's
         const py::object descriptor = numpy.attr("dtype")(formats[k].name);
         type_numbers[k] = type_number(descriptor.ptr());
-        if (formats[k].for_parameters) descriptors[k] = py::object(descriptor).release().ptr();
+        const auto format = static_cast<Format>(k);
+        if (format == format_of(precision_of(format)))
+            descriptors[k] = py::object(descriptor).release().ptr();
     }
 }
 
@@ -285,8 +290,7 @@ bool is_simple(py::handle object, bool writable) {
 bool is_usable(py::handle object, bool writable) {
     if (!is_array(object)) return false;
     const View view(object);
-    return may_be_parameter(view) && view.is_native() &&
-           view.has_flag(npy_api::NPY_ARRAY_ALIGNED_) &&
+    return view.stored() && view.is_native() && view.has_flag(npy_api::NPY_ARRAY_ALIGNED_) &&
            (!writable || view.has_flag(npy_api::NPY_ARRAY_WRITEABLE_));
 }
 
@@ -302,27 +306,49 @@ void check_array(py::handle object, const Name& name) {
 
 void check_parameter(py::handle object, const Name& name, bool writable) {
     check_array(object, name);
-    check_dtype(object, name, true);
+    check_dtype(object, name);
     if (writable) check_writable(View(object), name);
 }
 
-void check_statistics(py::handle object, const View& param, const Name& name) {
+const char* Kept::dtype() const {
+    if (coding != Coding::none) return info_of(coding).itemsize == 1 ? "uint8" : "uint16";
+    // NumPy alone has no other name for its bits.
+    return format == Format::bfloat16 ? "uint16" : formats[static_cast<int>(format)].name;
+}
+
+void check_statistics(py::handle object, const View& param, const Kept& kept, const Name& name) {
     check_array(object, name);
-    check_dtype(object, name, true);
     const View view(object);
-    if (view.format() != param.format())
+    const bool is_alike = kept.coding == Coding::none && kept.format == param.format();
+    if (is_alike && view.is_native() && view.stored() && !view.same_format(param))
         throw py::type_error(name + ": expected the parameter's dtype, got " + dtype_of(object));
+    check_dtype(object, name, is_alike ? nullptr : kept.dtype());
     check_writable(view, name);
 }
 
-void check_state(py::handle object, const View& param, const Name& name) {
-    check_statistics(object, param, name);
+void check_state(py::handle object, const View& param, const Kept& kept, const Name& name) {
+    check_statistics(object, param, kept, name);
     check_shape(View(object), param, name);
 }
 
+void check_companion(py::handle object, const View& param, Coding coding, const Name& name) {
+    const CodingInfo& info = info_of(coding);
+    check_array(object, name);
+    check_dtype(object, name, info.companion_bytes == sizeof(float) ? "float32" : "uint16");
+    const View view(object);
+    check_writable(view, name);
+    if (info.elements == 1) return check_shape(view, param, name);
+    const auto blocks =
+        static_cast<py::ssize_t>((param.size() + info.elements - 1) / info.elements);
+    if (view.ndim() != 1 || view.extent(0) != blocks ||
+        !view.has_flag(npy_api::NPY_ARRAY_C_CONTIGUOUS_))
+        throw py::value_error(name + ": expected a contiguous array of shape " +
+                              text_of_shape({blocks}) + ", got " + shape_of(view));
+}
+
 void check_part(py::handle object, const View& param, const std::vector<int>& axes,
-                const Name& name) {
-    check_statistics(object, param, name);
+                const Kept& kept, const Name& name) {
+    check_statistics(object, param, kept, name);
     const View view(object);
     std::vector<py::ssize_t> expected;
     for (const int axis : axes) expected.push_back(param.extent(axis));
@@ -336,7 +362,7 @@ void check_part(py::handle object, const View& param, const std::vector<int>& ax
 
 void check_scalar(py::handle object, const Name& name) {
     check_is_array(object, name, "a 0-d float64 array");
-    check_dtype(object, name, true);
+    check_dtype(object, name);
     const View view(object);
     if (view.format() != Format::float64 || view.ndim() != 0)
         throw py::type_error(name + ": expected a 0-d float64 array, got " + description(object));
@@ -346,7 +372,7 @@ void check_scalar(py::handle object, const Name& name) {
 void check_gradient(py::handle object, const View& param, const Name& name) {
     if (!is_array(object))
         check_is_array(object, name, "a NumPy array of shape " + shape_of(param));
-    check_dtype(object, name, false);
+    check_dtype(object, name);
     check_shape(View(object), param, name);
 }
 
@@ -368,10 +394,10 @@ Order::Order(const View& param, std::vector<int> given) : Order(param) {
 }
 
 Stream Order::stream(const View& array, std::vector<std::ptrdiff_t>& storage) const {
-    Stream stream{array.data(), array.format(), nullptr, false};
+    Stream stream{array.data(), array.stored().value_or(Format::float32)};
     if (c_contiguous && array.has_flag(npy_api::NPY_ARRAY_C_CONTIGUOUS_)) return stream;
     storage.resize(axes.size());
-    auto expected = static_cast<std::ptrdiff_t>(itemsize(array.format()));
+    auto expected = static_cast<std::ptrdiff_t>(array.item());
     bool contiguous = true;
     for (std::size_t k = axes.size(); k-- > 0;) {
         storage[k] = array.stride(axes[k]);
@@ -383,6 +409,15 @@ Stream Order::stream(const View& array, std::vector<std::ptrdiff_t>& storage) co
     stream.dense = array.has_flag(npy_api::NPY_ARRAY_C_CONTIGUOUS_) ||
                    array.has_flag(npy_api::NPY_ARRAY_F_CONTIGUOUS_);
     return stream;
+}
+
+std::vector<std::ptrdiff_t> Order::steps(const View& param) const {
+    std::vector<std::ptrdiff_t> steps(axes.size());
+    for (std::size_t k = 0; k < axes.size(); ++k) {
+        steps[k] = 1;
+        for (int axis = axes[k] + 1; axis < param.ndim(); ++axis) steps[k] *= param.extent(axis);
+    }
+    return std::is_sorted(axes.begin(), axes.end()) ? std::vector<std::ptrdiff_t>() : steps;
 }
 
 }  // namespace instep::bindings

@@ -34,8 +34,13 @@ public:
     /// How its elements are stored; nothing for what kernels can't read.
     std::optional<Format> stored() const;
     Format format() const { return *stored(); }
+    /// The bytes of an element, whatever it is.
+    std::size_t item() const;
     std::size_t size() const;
     bool same_shape(const View& other) const;
+    bool same_format(const View& other) const { return stored() == other.stored(); }
+    /// Whether the dtypes are of one type, whatever their byte order.
+    bool same_type(const View& other) const;
     bool same_dtype(const View& other) const { return fields_->descr == other.fields_->descr; }
     Bounds bounds() const;
 
@@ -124,9 +129,18 @@ bool is_array(py::handle object);
 /// Whether an object is an array of NumPy's, of whatever kind, or one of its scalars.
 bool is_of_numpy(py::handle object);
 
-/// Whether it is an ndarray of a native dtype that parameters may have, aligned, C-contiguous, and
+/// Whether it is an ndarray of a native dtype that kernels compute in, aligned, C-contiguous, and
 /// writable where it must be.
 bool is_simple(py::handle object, bool writable);
+
+/// How one of a parameter's arrays is kept.
+struct Kept {
+    Format format;
+    Coding coding = Coding::none;
+
+    /// The name of its dtype.
+    const char* dtype() const;
+};
 
 /// Raises TypeError for what is no array.
 void check_array(py::handle object, const Name& name);
@@ -134,12 +148,14 @@ void check_array(py::handle object, const Name& name);
 /// place.
 void check_parameter(py::handle object, const Name& name, bool writable = true);
 /// The same for a state array of that parameter.
-void check_state(py::handle object, const View& param, const Name& name);
+void check_state(py::handle object, const View& param, const Kept& kept, const Name& name);
 /// The same for one that may have another shape.
-void check_statistics(py::handle object, const View& param, const Name& name);
+void check_statistics(py::handle object, const View& param, const Kept& kept, const Name& name);
 /// The same for one that has these axes of the parameter's.
 void check_part(py::handle object, const View& param, const std::vector<int>& axes,
-                const Name& name);
+                const Kept& kept, const Name& name);
+/// The same for what the parameter's coding keeps beside a state array, or beside it.
+void check_companion(py::handle object, const View& param, Coding coding, const Name& name);
 /// The same for the 0-d float64 array that holds one number of a whole parameter.
 void check_scalar(py::handle object, const Name& name);
 /// Raises for an array that cannot be read as the gradient of that parameter.
@@ -157,10 +173,12 @@ struct Order {
     Order(const View& param, std::vector<int> given);
     /// The array in that order; strides go to `storage`, which must outlive the stream.
     Stream stream(const View& array, std::vector<std::ptrdiff_t>& storage) const;
+    /// Between neighbours along each axis in C order; empty where they are visited in it.
+    std::vector<std::ptrdiff_t> steps(const View& param) const;
 };
 
-/// Whether it is an array of a native dtype that parameters may have, aligned, and writable where
-/// it must be.
+/// Whether it is an array of a native dtype that kernels can read, aligned, and writable where it
+/// must be.
 bool is_usable(py::handle object, bool writable);
 
 /// "float32 array of shape (3, 4)".

@@ -41,15 +41,17 @@ Bound::Bound(const py::dict& given)
     }
     copies_ = Changes(copies);
     const py::object state = entry(given, "state"), parts = entry(given, "parts");
-    const py::object orders = entry(given, "orders");
+    const py::object kept = entry(given, "kept"), orders = entry(given, "orders");
     const py::object averages = entry(given, "averages");
     const py::object accumulators = entry(given, "accumulators");
+    const py::object rounded = entry(given, "rounded");
     const RuleInfo& rule = optimizer_.rule().info;
     parameters_.reserve(tree.leaves.size());
     for (std::size_t k = 0; k < tree.leaves.size(); ++k) {
         parameters_.emplace_back(tree.leaves[k], tree.paths[k], item_of(state, k),
-                                 item_of(parts, k), item_of(averages, k), item_of(accumulators, k),
-                                 item_of(orders, k), rule);
+                                 item_of(parts, k), item_of(kept, k), item_of(averages, k),
+                                 item_of(accumulators, k), item_of(rounded, k), item_of(orders, k),
+                                 rule);
         parameters_[k].add_to(memory_, tree.leaves[k]);
         optimizer_.arrays.push_back(parameters_[k].array());
         optimizer_.clocks.emplace_back();
@@ -109,6 +111,13 @@ void Bound::configure(Configuration& told) noexcept {
     for (std::size_t k = 0; k < told_.group_of.size(); ++k)
         optimizer_.arrays[k].group = told_.group_of[k];
     optimizer_.changed();
+    write_rounded();
+}
+
+void Bound::write_rounded() noexcept {
+    for (const Array& array : optimizer_.arrays)
+        if (array.layout.copy.data)
+            copy_numbers(array.layout.shape, array.layout.streams[param_stream], array.layout.copy);
 }
 
 bool Bound::is_free(py::handle name, py::handle before, double number) const {
@@ -166,6 +175,7 @@ void Bound::move(Move& others) noexcept {
         optimizer_.arrays[k].layout.move(param_stream, View(parameters_[k].object()).data());
     }
     optimizer_.changed();
+    write_rounded();
 }
 
 void Bound::clear() {
@@ -286,11 +296,26 @@ void Bound::check_not_swapped() const {
 void Bound::swap_averages() {
     check_unchanged();
     refresh();
-    work(2 * elements_, [this] {
-        for (const Array& array : optimizer_.arrays)
+    // Where parameters don't hold all of an average's digits, it comes back from a copy.
+    if (!swapped_) swapped_averages_.clear();
+    std::size_t copy = 0;
+    for (const Array& array : optimizer_.arrays)
+        if (!swapped_ && !array.layout.is_exact())
+            swapped_averages_.emplace_back(array.layout.size);
+    work(2 * elements_, [&] {
+        for (const Array& array : optimizer_.arrays) {
+            const Stream& average = array.layout.streams[average_stream];
+            const bool is_exact = array.layout.is_exact();
+            Stream kept;
+            if (!is_exact) kept.data = reinterpret_cast<char*>(swapped_averages_[copy++].data());
+            if (!is_exact && !swapped_) copy_numbers(array.layout.shape, average, kept);
             exchange(array.layout, param_stream, average_stream);
+            if (!is_exact && swapped_) copy_numbers(array.layout.shape, kept, average);
+        }
     });
+    if (swapped_) swapped_averages_.clear();
     swapped_ = !swapped_;
+    write_rounded();
 }
 
 void Bound::refresh() {
@@ -314,6 +339,21 @@ void Bound::refresh(bool all) {
 std::vector<std::vector<int>> Bound::orders() const {
     std::vector<std::vector<int>> result;
     for (const BoundParameter& parameter : parameters_) result.push_back(parameter.axes());
+    return result;
+}
+
+py::object Bound::values(std::size_t param) const {
+    const BoundParameter& parameter = parameters_.at(param);
+    const Layout& layout = optimizer_.arrays[param].layout;
+    const View view(parameter.object());
+    const Order order(view, parameter.axes());
+    std::vector<py::ssize_t> shape;
+    for (int axis = 0; axis < view.ndim(); ++axis) shape.push_back(view.extent(axis));
+    const char* const dtype = formats[static_cast<int>(format_of(layout.precision))].name;
+    py::array result(py::dtype(dtype), shape);
+    std::vector<std::ptrdiff_t> strides;
+    const Stream to = order.stream(View(result), strides);
+    work(layout.size, [&] { copy_numbers(layout.shape, layout.streams[param_stream], to); });
     return result;
 }
 
@@ -402,16 +442,19 @@ void update_arrays(const Rule& rule, const py::object& param, const py::object& 
     if (grad.is_none()) throw py::type_error("grad: expected a NumPy array, got None");
     static const std::string param_name = "param", out_name = "out", no_path;
     const bool in_place = out.is_none() || out.is(param);
+    check_parameter(param, Name(param_name), in_place);
+    if (View(param).format() != format_of(precision_of(View(param).format())))
+        throw py::type_error("param: expected dtype float32 or float64, got " + description(param) +
+                             "; what is left out by rounding to 16 bits is state: use the class");
     std::optional<Snapshot> source;
     py::object axes = py::none();
     if (!in_place) {
-        check_parameter(param, Name(param_name), false);
-        check_state(out, View(param), Name(out_name));
+        check_state(out, View(param), {View(param).format()}, Name(out_name));
         source.emplace(View(param));
         axes = py::cast(Order(View(param)).axes);  // sums are those of the update in place
     }
-    BoundParameter parameter(in_place ? param : out, "param", state, parts, py::none(), py::none(),
-                             axes, rule.info);
+    BoundParameter parameter(in_place ? param : out, "param", state, parts, py::dict(), py::none(),
+                             py::none(), py::none(), axes, rule.info);
     Memory memory;
     parameter.add_to(memory, param);
     if (!in_place) memory.add(out, Name("out", "", no_path));

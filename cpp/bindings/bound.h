@@ -65,12 +65,13 @@ class Bound {
 public:
     /// From a dict with the rule's name (`rule`), the parameters (`tree`), for each of them a dict
     /// of its state by name (`state`) and one of the axes of those of its arrays that are parts of
-    /// the rule's divisible slot (`parts`), its average and its accumulator (`averages`,
-    /// `accumulators`, or None), triples of an array, the index of the parameter that it is a copy
-    /// of before the first update, and whether that is the parameter's own (`copies`), the counters
-    /// to go on with, or None (`counters`), and for each parameter the axes in the order to visit
-    /// them, or None (`orders`). Raises RuntimeError for counters of one whose averages are in the
-    /// place of parameters.
+    /// the rule's divisible slot (`parts`) and one of formats and codings (`kept`, as for
+    /// BoundParameter), its average and its accumulator (`averages`, `accumulators`, or None),
+    /// triples of an array, the index of the parameter that it is a copy of before the first
+    /// update, and whether that is the parameter's own (`copies`), the counters to go on with, or
+    /// None (`counters`), and for each parameter the axes in the order to visit them, or None
+    /// (`orders`). Raises RuntimeError for counters of one whose averages are in the place of
+    /// parameters.
     explicit Bound(const py::dict& given);
 
     /// From a dict of `groups`, each with its `values` and those that it has of its `own`, and what
@@ -118,6 +119,8 @@ public:
     void move(Move& others) noexcept;
 
     std::vector<std::vector<int>> orders() const;
+    /// A new array of the numbers that a parameter stands for, as kernels compute with them.
+    py::object values(std::size_t param) const;
 
     Counters counters() const;
     /// Raises where the dict does not hold counters of as many parameters.
@@ -146,6 +149,8 @@ private:
     /// Makes copies anew of parameters that step, or of all.
     void refresh(bool all);
     void carry_out();
+    /// Makes the rounded copies of parameters anew.
+    void write_rounded() noexcept;
     /// Lets the rule's function make updates of the gradients that it finds.
     Changes make_updates();
 
@@ -163,6 +168,7 @@ private:
     std::vector<py::object> found_;  ///< gradients of the step under way
     std::vector<Stream> streams_;
     std::size_t elements_ = 0;
+    std::vector<std::vector<float>> swapped_averages_;  ///< of parameters with fewer digits
     bool swapped_ = false, any_frozen_ = false;
     int next_rate_ = -1;  ///< which number of the rule is the next learning rate
 };

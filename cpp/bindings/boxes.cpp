@@ -108,6 +108,11 @@ PyObject* orders(PyObject* self, PyObject*) {
     return guarded([&] { return py::cast(Box<Bound>::of(self).orders()); });
 }
 
+PyObject* values(PyObject* self, PyObject* param) {
+    return guarded(
+        [&] { return Box<Bound>::of(self).values(py::handle(param).cast<std::size_t>()); });
+}
+
 PyObject* counters(PyObject* self, PyObject*) {
     return guarded([&] {
         const Counters now = Box<Bound>::of(self).counters();
@@ -148,6 +153,7 @@ py::object bound_type() {
                                     {"check_unchanged", check_unchanged, METH_NOARGS, nullptr},
                                     {"is_apart", is_apart, METH_O, nullptr},
                                     {"orders", orders, METH_NOARGS, nullptr},
+                                    {"values", values, METH_O, nullptr},
                                     {"counters", counters, METH_NOARGS, nullptr},
                                     {nullptr, nullptr, 0, nullptr}};
     static PyGetSetDef attributes[] = {

@@ -11,14 +11,20 @@ namespace instep::bindings {
 Changes::Changes(const py::object& pairs) {
     for (const py::handle pair : pairs) {
         auto [to, from] = pair.cast<std::pair<py::object, py::object>>();
-        if (!is_usable(to, true) || !is_usable(from, false) ||
-            View(to).format() != View(from).format() || !View(to).same_shape(View(from)))
+        const bool is_coded = is_array(to) && !View(to).stored();
+        const bool are_numbers = !is_coded && is_usable(to, true) && is_usable(from, false);
+        const bool are_codes = is_coded && is_array(from) && View(from).same_type(View(to)) &&
+                               View(to).item() <= sizeof(std::uint16_t);
+        if (!(are_numbers || are_codes) || !View(to).same_shape(View(from)))
             throw std::runtime_error("expected arrays alike, got a " + description(from) +
                                      " for a " + description(to));
         Change& change =
             changes_.emplace_back(Change{to, from, Order(View(to)), View(to).size(), {}, {}, {}});
         change.target = change.order.stream(View(to), change.strides[0]);
         change.source = change.order.stream(View(from), change.strides[1]);
+        if (is_coded)  // as bytes: which coding it is matters elsewhere
+            change.target.coding = change.source.coding =
+                View(to).item() == 1 ? Coding::float8 : Coding::remainder;
         elements_ += change.size;
     }
 }
@@ -44,13 +50,9 @@ void Changes::write() const noexcept {
 }
 
 void Changes::write(const Change& change) noexcept {
-    alignas(double) char buffer[tile_elements * sizeof(double)];
-    for (std::size_t done = 0; done < change.size; done += tile_elements) {
-        const std::size_t count = std::min(tile_elements, change.size - done);
-        const Precision precision = precision_of(change.source.format);
-        gather(change.order.shape, change.source, done, count, precision, buffer);
-        scatter(change.order.shape, change.target, done, count, precision, buffer);
-    }
+    if (change.target.coding != Coding::none)
+        return copy_items(change.order.shape, change.source, change.target);
+    copy_numbers(change.order.shape, change.source, change.target);
 }
 
 }  // namespace instep::bindings

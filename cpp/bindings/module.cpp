@@ -8,6 +8,7 @@
 #include "bindings/attribute.h"
 #include "bindings/bound.h"
 #include "bindings/boxes.h"
+#include "bindings/codings.h"
 #include "bindings/kernel.h"
 #include "bindings/options.h"
 #include "bindings/probes.h"
@@ -21,11 +22,16 @@ namespace instep::bindings {
 namespace {
 
 /// What Python needs to know of a rule: its slots as (name, optional), the name of the divisible
-/// one, if there is one, those of its hyperparameters and scalars.
+/// one, if there is one, those of the positive and the exact ones, of its hyperparameters and
+/// scalars.
 py::dict described(const RuleInfo& rule) {
-    py::list slots, hyperparameters, scalars;
-    for (int s = 0; s < rule.slot_count; ++s)
-        slots.append(py::make_tuple(rule.slots[s].name, rule.slots[s].optional));
+    py::list slots, positive, exact, hyperparameters, scalars;
+    for (int s = 0; s < rule.slot_count; ++s) {
+        const SlotInfo& slot = rule.slots[s];
+        slots.append(py::make_tuple(slot.name, slot.optional));
+        if (slot.positive) positive.append(slot.name);
+        if (slot.exact) exact.append(slot.name);
+    }
     for (int h = 0; h < rule.hyperparameter_count; ++h)
         hyperparameters.append(rule.hyperparameters[h]);
     for (int s = 0; s < rule.scalar_count; ++s) scalars.append(rule.scalars[s]);
@@ -34,6 +40,8 @@ py::dict described(const RuleInfo& rule) {
     described["divisible"] = rule.divisible_slot < 0
                                  ? py::object(py::none())
                                  : py::str(rule.slots[rule.divisible_slot].name);
+    described["positive"] = py::tuple(positive);
+    described["exact"] = py::tuple(exact);
     described["hyperparameters"] = py::tuple(hyperparameters);
     described["scalars"] = py::tuple(scalars);
     return described;
@@ -45,10 +53,23 @@ py::dict all_rules() {
     return result;
 }
 
-/// The names of the formats, and whether parameters may have them.
-py::dict all_formats() {
+/// The names of the formats that parameters and gradients may have.
+py::tuple all_formats() {
+    py::list names;
+    for (const FormatInfo& format : formats) names.append(format.name);
+    return py::tuple(names);
+}
+
+/// What there is of each coding.
+py::dict all_codings() {
     py::dict result;
-    for (const FormatInfo& format : formats) result[format.name] = format.for_parameters;
+    for (const CodingInfo& coding : codings) {
+        py::dict described;
+        described["itemsize"] = coding.itemsize;
+        described["elements"] = coding.elements;
+        described["companion_bytes"] = coding.companion_bytes;
+        result[coding.name] = described;
+    }
     return result;
 }
 
@@ -79,6 +100,7 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     add_probes(module);
     module.attr("rules") = all_rules();
     module.attr("formats") = all_formats();
+    module.attr("codings") = all_codings();
     module.attr("options") = names_of<Options>();
     module.attr("group_options") = names_of<GroupOptions>();
     module.attr("ASK_SCHEDULE") = ask_schedule;
@@ -86,6 +108,10 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     module.def("zeros", &zeros, py::arg("shape"), py::arg("dtype"), py::arg("strides"),
                py::arg("place"));
     module.def("alias", &alias, py::arg("array"));
+    module.def("encode", &encode, py::arg("numbers"), py::arg("coding"), py::arg("codes"),
+               py::arg("beside"));
+    module.def("decode", &decode, py::arg("codes"), py::arg("coding"), py::arg("beside"),
+               py::arg("numbers"));
     module.def("ask", &ask, py::arg("schedule"), py::arg("index"));
     module.def("window_share", &window_share, py::arg("calls"));
     module.def("update", &update, py::arg("rule"), py::arg("param"), py::arg("grad"),

@@ -23,7 +23,8 @@ bool share_bytes(py::handle a, py::handle b) {
 }
 
 bool same_view(const View& a, const View& b) {
-    if (a.data() != b.data() || !a.same_shape(b) || a.format() != b.format()) return false;
+    if (a.data() != b.data() || !a.same_shape(b) || !a.same_format(b) || a.item() != b.item())
+        return false;
     for (int axis = 0; axis < a.ndim(); ++axis)
         if (a.stride(axis) != b.stride(axis)) return false;
     return true;

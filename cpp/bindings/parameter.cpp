@@ -9,66 +9,127 @@
 
 namespace instep::bindings {
 
+namespace {
+
+/// Arrays of state by name, and how many of them were asked for.
+class ByName {
+public:
+    explicit ByName(const py::dict& arrays) : arrays_(arrays) {}
+
+    /// None where there is none.
+    py::object operator[](const char* name) {
+        PyObject* const found = PyDict_GetItemWithError(arrays_.ptr(), py::str(name).ptr());
+        if (!found && PyErr_Occurred()) throw py::error_already_set();
+        if (!found) return py::none();
+        ++found_;
+        return py::reinterpret_borrow<py::object>(found);
+    }
+    bool all_found() const { return found_ == arrays_.size(); }
+
+private:
+    const py::dict& arrays_;
+    std::size_t found_ = 0;
+};
+
+/// How an array is kept that is called so.
+Kept kept_as(const std::string& name) {
+    for (int k = 0; k < format_count; ++k)
+        if (name == formats[k].name) return {static_cast<Format>(k)};
+    for (int k = 0; k < coding_count; ++k)
+        if (name == codings[k].name) return {Format::float32, static_cast<Coding>(k)};
+    throw py::value_error("there is no format or coding named '" + name + "'");
+}
+
+/// What a coding keeps beside its array.
+bool has_companion(const Kept& kept) {
+    return kept.coding != Coding::none && info_of(kept.coding).companion_bytes > 0;
+}
+
+}  // namespace
+
 BoundParameter::BoundParameter(py::object param, std::string path, const py::dict& state,
-                               const py::dict& parts, py::object average, py::object accumulator,
-                               const py::object& axes, const RuleInfo& rule)
+                               const py::dict& parts, const py::dict& kept, py::object average,
+                               py::object accumulator, py::object copy, const py::object& axes,
+                               const RuleInfo& rule)
     : as_bound_((check_parameter(param, Name(path)), View(param))),
       param_(std::move(param)),
       average_(std::move(average)),
       accumulator_(std::move(accumulator)),
+      copy_(std::move(copy)),
       divisible_slot_(rule.divisible_slot),
+      kept_param_{View(param_).format()},
       path_(std::move(path)),
       order_(axes.is_none() ? Order(View(param_))
                             : Order(View(param_), axes.cast<std::vector<int>>())) {
     is_c_contiguous_ = order_.c_contiguous;
     const View view(param_);
+    const Kept computed{format_of(precision_of(view.format()))};
     if (!axes.is_none()) is_in_its_order_ = order_.axes == Order(view).axes;
-    std::size_t known = 0;
-    const auto named = [&](const char* its_name) -> py::object {
-        PyObject* const found = PyDict_GetItemWithError(state.ptr(), py::str(its_name).ptr());
-        if (!found && PyErr_Occurred()) throw py::error_already_set();
-        if (!found) return py::none();
-        ++known;
-        return py::reinterpret_borrow<py::object>(found);
+    ByName arrays(state);
+    const auto add_companion = [&](const Kept& its_kept, std::string its_name, Companion& to) {
+        if (!has_companion(its_kept)) return;
+        to.name = std::move(its_name);
+        to.array = arrays[to.name.c_str()];
+        check_companion(to.array, view, its_kept.coding, name(to.name.c_str()));
     };
+    if (kept.contains("parameter")) {
+        kept_param_.coding = kept_as(kept["parameter"].cast<std::string>()).coding;
+        add_companion(kept_param_, codings[static_cast<int>(kept_param_.coding)].name,
+                      beside_param_);
+    }
     for (const auto& [key, its_axes] : parts) {
         SlotPart slot_part{key.cast<std::string>(), {}, its_axes.cast<std::vector<int>>()};
-        slot_part.array = named(slot_part.name.c_str());
-        check_part(slot_part.array, view, slot_part.axes, name(slot_part.name.c_str()));
+        slot_part.array = arrays[slot_part.name.c_str()];
+        check_part(slot_part.array, view, slot_part.axes, computed, name(slot_part.name.c_str()));
         slot_parts_.push_back(std::move(slot_part));
     }
     for (int s = 0; s < rule.slot_count; ++s) {
         const SlotInfo& slot = rule.slots[s];
         slot_names_.push_back(slot.name);
+        kept_.push_back(kept.contains(slot.name) ? kept_as(kept[slot.name].cast<std::string>())
+                                                 : computed);
+        beside_.emplace_back();
         const bool is_whole = s != divisible_slot_ || slot_parts_.empty();
-        slots_.push_back(is_whole ? named(slot.name) : py::none());
+        slots_.push_back(is_whole ? arrays[slot.name] : py::none());
         if (!is_whole) continue;
-        if (!slots_.back().is_none())
-            check_state(slots_.back(), view, name(slot.name));
-        else if (!slot.optional)
+        if (!slots_.back().is_none()) {
+            check_state(slots_.back(), view, kept_.back(), name(slot.name));
+            add_companion(kept_.back(), std::string(slot.name) + "_scale", beside_.back());
+        } else if (!slot.optional) {
             throw py::type_error(name(slot.name) + ": expected an array, got None");
+        }
     }
     for (int s = 0; s < rule.scalar_count; ++s) {
         scalar_names_.push_back(rule.scalars[s]);
-        scalars_.push_back(named(rule.scalars[s]));
+        scalars_.push_back(arrays[rule.scalars[s]]);
         check_scalar(scalars_.back(), name(rule.scalars[s]));
     }
-    if (!average_.is_none()) check_state(average_, view, name("average"));
-    if (!accumulator_.is_none()) check_state(accumulator_, view, name("accumulator"));
-    if (known == state.size()) return;
+    if (!average_.is_none()) check_state(average_, view, computed, name("average"));
+    if (!accumulator_.is_none()) check_state(accumulator_, view, computed, name("accumulator"));
+    if (!copy_.is_none()) {
+        check_array(copy_, name("copy"));
+        check_state(copy_, view, kept_copy(), name("copy"));
+    }
+    if (arrays.all_found()) return;
     const auto is_known = [&](const std::string& its_name) {
-        const auto equals = [&](const char* other) { return its_name == other; };
+        const auto equals = [&](const auto& other) { return its_name == other; };
+        const auto is_its = [&](const auto& each) { return its_name == each.name; };
         return std::any_of(slot_names_.begin(), slot_names_.end(), equals) ||
                std::any_of(scalar_names_.begin(), scalar_names_.end(), equals) ||
-               std::any_of(slot_parts_.begin(), slot_parts_.end(),
-                           [&](const SlotPart& slot_part) { return slot_part.name == its_name; });
+               std::any_of(slot_parts_.begin(), slot_parts_.end(), is_its) ||
+               std::any_of(beside_.begin(), beside_.end(), is_its) || is_its(beside_param_);
     };
     for (const auto& [key, array] : state) {
         const auto its_name = key.cast<std::string>();
         if (is_known(its_name)) continue;
-        check_statistics(array, view, name(its_name.c_str()));
+        check_statistics(array, view, computed, name(its_name.c_str()));
         others_.emplace_back(its_name, py::reinterpret_borrow<py::object>(array));
     }
+}
+
+Kept BoundParameter::kept_copy() const {
+    const View view(copy_);
+    return {view.stored() == Format::float16 ? Format::float16 : Format::bfloat16};
 }
 
 Name BoundParameter::name(const char* role) const {
@@ -77,26 +138,45 @@ Name BoundParameter::name(const char* role) const {
 
 Array BoundParameter::array() {
     stream_strides_.clear();
-    stream_strides_.reserve(stream_count + slot_parts_.size());
+    stream_strides_.reserve(2 * stream_count + slot_parts_.size());
     Array array;
     Layout& layout = array.layout;
-    const auto add = [&](int index, const py::object& object) {
-        if (!object.is_none())
-            layout.set(index, order_.stream(View(object), stream_strides_.emplace_back()));
+    const auto stream_of = [&](const py::object& object) {
+        return order_.stream(View(object), stream_strides_.emplace_back());
+    };
+    const auto add = [&](int index, const py::object& object, Coding coding = Coding::none,
+                         const Companion& beside = {}) {
+        if (object.is_none()) return;
+        Stream stream = stream_of(object);
+        stream.coding = coding;
+        if (beside.array && info_of(coding).elements == 1) {
+            const Stream companion = stream_of(beside.array);
+            stream.companion = companion.data;
+            stream.companion_strides = companion.strides;
+        } else if (beside.array) {
+            stream.companion = View(beside.array).data();
+        }
+        layout.set(index, stream);
     };
     layout.shape = order_.shape;
     layout.size = layout.block.count = View(param_).size();
     layout.precision = precision_of(View(param_).format());
-    add(param_stream, param_);
+    layout.steps = order_.steps(View(param_));
+    add(param_stream, param_, kept_param_.coding, beside_param_);
     add(average_stream, average_);
     add(accumulated_stream, accumulator_);
     for (std::size_t s = 0; s < slots_.size(); ++s)
-        add(first_slot + static_cast<int>(s), slots_[s]);
+        add(first_slot + static_cast<int>(s), slots_[s], kept_[s].coding, beside_[s]);
     if (!slot_parts_.empty()) {
         std::vector<Part> parts;
         for (const SlotPart& slot_part : slot_parts_) parts.push_back(part(slot_part));
         layout.set_parts(divisible_slot_, std::move(parts));
     }
+    if (!copy_.is_none()) {
+        layout.copy = stream_of(copy_);
+        layout.copy.format = kept_copy().format;
+    }
+    layout.find_coded();
     for (std::size_t s = 0; s < scalars_.size(); ++s)
         array.scalars[s] = reinterpret_cast<double*>(View(scalars_[s]).data());
     return array;
@@ -106,7 +186,7 @@ Part BoundParameter::part(const SlotPart& slot_part) {
     const View view(slot_part.array);
     Part part;
     std::vector<std::ptrdiff_t>& strides = stream_strides_.emplace_back();
-    part.stream = {view.data(), view.format(), nullptr, false};
+    part.stream = {view.data(), view.format()};
     part.size = view.size();
     auto expected = static_cast<std::ptrdiff_t>(itemsize(view.format())), step = std::ptrdiff_t{1};
     bool contiguous = true;
@@ -136,12 +216,18 @@ void BoundParameter::add_to(Memory& memory, py::handle param) const {
     memory.add(param, Name(path_));
     for (std::size_t s = 0; s < slots_.size(); ++s)
         if (!slots_[s].is_none()) memory.add(slots_[s], name(slot_names_[s]));
+    const auto add_companion = [&](const Companion& beside) {
+        if (beside.array) memory.add(beside.array, name(beside.name.c_str()));
+    };
+    add_companion(beside_param_);
+    for (const Companion& beside : beside_) add_companion(beside);
     for (const SlotPart& slot_part : slot_parts_)
         memory.add(slot_part.array, name(slot_part.name.c_str()));
     for (std::size_t s = 0; s < scalars_.size(); ++s)
         memory.add(scalars_[s], name(scalar_names_[s]));
     if (!average_.is_none()) memory.add(average_, name("average"));
     if (!accumulator_.is_none()) memory.add(accumulator_, name("accumulator"));
+    if (!copy_.is_none()) memory.add(copy_, name("copy"));
     for (const auto& [its_name, other] : others_) memory.add(other, name(its_name.c_str()));
 }
 
@@ -159,7 +245,7 @@ Stream BoundParameter::checked_gradient(py::object& object, const Memory& memory
     if (object.is_none()) return {};
     if (View(param_).ndim() == 0 && is_number(object)) {
         number_ = py::cast<double>(object);
-        return {reinterpret_cast<char*>(&number_), Format::float64, nullptr, false};
+        return {reinterpret_cast<char*>(&number_), Format::float64};
     }
     const Name name("gradient", " for ", path_);
     if (!is_array(object) && is_foreign(object)) object = foreign_gradient(object, name);

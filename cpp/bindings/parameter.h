@@ -19,11 +19,14 @@ public:
     /// `state` has arrays by name: the rule's slots, of which optional ones may be missing or None,
     /// its scalars, and others that the engine does not know, but whose memory is the parameter's
     /// as well. Of `parts`, in which it may have the rule's divisible slot, there are the axes by
-    /// name. Average and accumulator may be None; `axes` are those of the order to visit it in,
-    /// None for that of its memory.
+    /// name. `kept` are names of formats or codings, by the name of a slot or, for the parameter
+    /// itself, "parameter": others are kept in what kernels compute in; what codings keep beside a
+    /// slot is in `state`, too, under its name and "_scale", and beside the parameter under that of
+    /// its coding. Average, accumulator and a rounded copy may be None; `axes` are those of the
+    /// order to visit it in, None for that of its memory.
     BoundParameter(py::object param, std::string path, const py::dict& state, const py::dict& parts,
-                   py::object average, py::object accumulator, const py::object& axes,
-                   const RuleInfo& rule);
+                   const py::dict& kept, py::object average, py::object accumulator,
+                   py::object copy, const py::object& axes, const RuleInfo& rule);
 
     py::handle object() const { return param_; }
     const std::vector<int>& axes() const { return order_.axes; }
@@ -72,13 +75,14 @@ private:
     [[noreturn]] void refuse_changes() const;
     Stream checked_gradient(py::object& object, const Memory& memory);
     Name name(const char* role) const;
+    Kept kept_copy() const;
 
     // Read in every step: neighbours, in two lines of the cache.
     Bounds free_{0, 0};     ///< memory next to ours, where the last gradient was
     bool is_c_contiguous_;  ///< and visited like that
     Snapshot as_bound_;
 
-    py::object param_, average_, accumulator_;
+    py::object param_, average_, accumulator_, copy_;
     /// A part of the divisible slot.
     struct SlotPart {
         std::string name;
@@ -87,9 +91,18 @@ private:
     };
     Part part(const SlotPart& slot_part);
 
+    /// What a coding keeps beside an array, under its name.
+    struct Companion {
+        std::string name;
+        py::object array;
+    };
     std::vector<py::object> slots_, scalars_;
+    std::vector<Kept> kept_;  ///< of each slot
+    Companion beside_param_;
+    std::vector<Companion> beside_;  ///< each slot
     std::vector<SlotPart> slot_parts_;
     int divisible_slot_;
+    Kept kept_param_;
     std::vector<const char*> slot_names_, scalar_names_;
     std::vector<std::pair<std::string, py::object>> others_;
     std::string path_;

@@ -27,11 +27,13 @@ Touched touched(py::handle grad, const py::list& arrays, const std::string& path
     for (std::size_t k = 0; k < arrays.size(); ++k)
         check_parameter(arrays[k], Name(path + "[" + std::to_string(k) + "]"));
     const View first(arrays[0]);
+    if (first.format() != format_of(precision_of(first.format())))
+        throw py::type_error(path + ": expected float32 or float64 arrays");
     check_gradient(grad, first, Name("gradient", " of ", path));
     Touched all{
         View(grad).data(), View(grad).format(), {}, precision_of(first.format()), first.size()};
     for (const py::handle each : arrays) {
-        check_state(each, first, Name(path));
+        check_state(each, first, {first.format()}, Name(path));
         all.arrays.push_back(View(each).data());
     }
     std::vector<py::handle> every(arrays.begin(), arrays.end());

@@ -1,4 +1,4 @@
-// How numbers are stored in memory: one row a format.
+// How numbers are stored in memory: one row a format, and one row a coding.
 #pragma once
 
 #include <cstddef>
@@ -7,17 +7,29 @@
 namespace instep {
 
 // Its name, which is NumPy's, too; the type in kernels/formats.h that says how it is read and
-// written; the bytes of an element; whether parameters and state may have it, which kernels then
-// write, too, or gradients alone.
+// written; the bytes of an element.
 // clang-format off
-#define INSTEP_FORMATS(row)                    \
-    row(float32, float,   4, true)             \
-    row(float64, double,  8, true)             \
-    row(float16, Float16, 2, false)
+#define INSTEP_FORMATS(row)                \
+    row(float32,  float,    4)             \
+    row(float64,  double,   8)             \
+    row(float16,  Float16,  2)             \
+    row(bfloat16, BFloat16, 2)
+
+// What is kept otherwise than rounded to nearest in a format of its own: its name; the type in
+// kernels/codings.h that says how it is read and written; the bytes of an element; what stands
+// beside each so many elements in a companion, and its bytes; whether random bits decide on
+// roundings.
+#define INSTEP_CODINGS(row)                                             \
+    row(stochastic_float16,  Stochastic<Float16>,  2, 1,   0, true)     \
+    row(stochastic_bfloat16, Stochastic<BFloat16>, 2, 1,   0, true)     \
+    row(remainder,           Remainder,            2, 1,   2, false)    \
+    row(master,              Master,               2, 1,   4, false)    \
+    row(float8,              Float8,               1, 256, 4, true)     \
+    row(positive_float8,     PositiveFloat8,       1, 256, 4, true)
 // clang-format on
 
 enum class Format : std::uint8_t {
-#define INSTEP_ROW(name, Stored, bytes, for_parameters) name,
+#define INSTEP_ROW(name, Stored, bytes) name,
     INSTEP_FORMATS(INSTEP_ROW)
 #undef INSTEP_ROW
 };
@@ -25,10 +37,9 @@ enum class Format : std::uint8_t {
 struct FormatInfo {
     const char* name;
     std::size_t itemsize;
-    bool for_parameters;
 };
 inline constexpr FormatInfo formats[] = {
-#define INSTEP_ROW(name, Stored, bytes, for_parameters) {#name, bytes, for_parameters},
+#define INSTEP_ROW(name, Stored, bytes) {#name, bytes},
     INSTEP_FORMATS(INSTEP_ROW)
 #undef INSTEP_ROW
 };
@@ -36,6 +47,31 @@ inline constexpr int format_count = sizeof formats / sizeof formats[0];
 
 inline constexpr std::size_t itemsize(Format format) {
     return formats[static_cast<int>(format)].itemsize;
+}
+
+enum class Coding : std::uint8_t {
+#define INSTEP_ROW(name, Coded, bytes, elements, beside, is_random) name,
+    INSTEP_CODINGS(INSTEP_ROW)
+#undef INSTEP_ROW
+        none,
+};
+
+struct CodingInfo {
+    const char* name;
+    std::size_t itemsize;
+    std::size_t elements, companion_bytes;  ///< so many of these beside so many elements
+    bool is_random;
+};
+inline constexpr CodingInfo codings[] = {
+#define INSTEP_ROW(name, Coded, bytes, elements, beside, is_random) \
+    {#name, bytes, elements, beside, is_random},
+    INSTEP_CODINGS(INSTEP_ROW)
+#undef INSTEP_ROW
+};
+inline constexpr int coding_count = sizeof codings / sizeof codings[0];
+
+inline constexpr const CodingInfo& info_of(Coding coding) {
+    return codings[static_cast<int>(coding)];
 }
 
 /// What kernels compute in.

@@ -35,6 +35,13 @@ inline constexpr unsigned bit(int stream) {
 }
 inline constexpr unsigned all_streams = bit(stream_count) - 1;
 
+/// How the streams of an array are kept.
+struct Coded {
+    Coding coding[stream_count];  ///< none: as kernels compute
+    void* companion[stream_count];
+    bool is_random;
+};
+
 /// Contiguous elements of all streams of one array, stored as kernels compute with them; the
 /// gradient may have any format.
 struct Block {
@@ -45,6 +52,10 @@ struct Block {
     /// Where the stream of a slot in parts is one of them: what the others, which are for all of
     /// these elements, come to together.
     const void* common = nullptr;
+    /// Where kernels for coded blocks work on it: how its streams are kept, what random bits come
+    /// from, and which of the array's elements is its first.
+    const Coded* coded = nullptr;
+    std::uint32_t noise_key = 0, first = 0;
 };
 
 /// Blocks that are updated alike, each so many bytes behind the one before.
@@ -92,7 +103,7 @@ struct alignas(64) Coefficients {
 
 struct SlotInfo {
     const char* name;
-    bool optional;
+    bool optional, positive, exact;
 };
 
 /// What a rule is made of, whatever the precision.
@@ -110,8 +121,9 @@ struct RuleInfo {
     bool tells_of_parts;  ///< elements look at their parts before they tell
 };
 
-/// `scalars` are the array's own numbers, which become those after the step.
-using Prepare = void (*)(const Moment&, const double* hyperparameters, double* scalars,
+/// `scalars` are the array's own numbers, which become those after the step. Returns whether
+/// nothing surrounds the rule but, maybe, decoupled decay, and its averages are long ones.
+using Prepare = bool (*)(const Moment&, const double* hyperparameters, double* scalars,
                          const Around&, Coefficients* to);
 /// Adds to `sum_lanes` partial sums for each of the rule's sums what a block contributes.
 using Measure = void (*)(const Block&, std::size_t bytes_ahead, const Coefficients&, double* sums);
@@ -149,6 +161,10 @@ struct RuleKernels {
     /// By the set of slots in use (bit k: slot k); null where a slot is missing.
     Measure measure[slot_sets];
     Update update[slot_sets];
+    /// For one block at a time that is coded, by the set of slots in use. Its coefficients are
+    /// plain, and so is the block: with no average, nothing accumulated, and factors of 1. Null in
+    /// float64.
+    Update update_coded[in_parts];
     PartKernels parts;
 };
 
@@ -161,6 +177,14 @@ using Copy = void (*)(const char* from, std::ptrdiff_t from_stride, char* to,
 using Transpose = void (*)(const char* from, std::ptrdiff_t row_stride,
                            std::ptrdiff_t column_stride, void* to, std::size_t row_length,
                            std::size_t rows, std::size_t count);
+
+/// How contiguous elements of a coding are read into a buffer and written from one. Buffers have
+/// room for a whole tile, those of random bits, too, which are there whether they are used or not.
+struct Coder {
+    void (*decode)(const void* stored, const void* companion, std::size_t count, float* to);
+    void (*encode)(const float* from, void* stored, void* companion, std::size_t count,
+                   const std::uint16_t* random_bits);
+};
 
 /// The memory traffic of an update without its mathematics: adds the gradient to each array, and
 /// fetches so many bytes ahead.
@@ -191,8 +215,13 @@ struct Unit {
     void (*watch_change)(const void* before, const void* after, std::size_t count, double* change,
                          double* result);
     Copy gather[format_count];   ///< from a format
-    Copy scatter[format_count];  ///< to a format; null where nothing is written in it
+    Copy scatter[format_count];  ///< to a format
     Transpose transpose[format_count];
+    const Coder* coders;  ///< of each coding; null but in float32
+    /// 16 bits for each of so many elements, which stand at first, first + step and so on, and for
+    /// some more.
+    void (*random_bits)(std::uint32_t key, std::uint32_t first, std::uint32_t step,
+                        std::size_t count, std::uint16_t* to);
     /// By the gradient's format and the number of arrays.
     Touch touch[format_count][max_touched + 1];
     bool chooses_square_roots;  ///< by the manner

@@ -98,6 +98,7 @@ void Optimizer::prepare_update(const std::vector<Stream>& gradients) {
         step_.add(layout, param_stream, streams,
                   given || !has_gradient ? gradients[k] : layout.streams[accumulated_stream],
                   given);
+        set_noise(step_.works.back(), k);
         parts_of_.push_back(k);
         if (has_gradient) stepping_.push_back(k);
     }
@@ -113,9 +114,15 @@ bool Optimizer::repeat_update(const std::vector<Stream>& gradients) {
             return false;
         work.grad.data = gradient.data;
         work.block.data[grad_stream] = gradient.data;
+        set_noise(work, k);
     }
     for (Plan& plan : step_.plans) set_numbers(plan);
     return true;
+}
+
+void Optimizer::set_noise(Work& work, std::size_t array) const {
+    if (arrays[array].layout.is_random)
+        work.noise_key = Noise::key_of(options.seed, iterations, array);
 }
 
 void Optimizer::add_plan(std::size_t array, bool is_given, bool has_gradient) {

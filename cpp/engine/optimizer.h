@@ -108,6 +108,7 @@ private:
     /// Adds a plan to the step: that of an array with a gradient, given or accumulated, or without.
     void add_plan(std::size_t array, bool is_given, bool has_gradient);
     void set_numbers(Plan& plan) const;
+    void set_noise(Work& work, std::size_t array) const;
     void keep_scalars() noexcept;
     void keep_watched() noexcept;
 

@@ -26,6 +26,7 @@ inline constexpr double no_limit = __builtin_huge_val();
     row(std::int64_t, watch, 0)  /* a set of `Watch` */                   \
     row(std::int64_t, gradient_accumulation_steps, 1)                     \
     row(std::int64_t, first_step, 1)               /* the count of an array's first update */  \
+    row(std::int64_t, seed, 0)                     /* of random roundings */  \
     row(double, ema_momentum, 0)                                          \
     row(std::int64_t, ema_overwrite_frequency, 0)  /* in updates; 0: never */
 // clang-format on

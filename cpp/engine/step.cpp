@@ -145,8 +145,8 @@ void Step::add(const Layout& layout, StreamIndex target, unsigned streams, const
     gradient_bytes_ += gradient_bytes;
     bytes_ += gradient_bytes;
     for (int s = 0; s < stream_count; ++s)
-        if (s != grad_stream && work.block.data[s])
-            bytes_ += layout.size * itemsize(work.stream(s).format);
+        if (s != grad_stream && work.block.data[s]) bytes_ += work.stream(s).bytes(layout.size);
+    if (layout.copy.data) bytes_ += layout.copy.bytes(layout.size);
     has_accumulated_ |= work.block.data[accumulated_stream] != nullptr;
     measures_ |= plans.back().measure != nullptr;
     lends_ |= plans.back().lend.kernel != nullptr;
@@ -482,8 +482,8 @@ void Step::count_all_nonfinite() noexcept {
 void Step::run_kernels(Phase phase, Piece piece, const Manner& manner) noexcept {
     const Pass pass = pass_of(phase);
     const auto rows_of = [](const Work& work) {
-        return Transposed(work.layout->shape,
-                          work.buffered & bit(grad_stream) ? work.grad : Stream());
+        const bool is_read_by_rows = work.buffered & bit(grad_stream) && !work.layout->has_blocks;
+        return Transposed(work.layout->shape, is_read_by_rows ? work.grad : Stream());
     };
     const auto unit = [&](const Work& work) {
         const std::size_t row = work.buffered ? rows_of(work).length : 0;
@@ -500,7 +500,8 @@ void Step::run_kernels(Phase phase, Piece piece, const Manner& manner) noexcept 
     };
     for_each_part(piece, unit, [&](std::size_t k, std::size_t first, std::size_t last) {
         const Work& work = works[k];
-        if (!work.buffered && pass.used == all_streams && first == 0 && last == work.block.count) {
+        const bool is_direct = !work.buffered && !work.layout->copy.data;
+        if (is_direct && pass.used == all_streams && first == 0 && last == work.block.count) {
             if (k != end || work.plan != works[begin].plan) {
                 run_whole();
                 begin = k;
@@ -509,9 +510,16 @@ void Step::run_kernels(Phase phase, Piece piece, const Manner& manner) noexcept 
             return;
         }
         run_whole();
-        const Call& call = plans[work.plan].*pass.call;
+        const Plan& plan = plans[work.plan];
+        const Call& call = plan.*pass.call;
         if (!call.kernel) return;
         const Block& next = works[std::min(k + 1, works.size() - 1)].block;
+        if (phase == Phase::update && work.is_coded(plan)) {
+            const Block part = work.coded_part(first, last - first);
+            const Block rest = work.coded_part(last, work.block.count - last);
+            return plan.update_coded({&part}, {rest.count ? rest : next, manner},
+                                     call.coefficients);
+        }
         const Block rest = part_of(work.block, work.precision(), last, work.block.count - last);
         const Ahead ahead{rest.count ? rest : next, manner};
         if (const Transposed rows = rows_of(work); rows.length)

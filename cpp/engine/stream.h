@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -22,16 +23,32 @@ struct Shape {
 
 /// One array's memory, visited in the order of a Shape.
 struct Stream {
-    char* data = nullptr;  ///< null: there is no such array
-    Format format = Format::float32;
+    char* data = nullptr;             ///< null: there is no such array
+    Format format = Format::float32;  ///< where there is no coding
     /// Bytes between neighbours along each axis of the shape; null where elements are contiguous
     /// in the order in which they are visited.
     const std::ptrdiff_t* strides = nullptr;
     /// Whether elements that are not contiguous in that order fill the memory from `data` on in
     /// another one.
     bool dense = false;
+    Coding coding = Coding::none;
+    char* companion = nullptr;  ///< what the coding keeps beside
+    /// Between neighbours of it along each axis; null where it lies in the order of visits.
+    const std::ptrdiff_t* companion_strides = nullptr;
 
     bool contiguous() const { return strides == nullptr; }
+    std::size_t item() const {
+        return coding == Coding::none ? itemsize(format) : info_of(coding).itemsize;
+    }
+    /// Of so many elements, with what is kept beside them.
+    std::size_t bytes(std::size_t elements) const {
+        std::size_t beside = 0;
+        if (coding != Coding::none) {
+            const CodingInfo& info = info_of(coding);
+            beside = (elements + info.elements - 1) / info.elements * info.companion_bytes;
+        }
+        return elements * item() + beside;
+    }
 };
 
 /// A state array that has some of the parameter's axes, and is for all elements along the others.
@@ -56,7 +73,12 @@ struct Layout {
         block.data[index] = stream.data;
         if (!stream.data) return;
         present |= bit(index);
-        if (!stream.contiguous() || stream.format != format_of(precision)) buffered |= bit(index);
+        if (!stream.contiguous() || stream.coding != Coding::none ||
+            stream.format != format_of(precision))
+            buffered |= bit(index);
+        if (stream.coding == Coding::none) return;
+        has_blocks |= info_of(stream.coding).elements > 1;
+        is_random |= info_of(stream.coding).is_random;
     }
 
     /// Another array like the one that there is.
@@ -73,6 +95,9 @@ struct Layout {
     }
     Stream param_source;  ///< may be missing
 
+    /// A rounded copy of the parameter, written in each update; may be missing.
+    Stream copy;
+
     /// That slot is kept in these parts; kernels see it through buffers.
     void set_parts(int slot, std::vector<Part> its_parts) {
         parts = std::move(its_parts);
@@ -83,21 +108,64 @@ struct Layout {
     std::vector<Part> parts;
     int parts_stream = -1;  ///< none
 
+    /// Between neighbours along each axis of the shape, in C order; empty: as visited.
+    std::vector<std::ptrdiff_t> steps;
+    bool has_blocks = false;  ///< some stream is coded in blocks, and can't be visited by rows
+    bool is_random = false;   ///< random bits decide on some stream's roundings
+
+    /// Whether the parameter holds all digits of what kernels compute.
+    bool is_exact() const {
+        const Stream& param = streams[param_stream];
+        if (param.coding == Coding::none) return param.format == format_of(precision);
+        return info_of(param.coding).companion_bytes > 0;
+    }
+    /// How its streams are kept, where kernels can convert all of them in registers.
+    std::optional<Coded> coded;
+    /// Finds that out; call it when all are set.
+    void find_coded();
+
     // The same as kernels see it.
     Block block{};
     unsigned present = 0;   ///< the streams that there are
     unsigned buffered = 0;  ///< those that kernels can't read as they are
 };
 
+/// The random bits that decide on roundings of one array's elements in one update: made of a key,
+/// and of where an element stands when they are counted in C order, whatever their layout. All of
+/// the array's streams share them.
+class Noise {
+public:
+    /// None are made where the layout needs none.
+    Noise(const Layout& layout, std::uint32_t key);
+    static std::uint32_t key_of(std::int64_t seed, std::int64_t update, std::size_t array);
+
+    /// Those of a tile's elements, until the next call.
+    const std::uint16_t* at(std::size_t start, std::size_t count);
+
+private:
+    std::uint32_t key_;
+    const Shape* shape_ = nullptr;  ///< null: nothing is random
+    const std::ptrdiff_t* steps_ = nullptr;
+    alignas(64) std::uint16_t bits_[tile_elements];
+};
+
 /// Copies elements [start, start + count) of a stream into a buffer, for kernels of a precision.
 void gather(const Shape& shape, const Stream& from, std::size_t start, std::size_t count,
             Precision to, void* buffer);
 
-/// Copies them back.
+/// Copies them back; of blocks, all of their elements. Random bits are there where there is a
+/// coding.
 void scatter(const Shape& shape, const Stream& to, std::size_t start, std::size_t count,
-             Precision from, const void* buffer);
+             Precision from, const void* buffer, const std::uint16_t* random_bits = nullptr);
 
-/// Exchanges the elements of two of a parameter's arrays.
+/// Copies all numbers of a stream to another one, each as the nearest that it holds.
+void copy_numbers(const Shape& shape, const Stream& from, const Stream& to) noexcept;
+
+/// Copies all elements of a stream to another one of the same format or coding as they are, but for
+/// what is kept beside them.
+void copy_items(const Shape& shape, const Stream& from, const Stream& to) noexcept;
+
+/// Exchanges the elements of two of a parameter's arrays, each the nearest that the other holds.
 void exchange(const Layout& layout, StreamIndex one, StreamIndex other) noexcept;
 
 /// The rows of a shape, along which a stream's elements lie far from each other while those of

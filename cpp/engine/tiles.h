@@ -18,9 +18,10 @@ void for_each_tile(const Work& work, std::size_t start, std::size_t count, unsig
     for (int s = 0; s < stream_count; ++s)
         if (!(used & bit(s))) block.data[s] = nullptr;
     const unsigned buffered = work.buffered & used;
-    if (!buffered) return kernel(block, after);
+    const bool is_copied = work.is_copied(written);
+    if (!buffered && !is_copied) return kernel(block, after);
     if (const int s = work.layout->parts_stream;
-        s >= 0 && buffered == bit(s) && work.parts->has_long_rows())
+        s >= 0 && buffered == bit(s) && !is_copied && work.parts->has_long_rows())
         return work.parts->for_each_row(
             start, count, [&](std::size_t at, std::size_t length, void* part, const void* common) {
                 Block row = part_of(block, precision, at, length);
@@ -37,13 +38,16 @@ void for_each_tile(const Work& work, std::size_t start, std::size_t count, unsig
         for (int s = 0; s < stream_count; ++s)
             if (!(in_buffers & bit(s))) tile.data[s] = next.data[s];
     };
+    const int parts_stream = work.layout->parts_stream;
+    const unsigned parts = parts_stream < 0 ? 0 : bit(parts_stream);
+    Noise noise(*work.layout, work.noise_key);
     alignas(64) unsigned char buffers[stream_count][tile_elements * sizeof(double)];
     for (std::size_t done = 0; done < count; done += tile_elements) {
         block.count = std::min(tile_elements, count - done);
         for (int s = 0; s < stream_count; ++s) {
             if (!(buffered & bit(s))) continue;
             block.data[s] = buffers[s];
-            if (s == work.layout->parts_stream)
+            if (s == parts_stream)
                 work.parts->combine(start + done, block.count, buffers[s]);
             else
                 gather(work.layout->shape, work.source(s), start + done, block.count, precision,
@@ -53,10 +57,16 @@ void for_each_tile(const Work& work, std::size_t start, std::size_t count, unsig
         Block next = block;
         advance(next);
         kernel(block, done + tile_elements < count ? next : after);
+        const unsigned changed = buffered & written & ~parts;
+        const std::uint16_t* const random_bits =
+            changed ? noise.at(start + done, block.count) : nullptr;
         for (int s = 0; s < stream_count; ++s)
-            if (buffered & written & bit(s) && s != work.layout->parts_stream)
+            if (changed & bit(s))
                 scatter(work.layout->shape, work.stream(s), start + done, block.count, precision,
-                        buffers[s]);
+                        buffers[s], random_bits);
+        if (is_copied)
+            scatter(work.layout->shape, work.layout->copy, start + done, block.count, precision,
+                    block.data[param_stream]);
         advance(block);
     }
 }

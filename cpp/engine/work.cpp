@@ -4,8 +4,9 @@
 
 namespace instep {
 
-void Plan::choose(const Rule& from, Precision precision, unsigned slots) {
+void Plan::choose(const Rule& from, Precision precision, unsigned its_slots) {
     rule = &from;
+    slots = its_slots;
     update.kernel = from.in(precision).update[slots];
     measure = from.in(precision).measure[slots];
     parts = slots & in_parts ? &from.in(precision).parts : nullptr;
@@ -13,7 +14,10 @@ void Plan::choose(const Rule& from, Precision precision, unsigned slots) {
 
 void Plan::prepare(Precision precision, const Moment& moment, const double* hyperparameters) {
     const FlushSubnormals mode;  // numbers, too, come from one floating-point mode
-    rule->in(precision).prepare(moment, hyperparameters, scalars, around, &update.coefficients);
+    const RuleKernels& kernels = rule->in(precision);
+    const bool is_plain =
+        kernels.prepare(moment, hyperparameters, scalars, around, &update.coefficients);
+    update_coded = is_plain && slots < in_parts ? kernels.update_coded[slots] : nullptr;
 }
 
 Work::Work(const Layout& arrays, StreamIndex what, unsigned streams, const Stream& gradient,
@@ -49,6 +53,25 @@ void Work::take_update() {
     block.factors = {};
     block.data[accumulated_stream] = block.data[first_slot] = nullptr;
     buffered &= ~(bit(accumulated_stream) | bit(first_slot));
+}
+
+bool Work::is_coded(const Plan& its_plan) const {
+    return layout->coded && its_plan.update_coded && target == param_stream && grad.data &&
+           !(buffered & bit(grad_stream)) && !layout->copy.data && !block.data[average_stream] &&
+           !block.data[accumulated_stream] && block.factors.first == 1;
+}
+
+Block Work::coded_part(std::size_t start, std::size_t count) const {
+    Block part = block;
+    part.coded = &*layout->coded;
+    part.noise_key = noise_key;
+    part.first = static_cast<std::uint32_t>(start);
+    part.count = count;
+    const auto advance = [start](void*& data, std::size_t item) {
+        if (data) data = static_cast<char*>(data) + start * item;
+    };
+    for (int s = 0; s < stream_count; ++s) advance(part.data[s], stream(s).item());
+    return part;
 }
 
 Block part_of(const Block& block, Precision precision, std::size_t start, std::size_t count) {

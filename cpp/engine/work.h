@@ -20,11 +20,13 @@ struct Call {
 /// What arrays that are updated alike have in common in a step.
 struct Plan {
     const Rule* rule = nullptr;
+    unsigned slots = 0;     ///< in use
     std::size_t array = 0;  ///< one of those
     bool is_given = true;   ///< their gradients are the caller's
     bool has_gradient = true;
     Around around;
     Call update;
+    Update update_coded = nullptr;       ///< with its coefficients; null where they are not plain
     Call lend;                           ///< where somebody else makes the update of the gradient
     Measure measure = nullptr;           ///< where the update needs sums
     const PartKernels* parts = nullptr;  ///< where arrays keep a slot in parts
@@ -41,11 +43,12 @@ struct Work {
     Block block;  ///< all of its elements
     Stream grad;  ///< the caller's, or an accumulator; may be missing
     const Layout* layout;
-    std::size_t plan;            ///< index into `Step::plans`
-    unsigned buffered;           ///< the streams that kernels can't read as they are
-    StreamIndex target;          ///< what is updated: the parameter, or the accumulator
-    bool raw_gradient;           ///< whether the gradient is the caller's
-    SeenParts* parts = nullptr;  ///< of a slot in parts
+    std::size_t plan;             ///< index into `Step::plans`
+    unsigned buffered;            ///< the streams that kernels can't read as they are
+    StreamIndex target;           ///< what is updated: the parameter, or the accumulator
+    bool raw_gradient;            ///< whether the gradient is the caller's
+    std::uint32_t noise_key = 0;  ///< of the array in this update
+    SeenParts* parts = nullptr;   ///< of a slot in parts
 
     Work(const Layout& arrays, StreamIndex what, unsigned streams, const Stream& gradient,
          bool is_raw, std::size_t its_plan);
@@ -60,6 +63,14 @@ struct Work {
         const bool is_param = index == param_stream && target == param_stream;
         return is_param && layout->param_source.data ? layout->param_source : stream(index);
     }
+    /// Whether a rounded copy is to be written of what these streams are changed to.
+    bool is_copied(unsigned written) const {
+        return layout->copy.data && target == param_stream && written & bit(param_stream);
+    }
+    /// Whether kernels for coded blocks can update it by such a plan.
+    bool is_coded(const Plan& its_plan) const;
+    /// Elements of it for those.
+    Block coded_part(std::size_t start, std::size_t count) const;
     void set_gradient(const Stream& gradient);
     /// From now on the gradient is the update that somebody else has left in the first slot.
     void take_update();

@@ -6,18 +6,18 @@
 namespace instep::INSTEP_LEVEL {
 
 /// Copies elements whose stride, in elements, the compiler knows: vector shuffles, for small ones.
-template <std::ptrdiff_t stride, class From, class To>
+template <std::ptrdiff_t stride, class Real, class From, class To>
 INSTEP_INLINE void copy_with_stride(const char* from, char* to, std::size_t count) {
     const From* const source = reinterpret_cast<const From*>(from);
     To* const target = reinterpret_cast<To*>(to);
     std::size_t i = 0;
     if constexpr (stride == 1) {
-        using V = Vector<To>;
-        constexpr std::size_t lanes = sizeof(V) / sizeof(To);
-        for (; i + lanes <= count; i += lanes) store(target + i, read<V>(source + i));
+        using V = Vector<Real>;
+        constexpr std::size_t lanes = sizeof(V) / sizeof(Real);
+        for (; i + lanes <= count; i += lanes) write(target + i, read<V>(source + i));
     }
     for (; i < count; ++i)
-        target[i] = read_one<To>(source + static_cast<std::ptrdiff_t>(i) * stride);
+        write_one(target + i, read_one<Real>(source + static_cast<std::ptrdiff_t>(i) * stride));
 }
 
 /// Fetches the lines of so many elements, one tile further on.
@@ -34,20 +34,21 @@ INSTEP_INLINE void fetch_next_tile(const char* from, std::ptrdiff_t stride, std:
     }
 }
 
-/// Copies and converts `count` elements; strides in bytes. Those of the next tile arrive while a
-/// kernel is at work on this one.
-template <class From, class To>
+/// Copies and converts `count` elements by way of Real; strides in bytes. Those of the next tile
+/// arrive while a kernel is at work on this one.
+template <class Real, class From, class To>
 static void copy(const char* from, std::ptrdiff_t from_stride, char* to, std::ptrdiff_t to_stride,
                  std::size_t count) {
     constexpr std::ptrdiff_t from_size = sizeof(From), to_size = sizeof(To);
     fetch_next_tile(from, from_stride, count);
     if (to_stride == to_size) {
-        if (from_stride == from_size) return copy_with_stride<1, From, To>(from, to, count);
-        if (from_stride == -from_size) return copy_with_stride<-1, From, To>(from, to, count);
-        if (from_stride == 2 * from_size) return copy_with_stride<2, From, To>(from, to, count);
+        if (from_stride == from_size) return copy_with_stride<1, Real, From, To>(from, to, count);
+        if (from_stride == -from_size) return copy_with_stride<-1, Real, From, To>(from, to, count);
+        if (from_stride == 2 * from_size)
+            return copy_with_stride<2, Real, From, To>(from, to, count);
     }
     const auto one = [&]() INSTEP_INLINE_LAMBDA {
-        *reinterpret_cast<To*>(to) = read_one<To>(reinterpret_cast<const From*>(from));
+        write_one(reinterpret_cast<To*>(to), read_one<Real>(reinterpret_cast<const From*>(from)));
         from += from_stride;
         to += to_stride;
     };

@@ -2,6 +2,8 @@
 // with INSTEP_LEVEL and INSTEP_PRECISION set to their names; exports nothing but one table.
 #include <utility>
 
+#include "kernels/coded.h"
+#include "kernels/codings.h"
 #include "kernels/copy.h"
 #include "kernels/parts.h"
 #include "kernels/sums.h"
@@ -68,7 +70,7 @@ struct Take {
 // From a rule to its kernels
 
 template <template <class> class Rule>
-void prepare(const Moment& moment, const double* own, double* scalars, const Around& around,
+bool prepare(const Moment& moment, const double* own, double* scalars, const Around& around,
              Coefficients* to) {
     using Prepared = INSTEP_LEVEL::Prepared<Rule<Real>, Real>;
     static_assert(sizeof(Prepared) <= sizeof(Coefficients) &&
@@ -78,6 +80,7 @@ void prepare(const Moment& moment, const double* own, double* scalars, const Aro
     Prepared prepared{rule, Surroundings<Real>(around), plain};
     prepared.plain &= prepared.around.plain;
     __builtin_memcpy(to, &prepared, sizeof prepared);
+    return prepared.plain;
 }
 
 /// Tells a rule the sums that it measured.
@@ -106,7 +109,8 @@ constexpr RuleInfo info_of(const char* name) {
     info.name = name;
     info.slot_count = slots.count;
     for (int k = 0; k < slots.count; ++k)
-        info.slots[k] = {slots.item[k].name, slots.item[k].optional};
+        info.slots[k] = {slots.item[k].name, slots.item[k].optional, slots.item[k].positive,
+                         slots.item[k].exact};
     info.hyperparameter_count = hyperparameters.count;
     for (int k = 0; k < hyperparameters.count; ++k)
         info.hyperparameters[k] = hyperparameters.item[k];
@@ -139,6 +143,8 @@ constexpr void add_update(RuleKernels& kernels) {
                   ((slots & in_parts) == 0 || has_parts<Rule<Real>>)) {
         kernels.update[slots] = update<Rule, Real, slots>;
         if constexpr (measures<Rule<Real>>) kernels.measure[slots] = measure<Rule, Real, slots>;
+        if constexpr (sizeof(Real) == sizeof(float) && slots < in_parts)
+            kernels.update_coded[slots] = update_coded<Rule, slots>;
     }
 }
 
@@ -184,16 +190,22 @@ constexpr auto fused_square_roots = nullptr;
 #endif
 
 /// What there is for each format.
-template <class Stored, bool is_written>
+template <class Stored>
 constexpr void add_format(Unit& unit) {
     constexpr int format = static_cast<int>(format_of_type<Stored>);
-    unit.gather[format] = copy<Stored, Real>;
+    unit.gather[format] = copy<Real, Stored, Real>;
     unit.transpose[format] = transpose<Stored, Real>;
-    if constexpr (is_written) unit.scatter[format] = copy<Real, Stored>;
+    unit.scatter[format] = copy<Real, Real, Stored>;
     [&]<int... arrays>(std::integer_sequence<int, arrays...>) {
         ((unit.touch[format][arrays + 1] = touch<Real, Stored, arrays + 1>), ...);
     }(std::make_integer_sequence<int, max_touched>());
 }
+
+[[maybe_unused]] constexpr Coder coders[] = {
+#define INSTEP_ROW(name, Coded, bytes, elements, beside, is_random) coder_of<Coded>(),
+    INSTEP_CODINGS(INSTEP_ROW)
+#undef INSTEP_ROW
+};
 
 constexpr Unit make_unit() {
     Unit made{};
@@ -205,9 +217,13 @@ constexpr Unit make_unit() {
     made.watch_change = watch_change<Real>;
     made.chooses_square_roots = spares_divider<Real>;
     if (sizeof(Real) == sizeof(float)) made.fused_square_roots = fused_square_roots;
-#define INSTEP_ROW(name, Stored, bytes, for_parameters) add_format<Stored, for_parameters>(made);
+#define INSTEP_ROW(name, Stored, bytes) add_format<Stored>(made);
     INSTEP_FORMATS(INSTEP_ROW)
 #undef INSTEP_ROW
+    if constexpr (sizeof(Real) == sizeof(float)) {
+        made.coders = coders;
+        made.random_bits = random_bits;
+    }
     return made;
 }
 constexpr Unit this_unit = make_unit();

@@ -32,6 +32,17 @@ struct Whole {
     INSTEP_INLINE void store(T* to, P x) const {
         x.store(to);
     }
+    /// Where to find a pack's elements, and where to put them.
+    template <class T, std::size_t count>
+    INSTEP_INLINE const T* found(T (&)[count], const T* from) const {
+        return from;
+    }
+    template <class T, std::size_t count>
+    INSTEP_INLINE T* place(T (&)[count], T* to) const {
+        return to;
+    }
+    template <class T>
+    INSTEP_INLINE void put(const T*, T*) const {}
 };
 /// The last few of a block.
 struct Part {
@@ -47,6 +58,20 @@ struct Part {
     INSTEP_INLINE void store(T* to, P x) const {
         T elements[P::lanes];
         x.store(elements);
+        __builtin_memcpy(to, elements, count * sizeof(T));
+    }
+    template <class T, std::size_t all>
+    INSTEP_INLINE const T* found(T (&elements)[all], const T* from) const {
+        __builtin_memset(elements, 0, sizeof elements);
+        __builtin_memcpy(elements, from, count * sizeof(T));
+        return elements;
+    }
+    template <class T, std::size_t all>
+    INSTEP_INLINE T* place(T (&elements)[all], T*) const {
+        return elements;
+    }
+    template <class T>
+    INSTEP_INLINE void put(const T* elements, T* to) const {
         __builtin_memcpy(to, elements, count * sizeof(T));
     }
 };
@@ -69,12 +94,17 @@ struct Stream {
         instep::INSTEP_LEVEL::fetch<count>(ahead + i);
     }
     template <class P, class Way>
-    INSTEP_INLINE P load(Way way, std::size_t i) const {
+    INSTEP_INLINE P load(const Way& way, std::size_t i) const {
         return way.template load<P>(static_cast<const T*>(data + i));
     }
     template <class P, class Way>
-    INSTEP_INLINE void store(Way way, std::size_t i, P x) const {
+    INSTEP_INLINE void store(const Way& way, std::size_t i, P x) const {
         way.store(data + i, x);
+    }
+    /// What a way needs for elements from i on.
+    template <class P, class Way>
+    static INSTEP_INLINE Way way(Way way, const Block&, std::size_t) {
+        return way;
     }
 };
 /// A state slot that the configuration does not use.
@@ -85,11 +115,11 @@ struct Stream<T, false> {
     template <std::size_t count>
     INSTEP_INLINE void fetch(std::size_t) const {}
     template <class P, class Way>
-    INSTEP_INLINE Unused load(Way, std::size_t) const {
+    INSTEP_INLINE Unused load(const Way&, std::size_t) const {
         return {};
     }
     template <class Way>
-    INSTEP_INLINE void store(Way, std::size_t, Unused) const {}
+    INSTEP_INLINE void store(const Way&, std::size_t, Unused) const {}
 };
 
 /// What is seen of a slot in parts.
@@ -106,12 +136,12 @@ struct PartsStream : Stream<T> {
     template <std::size_t count>
     INSTEP_INLINE void fetch(std::size_t) const {}
     template <class P, class Way>
-    INSTEP_INLINE InParts<P> load(Way way, std::size_t i) const {
+    INSTEP_INLINE InParts<P> load(const Way& way, std::size_t i) const {
         const P x = Stream<T>::template load<P>(way, i);
         return {is_combined ? x : Rule::combined(P(common), x)};
     }
     template <class Way, class P>
-    INSTEP_INLINE void store(Way, std::size_t, InParts<P>) const {}
+    INSTEP_INLINE void store(const Way&, std::size_t, InParts<P>) const {}
 };
 
 template <class Rule>
@@ -146,7 +176,7 @@ public:
         });
     }
     template <class P, class Way>
-    INSTEP_INLINE P load(Way way, std::size_t i) const {
+    INSTEP_INLINE P load(const Way& way, std::size_t i) const {
         return as_elements(data_, [&](const auto* elements) INSTEP_INLINE_LAMBDA {
             return way.template load<P>(elements + i);
         });
@@ -203,7 +233,7 @@ INSTEP_INLINE bool is_plain(const Block& block, const Prepared<Rule, T>& prepare
 
 /// What happens to the gradient before the rule sees it.
 template <class P, class T, class Way>
-INSTEP_INLINE void process(P& g, P p, std::size_t i, Way way, const Surroundings<T>& around,
+INSTEP_INLINE void process(P& g, P p, std::size_t i, const Way& way, const Surroundings<T>& around,
                            const Factor<T>& factor, const Stream<T>& accumulated) {
     g = around.unscale * g;
     if (accumulated.data) g += accumulated.template load<P>(way, i);
@@ -216,12 +246,11 @@ INSTEP_INLINE void process(P& g, P p, std::size_t i, Way way, const Surroundings
 }
 
 /// Loads, updates and stores a pack of elements, from i on.
-template <class P, class T, class Rule, class Way, class... Slots>
-INSTEP_INLINE void update_at(std::size_t i, Way way, const Rule& rule,
+template <class P, class T, class Rule, class Way, class Param, class... Slots>
+INSTEP_INLINE void update_at(std::size_t i, const Way& way, const Rule& rule,
                              const Surroundings<T>& around, const Factor<T>& factor,
-                             const Stream<T>& param, const Gradient<T>& grad,
-                             const Stream<T>& average, const Stream<T>& accumulated,
-                             const Slots&... slot) {
+                             const Param& param, const Gradient<T>& grad, const Stream<T>& average,
+                             const Stream<T>& accumulated, const Slots&... slot) {
     P p = param.template load<P>(way, i), g = grad.template load<P>(way, i);
     [&](auto... s) INSTEP_INLINE_LAMBDA {
         if constexpr (!P::plain) process(g, p, i, way, around, factor, accumulated);
@@ -243,17 +272,18 @@ INSTEP_INLINE void update_at(std::size_t i, Way way, const Rule& rule,
 
 /// Updates a block. What is fetched meanwhile lies so many bytes further on in it, and towards its
 /// end at the beginning of the next one.
-template <bool plain, class Rule, class T, class... Slots>
+template <bool plain, class Rule, class T, class Param, class... Slots>
 INSTEP_INLINE void update_block(const Block& block, const Block& next, std::size_t bytes_ahead,
-                                const Rule& rule, const Surroundings<T>& around, Slots... slot) {
+                                const Rule& rule, const Surroundings<T>& around, Param param,
+                                Slots... slot) {
     using Wide = Pack<T, wide, plain>;
     using Narrow = Pack<T, 1, plain>;
     const Factor<T> factor(plain ? Factors() : block.factors);
-    Stream<T> param(block, param_stream);
     Gradient<T> grad(block);
     const Stream<T> average(block, average_stream), accumulated(block, accumulated_stream);
     const auto update = [&]<class P>(std::size_t i, auto way, P) INSTEP_INLINE_LAMBDA {
-        update_at<P>(i, way, rule, around, factor, param, grad, average, accumulated, slot...);
+        update_at<P>(i, Param::template way<P>(way, block, i), rule, around, factor, param, grad,
+                     average, accumulated, slot...);
     };
 
     const std::size_t whole = block.count - block.count % Wide::lanes;
@@ -299,6 +329,7 @@ INSTEP_NOINLINE void update_slots(const Blocks& blocks, std::size_t first, std::
         const Block& block = blocks[first];
         update_block<plain>(
             block, block_ahead<T>(blocks, first, ahead), ahead.manner.bytes_ahead, rule, around,
+            Stream<T>(block, param_stream),
             SlotStream<Rule<T>, T, slots, k>(block, first_slot + static_cast<int>(k))...);
     }
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "rules/vocabulary.h"
 
@@ -106,6 +107,127 @@ INSTEP_INLINE Vector<double> widened(Vector<float> x) {
 template <int half>
 INSTEP_INLINE Vector<double> widened(Vector<double> x) {
     return x;
+}
+
+// Registers of words of 32 bits, of 16 and of 8; as bits they convert to each other and to numbers.
+using Floats = Vector<float>;
+using Words = Vector<std::uint32_t>;
+using Integers = Vector<std::int32_t>;
+using Halves = Vector<std::uint16_t>;
+using Bytes = Vector<std::uint8_t>;
+
+#if defined(__AVX512F__)
+/// One half of a register, and two halves together. Of the intrinsics GCC 12 warns.
+template <int half>
+INSTEP_INLINE __m256i half_of(__m512i x) {
+    typedef long long All __attribute__((vector_size(64)));
+    return (__m256i)__builtin_shufflevector((All)x, (All)x, 4 * half, 4 * half + 1, 4 * half + 2,
+                                            4 * half + 3);
+}
+INSTEP_INLINE __m512i together(__m256i low, __m256i high) {
+    return (__m512i)__builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
+}
+#endif
+
+/// The lower half (0) or the upper one (1) of a register, each element twice as wide. Compilers
+/// make several instructions of what is one.
+template <int half>
+INSTEP_INLINE Words widened(Halves x) {
+#if defined(__AVX512F__)
+    return (Words)_mm512_maskz_cvtepu16_epi32(0xffff, half_of<half>((__m512i)x));
+#elif defined(__AVX2__)
+    return (Words)_mm256_cvtepu16_epi32(_mm256_extracti128_si256((__m256i)x, half));
+#elif defined(__SSE2__)
+    const __m128i zero = _mm_setzero_si128();
+    return (Words)(half ? _mm_unpackhi_epi16((__m128i)x, zero)
+                        : _mm_unpacklo_epi16((__m128i)x, zero));
+#elif defined(__aarch64__)
+    return (Words)(half ? vmovl_high_u16((uint16x8_t)x) : vmovl_u16(vget_low_u16((uint16x8_t)x)));
+#else
+    Words result;
+    constexpr int lanes = vector_bytes / sizeof(std::uint32_t);
+    for (int k = 0; k < lanes; ++k) result[k] = x[half * lanes + k];
+    return result;
+#endif
+}
+template <int half>
+INSTEP_INLINE Halves widened(Bytes x) {
+#if defined(__AVX512F__)
+    return (Halves)_mm512_maskz_cvtepu8_epi16(0xffffffff, half_of<half>((__m512i)x));
+#elif defined(__AVX2__)
+    return (Halves)_mm256_cvtepu8_epi16(_mm256_extracti128_si256((__m256i)x, half));
+#elif defined(__SSE2__)
+    const __m128i zero = _mm_setzero_si128();
+    return (Halves)(half ? _mm_unpackhi_epi8((__m128i)x, zero)
+                         : _mm_unpacklo_epi8((__m128i)x, zero));
+#elif defined(__aarch64__)
+    return (Halves)(half ? vmovl_high_u8((uint8x16_t)x) : vmovl_u8(vget_low_u8((uint8x16_t)x)));
+#else
+    Halves result;
+    constexpr int lanes = vector_bytes / sizeof(std::uint16_t);
+    for (int k = 0; k < lanes; ++k) result[k] = x[half * lanes + k];
+    return result;
+#endif
+}
+
+/// Halves in memory, each twice as wide.
+INSTEP_INLINE Words widened_from(const std::uint16_t* from) {
+#if defined(__AVX512F__)
+    return (Words)_mm512_maskz_cvtepu16_epi32(
+        0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+#elif defined(__AVX2__)
+    return (Words)_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+#elif defined(__SSE2__)
+    return (Words)_mm_unpacklo_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)),
+                                     _mm_setzero_si128());
+#elif defined(__aarch64__)
+    return (Words)vmovl_u16(vld1_u16(from));
+#else
+    Words result;
+    for (std::size_t k = 0; k < sizeof result / sizeof result[0]; ++k) result[k] = from[k];
+    return result;
+#endif
+}
+
+/// Two registers as one, of elements half as wide: their lower halves, which hold all there is.
+INSTEP_INLINE Halves narrowed(Words low, Words high) {
+#if defined(__AVX512F__)
+    return (Halves)together(_mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)low),
+                            _mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)high));
+#elif defined(__AVX2__)
+    const __m256i mixed = _mm256_packus_epi32((__m256i)low, (__m256i)high);
+    return (Halves)_mm256_permute4x64_epi64(mixed, 0xd8);
+#elif defined(__SSE2__)
+    const auto extended = [](Words x) {
+        return _mm_srai_epi32(_mm_slli_epi32((__m128i)x, 16), 16);
+    };
+    return (Halves)_mm_packs_epi32(extended(low), extended(high));
+#elif defined(__aarch64__)
+    return (Halves)vuzp1q_u16((uint16x8_t)low, (uint16x8_t)high);
+#else
+    Halves result;
+    constexpr int lanes = vector_bytes / sizeof(std::uint32_t);
+    for (int k = 0; k < lanes; ++k) result[k] = low[k], result[lanes + k] = high[k];
+    return result;
+#endif
+}
+INSTEP_INLINE Bytes narrowed(Halves low, Halves high) {
+#if defined(__AVX512F__)
+    return (Bytes)together(_mm512_maskz_cvtepi16_epi8(0xffffffff, (__m512i)low),
+                           _mm512_maskz_cvtepi16_epi8(0xffffffff, (__m512i)high));
+#elif defined(__AVX2__)
+    const __m256i mixed = _mm256_packus_epi16((__m256i)low, (__m256i)high);
+    return (Bytes)_mm256_permute4x64_epi64(mixed, 0xd8);
+#elif defined(__SSE2__)
+    return (Bytes)_mm_packus_epi16((__m128i)low, (__m128i)high);
+#elif defined(__aarch64__)
+    return (Bytes)vuzp1q_u8((uint8x16_t)low, (uint8x16_t)high);
+#else
+    Bytes result;
+    constexpr int lanes = vector_bytes / sizeof(std::uint16_t);
+    for (int k = 0; k < lanes; ++k) result[k] = low[k], result[lanes + k] = high[k];
+    return result;
+#endif
 }
 
 template <class V>

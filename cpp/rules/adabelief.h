@@ -7,7 +7,7 @@ namespace instep::INSTEP_LEVEL {
 /// observed gradients", algorithm 2; Nesterov's variant as in Optax.
 template <class T>
 struct AdaBelief {
-    static constexpr auto slots = state("m", "v");
+    static constexpr auto slots = state("m", positive("v"));
     static constexpr auto hyperparameters =
         names("beta_1", "beta_2", "epsilon", "epsilon_root", "nesterov");
 

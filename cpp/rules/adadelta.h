@@ -8,7 +8,7 @@ namespace instep::INSTEP_LEVEL {
 /// the step.
 template <class T>
 struct Adadelta {
-    static constexpr auto slots = state("mean_square", "mean_square_update");
+    static constexpr auto slots = state(positive("mean_square"), positive("mean_square_update"));
     static constexpr auto hyperparameters = names("rho", "epsilon", "divides_by_earlier");
 
     /// Powers of two that keep a ratio in range, and a root of it.

@@ -9,7 +9,7 @@ namespace instep::INSTEP_LEVEL {
 /// squares.
 template <class T>
 struct Adafactor {
-    static constexpr auto slots = state(divisible("v"), optional("momentum"));
+    static constexpr auto slots = state(divisible(positive("v")), optional("momentum"));
     static constexpr auto hyperparameters =
         names("beta_2_decay", "epsilon_1", "epsilon_2", "clip_threshold", "relative_step",
               "multiply_by_parameter_scale", "momentum", "decay_offset", "weight_decay_rate",

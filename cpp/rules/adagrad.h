@@ -8,7 +8,7 @@ namespace instep::INSTEP_LEVEL {
 /// the root; Optax has no update where the sum is zero.
 template <class T>
 struct Adagrad {
-    static constexpr auto slots = state("accumulator");
+    static constexpr auto slots = state(positive("accumulator"));
     static constexpr auto hyperparameters =
         names("learning_rate_decay", "epsilon", "epsilon_in_root", "rests_at_zero");
 

@@ -11,7 +11,7 @@ namespace instep::INSTEP_LEVEL {
 /// Optax keeps the maximum of what is corrected.
 template <class T>
 struct Adam {
-    static constexpr auto slots = state("m", "v", optional("v_max"));
+    static constexpr auto slots = state("m", positive("v"), optional(positive("v_max")));
     static constexpr auto hyperparameters =
         names("beta_1", "beta_2", "epsilon", "epsilon_root", "epsilon_hat", "maximum_of_corrected");
 

@@ -7,7 +7,7 @@ namespace instep::INSTEP_LEVEL {
 /// division by zero is avoided by epsilon, in the denominator or inside of the maximum.
 template <class T>
 struct Adamax {
-    static constexpr auto slots = state("m", "u");
+    static constexpr auto slots = state("m", positive("u"));
     static constexpr auto hyperparameters =
         names("beta_1", "beta_2", "epsilon", "learning_rate_decay", "epsilon_in_maximum");
 

@@ -8,7 +8,7 @@ namespace instep::INSTEP_LEVEL {
 /// corrections, as in its authors' code. Optax adds 1 - beta_2 of the difference instead of beta_2.
 template <class T>
 struct Adan {
-    static constexpr auto slots = state("m", "v", "n", "previous_gradient");
+    static constexpr auto slots = state("m", "v", positive("n"), exact("previous_gradient"));
     static constexpr auto hyperparameters =
         names("beta_1", "beta_2", "beta_3", "epsilon", "epsilon_root", "adds_complement");
 

@@ -8,7 +8,7 @@ namespace instep::INSTEP_LEVEL {
 /// not bias-corrected.
 template <class T>
 struct AdEMAMix {
-    static constexpr auto slots = state("m_1", "m_2", "v");
+    static constexpr auto slots = state("m_1", "m_2", positive("v"));
     static constexpr auto hyperparameters =
         names("beta_1", "beta_2", "beta_3", "alpha", "epsilon", "epsilon_root");
 

@@ -8,7 +8,7 @@ namespace instep::INSTEP_LEVEL {
 /// starts after t0 steps, does not influence the parameter.
 template <class T>
 struct ASGD {
-    static constexpr auto slots = state("ax");
+    static constexpr auto slots = state(exact("ax"));
     static constexpr auto scalars = names("eta", "mu");
     static constexpr auto hyperparameters = names("lambd", "alpha", "t0");
 

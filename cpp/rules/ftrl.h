@@ -8,7 +8,7 @@ namespace instep::INSTEP_LEVEL {
 /// the whole square (twice the paper's lambda 2), and shrinkage of the gradient.
 template <class T>
 struct Ftrl {
-    static constexpr auto slots = state("accumulator", "linear");
+    static constexpr auto slots = state(exact("accumulator"), exact("linear"));
     static constexpr auto hyperparameters =
         names("learning_rate_power", "l1_regularization_strength", "l2_regularization_strength",
               "l2_shrinkage_regularization_strength", "beta");

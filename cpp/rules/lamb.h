@@ -7,7 +7,7 @@ namespace instep::INSTEP_LEVEL {
 /// minutes", algorithm 2: Adam's direction with decay, as long as the parameter.
 template <class T>
 struct Lamb {
-    static constexpr auto slots = state("m", "v");
+    static constexpr auto slots = state("m", positive("v"));
     static constexpr auto hyperparameters =
         names("beta_1", "beta_2", "epsilon", "epsilon_root", "weight_decay");
     static constexpr auto sums = names("p_squared", "u_squared");

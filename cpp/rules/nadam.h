@@ -7,7 +7,7 @@ namespace instep::INSTEP_LEVEL {
 /// its section 3, whose product so far is `u_product`; Optax has a constant one.
 template <class T>
 struct Nadam {
-    static constexpr auto slots = state("m", "v");
+    static constexpr auto slots = state("m", positive("v"));
     static constexpr auto scalars = names("u_product");
     static constexpr auto hyperparameters =
         names("beta_1", "beta_2", "epsilon", "epsilon_root", "momentum_decay", "constant_momentum");

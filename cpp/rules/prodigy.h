@@ -8,7 +8,7 @@ namespace instep::INSTEP_LEVEL {
 /// belong to all arrays together. Optax corrects Adam's bias and takes epsilon times the new d.
 template <class T>
 struct Prodigy {
-    static constexpr auto slots = state("m", "v", "s", "p_0");
+    static constexpr auto slots = state("m", positive("v"), "s", exact("p_0"));
     static constexpr auto scalars = names("d", "r");
     static constexpr auto hyperparameters =
         names("beta_1", "beta_2", "beta_3", "epsilon", "estim_lr0", "estim_lr_coef",

@@ -8,7 +8,7 @@ namespace instep::INSTEP_LEVEL {
 /// there is Nesterov's momentum.
 template <class T>
 struct RAdam {
-    static constexpr auto slots = state("m", "v");
+    static constexpr auto slots = state("m", positive("v"));
     static constexpr auto hyperparameters =
         names("beta_1", "beta_2", "epsilon", "epsilon_root", "threshold", "nesterov", "epsilon_hat",
               "rectifies_at_threshold");

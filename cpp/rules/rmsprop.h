@@ -11,7 +11,7 @@ namespace instep::INSTEP_LEVEL {
 template <class T>
 struct RMSprop {
     static constexpr auto slots =
-        state("mean_square", optional("mean_gradient"), optional("momentum"));
+        state(positive("mean_square"), optional(exact("mean_gradient")), optional("momentum"));
     static constexpr auto hyperparameters =
         names("rho", "momentum", "epsilon", "nesterov", "eps_in_sqrt", "bias_correction",
               "rate_after_momentum", "subtracts_epsilon");

@@ -8,7 +8,7 @@ namespace instep::INSTEP_LEVEL {
 /// learning algorithm" (iRprop-). Optax applies each step one update late.
 template <class T>
 struct Rprop {
-    static constexpr auto slots = state("previous_gradient", "step_size");
+    static constexpr auto slots = state("previous_gradient", positive("step_size"));
     static constexpr auto hyperparameters =
         names("eta_minus", "eta_plus", "min_step_size", "max_step_size", "one_late");
 

@@ -55,7 +55,7 @@ private:
 /// With Adam's second moment.
 template <class T>
 struct ScheduleFreeAdamW {
-    static constexpr auto slots = state("z", "v");
+    static constexpr auto slots = state(exact("z"), positive("v"));
     static constexpr auto scalars = Interpolation<T>::scalars;
     static constexpr auto hyperparameters =
         names("beta_1", "beta_2", "epsilon", "warmup_steps", "weight_lr_power", "weight_decay",
@@ -87,7 +87,7 @@ struct ScheduleFreeAdamW {
 /// On gradient descent.
 template <class T>
 struct ScheduleFreeSGD {
-    static constexpr auto slots = state("z");
+    static constexpr auto slots = state(exact("z"));
     static constexpr auto scalars = Interpolation<T>::scalars;
     static constexpr auto hyperparameters =
         names("beta_1", "warmup_steps", "weight_lr_power", "weight_decay", "next_learning_rate");

@@ -7,7 +7,7 @@ namespace instep::INSTEP_LEVEL {
 /// slices of the array along each axis.
 template <class T>
 struct SM3 {
-    static constexpr auto slots = state(optional("momentum"), divisible("accumulator_0"));
+    static constexpr auto slots = state(optional("momentum"), divisible(positive("accumulator_0")));
     static constexpr auto hyperparameters = names("momentum", "epsilon");
 
     T learning_rate, epsilon;

@@ -18,20 +18,32 @@ namespace instep::INSTEP_LEVEL {
 /// A state array that a rule keeps for each parameter array.
 struct Slot {
     const char* name;
-    bool optional = false, divisible = false;
-    constexpr Slot(const char* slot_name = "", bool is_optional = false, bool is_divisible = false)
-        : name(slot_name), optional(is_optional), divisible(is_divisible) {}
+    bool optional = false, divisible = false, positive = false, exact = false;
+    constexpr Slot(const char* slot_name = "") : name(slot_name) {}
 };
-constexpr Slot optional(const char* name) {
-    return Slot(name, true);
+constexpr Slot optional(Slot slot) {
+    slot.optional = true;
+    return slot;
+}
+/// A slot whose numbers are not negative, and that the update divides by or by whose roots: in few
+/// bits it has no sign, and does not become zero.
+constexpr Slot positive(Slot slot) {
+    slot.positive = true;
+    return slot;
+}
+/// A slot of which small differences matter, so that it can't be kept in fewer bits.
+constexpr Slot exact(Slot slot) {
+    slot.exact = true;
+    return slot;
 }
 /// A slot that may be kept in parts, each of which has some of the parameter's axes and goes for
 /// all elements along the others. Before the update every element tells a number (`told`), parts
 /// become of what they were and of what their elements told (`renewed`, of their `Folded`), and
 /// the update sees for each element what its parts come to together (`combined`): of parts as they
 /// were or, where the rule has `shown`, of what that makes of the new ones.
-constexpr Slot divisible(const char* name) {
-    return Slot(name, false, true);
+constexpr Slot divisible(Slot slot) {
+    slot.divisible = true;
+    return slot;
 }
 /// What becomes of numbers that the elements of a part tell: their mean, or the largest of them,
 /// which are not negative.

@@ -7,7 +7,7 @@ namespace instep::INSTEP_LEVEL {
 /// with Adam's bias corrections.
 template <class T>
 struct Yogi {
-    static constexpr auto slots = state("m", "v");
+    static constexpr auto slots = state("m", positive("v"));
     static constexpr auto hyperparameters =
         names("beta_1", "beta_2", "epsilon", "epsilon_root", "corrects_bias");
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instep import _core, _slots
+from instep import _core, _formats, _slots
 from instep._group import Group, Where, ignoring
 from instep._grouping import Grouping, effective, in_its_place
 from instep._memory import Scratch, zeros_like
@@ -43,6 +43,8 @@ class Binding:
         By default they are the same ones.
     by_identity
         Whether `apply_gradients` has bound the arrays, so that their places mean nothing.
+    copied
+        The format of rounded copies of the parameters, or None.
     orders
         The order in which to visit the axes of each array, where it is not that of its memory.
     state
@@ -59,14 +61,16 @@ class Binding:
         *,
         origins: Sequence[int | None] | None = None,
         by_identity: bool = False,
+        copied: str | None = None,
         orders: list[list[int]] | None = None,
         state: list[dict[str, Array]] | None = None,
     ) -> None:
         self.variant = variant
+        self.copied: str | None = before.copied if before else copied
         self.by_identity: bool = before.by_identity if before else by_identity
         self._known = Known(tree)
         self._uses, self._tied = self._needs(variant, values, grouping.overrides)
-        slots_of_groups, self.keeps_averages, accumulates, self._numbers = self._uses
+        slots_of_groups, self.keeps_averages, accumulates, self._numbers, _ = self._uses
         overrides, group_of = grouping.overrides, grouping.group_of
         origins = range(len(tree.leaves)) if origins is None else origins
         counters = before._counters_of(origins) if before else None
@@ -74,67 +78,92 @@ class Binding:
         # State that hyperparameters have put out of use, and may put in use again.
         self.asleep: list[dict[str, Array]] = []
         parts: list[Mapping[str, tuple[int, ...]]] = []
+        self.kept: list[_formats.Kept] = []
         self.averages: list[Array] = []
         self.accumulators: list[Array] = []
+        self.copies: list[Array] = []
         for k, (param, path) in enumerate(zip(tree.leaves, tree.paths, strict=True)):
             numbers = variant.numbers(effective(values, overrides[group_of[k]]))
             shapes = _slots.shapes(variant.rule, param, path, slots_of_groups[group_of[k]], numbers)
+            kept = _slots.kept(variant.rule, param, shapes, numbers)
+            shapes |= {name: its for name, (its, _) in _formats.beside(kept, param.shape).items()}
             origin = origins[k]
             old = before if origin is not None else None
-            known = (
-                state[k] if state else old.all_slots(origin) if old and origin is not None else {}
-            )
+            known: dict[str, Array] = {}
+            if old and origin is not None:
+                known = old.all_slots(origin)
+                _formats.check_same(path, known.keys() & shapes.keys(), old.kept[origin], kept)
+            if state:
+                known = state[k]
             places = len(shapes) + self.keeps_averages + accumulates
             slots: dict[str, Array] = {}
             for place, (name, shape) in enumerate(shapes.items(), 1):
                 slots[name] = (
                     known[name]
                     if name in known
-                    else _slots.make(variant, name, shape, param, numbers, (place, places))
+                    else _slots.make(variant, name, shape, param, numbers, kept, (place, places))
                 )
+            new = {name: slot for name, slot in slots.items() if name not in known}
+            firsts = _slots.encoded_first_values(variant, new, param, numbers, kept)
+            for name, first in firsts.items():
+                slots[name][...] = first
             self.slots.append(slots)
+            self.kept.append(kept)
             begun = counters is not None and counters["begun"][k]
             optional = variant.rule._optional_slots.keys()
             self.asleep.append(
-                {n: known[n] for n in (known.keys() & optional) - slots.keys() if begun}
+                {
+                    name: array
+                    for name, array in known.items()
+                    if begun and name not in slots and _formats.slot_of(name) in optional
+                }
             )
             if counters is not None and optional & (slots.keys() - known.keys()):
                 counters["begun"][k] = False
             parts.append(variant.rule._parts(param.shape, numbers))
+            computed = _formats.computed(param.dtype)
             if self.keeps_averages:
                 if old and old.averages and origin is not None:
                     average = old.averages[origin]
                 else:
-                    average = zeros_like(param, len(shapes) + 1, places)
+                    average = zeros_like(param, computed, len(shapes) + 1, places)
                     average[...] = param
                 self.averages.append(average)
             if accumulates:
                 if old and old.accumulators and origin is not None:
                     accumulator = old.accumulators[origin]
                 else:
-                    accumulator = zeros_like(param, places, places)
+                    accumulator = zeros_like(param, computed, places, places)
                 self.accumulators.append(accumulator)
+            if self.copied:
+                self.copies.append(
+                    old.copies[origin]
+                    if old and old.copies and origin is not None
+                    else _formats.copy_of(param, path, self.copied)
+                )
 
         self._updates: list[Array] = []
         if variant.rule._sees_whole_arrays():
-            self._updates = [np.zeros(p.shape, p.dtype) for p in tree.leaves]
+            self._updates = [np.zeros(p.shape, _formats.computed(p.dtype)) for p in tree.leaves]
         updates = [{"update": update} for update in self._updates] or [{} for _ in tree.leaves]
-        copies = [
+        pairs = [
             (slots[name], k, True)
             for k, slots in enumerate(self.slots)
             for name in _slots.copied(variant.rule)
         ]
-        copies += [(average, k, False) for k, average in enumerate(self.averages)]
+        pairs += [(average, k, False) for k, average in enumerate(self.averages)]
         self.core: _core.Bound = _core.Bound(
             rule=variant.rule._kernel,
             tree=tree,
             state=[{**slots, **update} for slots, update in zip(self.slots, updates, strict=True)],
             parts=parts,
+            kept=self.kept,
             averages=self.averages or None,
             accumulators=self.accumulators or None,
-            copies=copies,
+            rounded=self.copies or None,
+            copies=pairs,
             counters=counters,
-            orders=before.core.orders() if before and before.tree is tree else orders,
+            orders=orders or (before.core.orders() if before and before.tree is tree else None),
         )
         self._configure(values, grouping)
 
@@ -148,6 +177,7 @@ class Binding:
         grouping: Grouping | None = None,
         *,
         by_identity: bool = False,
+        copied: str | None = None,
         ignore: Where = None,
         orders: list[list[int]] | None = None,
     ) -> Binding:
@@ -159,7 +189,9 @@ class Binding:
                 "for build(params)"
             )
         grouping = grouping or Grouping.of(variant, tree, choosing)
-        return cls(variant, tree, values, grouping, by_identity=by_identity, orders=orders)
+        return cls(
+            variant, tree, values, grouping, by_identity=by_identity, copied=copied, orders=orders
+        )
 
     @property
     def tree(self) -> _core.Tree:
@@ -238,10 +270,14 @@ class Binding:
         return other
 
     def restated(
-        self, values: Values, grouping: Grouping, state: list[dict[str, Array]] | None = None
+        self,
+        values: Values,
+        grouping: Grouping,
+        state: list[dict[str, Array]] | None = None,
+        orders: list[list[int]] | None = None,
     ) -> Binding:
         """Return a binding of the same arrays under hyperparameters that may need other state."""
-        return Binding(self.variant, self.tree, values, grouping, self, state=state)
+        return Binding(self.variant, self.tree, values, grouping, self, state=state, orders=orders)
 
     @property
     def overrides(self) -> list[Values]:
@@ -286,10 +322,13 @@ class Binding:
                     f"started; got {new[name]!r}, which only a new optimizer can start from"
                 )
             param, numbers = self.tree.leaves[k], variant.numbers(new)
-            for name, slot in self.all_slots(k).items():
-                if name in variant.rule._initial_state and name not in _slots.copied(variant.rule):
-                    first = _slots.first_value(variant, name, param, numbers)
-                    changes.append((slot, np.full_like(slot, first)))
+            slots = self.all_slots(k)
+            firsts = _slots.encoded_first_values(variant, slots, param, numbers, self.kept[k])
+            changes += [(slots[name], first) for name, first in firsts.items()]
+            starting = variant.rule._initial_state.keys() & slots.keys()
+            for name in starting - firsts.keys() - {*_slots.copied(variant.rule)}:
+                first = _slots.first_value(variant, name, param, numbers)
+                changes.append((slots[name], np.full_like(slots[name], first)))
         return changes
 
     def aligned(self, pairs: Sequence[tuple[Any, Any]]) -> Any:
@@ -333,7 +372,7 @@ class Binding:
     @staticmethod
     def _needs(
         variant: Variant, values: Values, overrides: Sequence[Values]
-    ) -> tuple[tuple[list[list[str]], bool, bool, list[Values]], set[str]]:
+    ) -> tuple[tuple[list[list[str]], bool, bool, list[Values], list[list[Any]]], set[str]]:
         """Return what decides on state arrays, and hyperparameters that something else hangs on.
 
         The slots in use in each group, whether there are averages and accumulators; for rules whose
@@ -348,10 +387,11 @@ class Binding:
             tied |= numbers[0].keys()
         common = Watched(values)
         uses = (
-            [_slots.in_use(variant.rule, group) for group in groups],
+            [variant.slots_in_use(group) for group in groups],
             common["use_ema"],
             common["gradient_accumulation_steps"] > 1,
             numbers,
+            [[group[name] for name in _formats.OPTIONS] for group in groups],
         )
         tied |= {"learning_rate_factor", "first_step", *variant.initial_values()}
         return uses, tied | common.seen
@@ -373,7 +413,9 @@ class Binding:
             step += self._values["first_step"]
             state = self.slots[k]
             # To NumPy before its second version, arrays of no dimension are numbers of no dtype.
-            g, param = np.atleast_1d(self._updates[k], np.asarray(self.tree.leaves[k]))
+            leaf = self.tree.leaves[k]
+            numbers_of = np.asarray(leaf) if leaf.dtype.itemsize > 2 else self.core.values(k)
+            g, param = np.atleast_1d(self._updates[k], numbers_of)
             views = {name: np.atleast_1d(array) for name, array in state.items()}
             with np.errstate(all="ignore"):  # as in the engine
                 new = self.variant.rule._update(g, param, views, numbers, step, scratch)

@@ -7,6 +7,7 @@ import platform
 import numpy as np
 
 from instep import _core
+from instep._formats import STATE_DTYPES
 from instep._kinds import WholeNumber
 
 __version__: str = _core.build_info()["version"]
@@ -49,6 +50,7 @@ def show_config() -> None:
         "instep": info["version"],
         "compiler": info["compiler"],
         "instruction sets": f"{', '.join(info['isa_built'])}; {info['isa']} in use",
+        "formats": f"{', '.join(_core.formats)}; state also {', '.join(STATE_DTYPES[1:])}",
         "threads": f"{get_num_threads()} ({threading})",
         "NumPy": np.__version__,
         "Python": platform.python_version(),

@@ -11,8 +11,15 @@ from instep.typing import Gradients
 class RuleInfo(TypedDict):
     slots: tuple[tuple[str, bool], ...]
     divisible: str | None
+    positive: tuple[str, ...]
+    exact: tuple[str, ...]
     hyperparameters: tuple[str, ...]
     scalars: tuple[str, ...]
+
+class CodingInfo(TypedDict):
+    itemsize: int
+    elements: int
+    companion_bytes: int
 
 class GroupConfiguration(TypedDict):
     values: dict[str, Any]
@@ -70,7 +77,8 @@ CHOICE_SAMPLES: int
 CHOICE_REST: int
 MOST_STEPS: int
 rules: dict[str, RuleInfo]
-formats: dict[str, bool]
+formats: tuple[str, ...]
+codings: dict[str, CodingInfo]
 options: tuple[str, ...]
 group_options: tuple[str, ...]
 
@@ -104,8 +112,10 @@ class Bound:
         tree: Tree,
         state: list[dict[str, _Array]],
         parts: list[Mapping[str, tuple[int, ...]]],
+        kept: list[dict[str, str]],
         averages: list[_Array] | None,
         accumulators: list[_Array] | None,
+        rounded: list[_Array] | None,
         copies: list[tuple[_Array, int, bool]],
         counters: Counters | None,
         orders: list[list[int]] | None,
@@ -113,6 +123,7 @@ class Bound:
     @property
     def tree(self) -> Tree: ...
     def orders(self) -> list[list[int]]: ...
+    def values(self, param: int) -> _Array: ...
     def refresh(self) -> None: ...
     def check_unchanged(self) -> None: ...
     def is_apart(self, array: _Array) -> bool: ...
@@ -190,6 +201,8 @@ def zeros(
 ) -> _Array: ...
 def ask(schedule: Callable[[int], float], index: int) -> float: ...
 def alias(array: _Array) -> _Array: ...
+def encode(numbers: _Array, coding: str, codes: _Array, beside: _Array | None) -> None: ...
+def decode(codes: _Array, coding: str, beside: _Array | None, numbers: _Array) -> None: ...
 def window_share(calls: int) -> float: ...
 def touch(
     grads: list[_Array], written: list[list[_Array]], repeats: int, prefetch: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,9 @@ def gradient(array: Any, name: str) -> Array:
         If it is not in memory that NumPy can read.
     """
     array = _detached(array)
+    bits = _bits_of_bfloat16(array)
+    if bits is not None:
+        return _as_bfloat16(bits, name)
     try:
         view: Any = np.from_dlpack(array)
         return view  # type: ignore[no-any-return]
@@ -43,6 +47,9 @@ def parameter(array: Any, name: str) -> Array:
     """
     what = f"{type(array).__module__}.{type(array).__qualname__}"
     array = _detached(array)
+    bits = _bits_of_bfloat16(array)
+    if bits is not None:
+        return _as_bfloat16(bits, name)
     view = _converted(array, name)
     if not view.flags.writeable:
         raise TypeError(
@@ -62,6 +69,29 @@ def _detached(array: Any) -> Any:
     """Return a tensor without its place in a graph; it has the same memory."""
     detach = getattr(array, "detach", None)
     return detach() if callable(detach) else array
+
+
+def _bits_of_bfloat16(array: Any) -> Any:
+    """Return a tensor of the same memory whose elements are the bits, for PyTorch's bfloat16.
+
+    NumPy does not know that dtype, and PyTorch does not know ml_dtypes.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(array, torch.Tensor) or array.dtype != torch.bfloat16:
+        return None
+    return array.view(torch.int16)
+
+
+def _as_bfloat16(bits: Any, name: str) -> Array:
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise TypeError(
+            f"{name}: expected ml_dtypes to be installed, which brings bfloat16 to NumPy, for a "
+            "tensor of that dtype; pip install ml_dtypes"
+        ) from None
+    view: Array = _converted(bits, name).view(ml_dtypes.bfloat16)
+    return view
 
 
 def _converted(array: Any, name: str) -> Array:

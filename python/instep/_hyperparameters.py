@@ -137,6 +137,13 @@ class Choice(Hyperparameter["str | None"]):
         super().__init__(_kinds.Optional(_kinds.Choice(*words)), default=default)
 
 
+class Word(Hyperparameter[str]):
+    """One of some words."""
+
+    def __init__(self, words: tuple[str, ...], *, default: str) -> None:
+        super().__init__(_kinds.Choice(*words), default=default)
+
+
 class Words(Hyperparameter["tuple[str, ...]"]):
     """Some of several words, which are no part of the state."""
 

@@ -29,8 +29,8 @@ def zeros(shape: tuple[int, ...], dtype: Any) -> Array:
     return _core.zeros(shape, np.dtype(dtype), None, None)
 
 
-def zeros_like(param: Array, place: int, places: int) -> Array:
-    """Return zeros of the shape, dtype and memory order of a parameter, placed well beside it.
+def zeros_like(param: Array, dtype: np.dtype[Any], place: int, places: int) -> Array:
+    """Return zeros of a dtype in the shape and memory order of a parameter, placed well beside it.
 
     Arrays that are read and written together must not begin at the same offset into a page: a
     processor takes a load for dependent on an earlier store with the same low 12 bits. Pages of
@@ -40,15 +40,17 @@ def zeros_like(param: Array, place: int, places: int) -> Array:
     ----------
     param : ndarray
         The parameter.
+    dtype : dtype
+        The dtype.
     place, places : int
         Which of how many arrays this is beside the parameter, from 1.
     """
-    strides = np.empty_like(param, subok=False).strides
+    strides = np.empty_like(param, dtype, subok=False).strides
     if param.nbytes < _SMALL:
-        return _core.zeros(param.shape, param.dtype, strides, None)
+        return _core.zeros(param.shape, dtype, strides, None)
     distance = _PAGE // (places + 1) * place
     wanted = (param.ctypes.data + distance) // _LINE * _LINE
-    return _core.zeros(param.shape, param.dtype, strides, wanted % _PAGE)
+    return _core.zeros(param.shape, dtype, strides, wanted % _PAGE)
 
 
 class Scratch:

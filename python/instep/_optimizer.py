@@ -8,26 +8,30 @@ import operator
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, SupportsIndex
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, SupportsIndex
 
 import numpy as np
 
 from instep import _core, _state
 from instep._binding import Binding
+from instep._formats import COPIES, ROUNDINGS, STATE_DTYPES, shown
 from instep._group import Group, Where, ignoring, selected
 from instep._grouping import Grouping, checked_option, is_own, options_of
 from instep._groups import Groups
 from instep._hyperparameters import (
+    Choice,
     Count,
     Flag,
     Frequency,
     Limit,
     Number,
     Rate,
+    Word,
     Words,
     non_negative,
 )
-from instep._kinds import counted
+from instep._kinds import Choice as OneOf
+from instep._kinds import Optional, counted
 from instep._rule import GROUP_OPTIONS, WATCHABLE, Rule, Values, Variant
 from instep._signature import Constructed, Signature, argument
 
@@ -39,6 +43,14 @@ if TYPE_CHECKING:
 
         def __get__(self, optimizer: Any, owner: Any) -> Any: ...
         def __set__(self, optimizer: Any, params: Arrays | None) -> None: ...
+
+    class CopiesOrFormat:
+        """A format is given, and copies are read."""
+
+        def __get__(self, optimizer: Any, owner: Any) -> Any: ...
+        def __set__(
+            self, optimizer: Any, copies: Literal["bfloat16", "float16"] | None
+        ) -> None: ...
 
     class GroupsOrViews:
         """Groups are given, and views of groups are read."""
@@ -71,8 +83,9 @@ class Optimizer(Rule, Constructed):
     Parameters
     ----------
     params : ndarray or nesting of list, tuple and dict, optional
-        The arrays to update, float32 or float64 of any shape. They are updated in place. Without
-        them the optimizer is unbound until `build` or the first `apply_gradients`.
+        The arrays to update, of any shape; float32, float64, float16 or ml_dtypes' bfloat16. They
+        are updated in place. Without them the optimizer is unbound until `build` or the first
+        `apply_gradients`.
     groups : sequence of Group, optional
         Hyperparameters for the arrays that each of them chooses, beside groups inside `params`;
         later ones win.
@@ -115,8 +128,22 @@ class Optimizer(Rule, Constructed):
         Whose defaults and formula the rule follows: "paper", "keras", "torch", "optax" or "tfjs".
         The defaults told here are the paper's; `python -m instep conventions` tells all, and which
         rule exists in which.
-    state_dtype : None, optional
-        Reserved: state has the dtype of its parameter.
+    state_dtype : {"float32", "bfloat16", "float8"}, optional
+        What state is kept in: by default float32, or float64 for float64 parameters. In bfloat16
+        (2 bytes instead of 4) and float8 (8 bits, and 32 for each 256 of those) it is rounded
+        stochastically, so that averages don't freeze. Scalars, rows and columns, averages and
+        accumulators are not meant.
+    rounding : {"remainder", "stochastic", "nearest"}, optional
+        How float16 and bfloat16 parameters come from the float32 numbers that rules compute.
+        "remainder", the default, keeps what rounding leaves out in a slot, so that training is
+        bit-equal to that of float32 parameters: with bfloat16 its 16 bits, with float16 the whole
+        float32. The others keep nothing: "stochastic" takes one of the two neighbours, the likelier
+        the nearer it is; with "nearest" updates of less than half a distance are lost.
+    copies : {"bfloat16", "float16"}, optional
+        Keep copies of float32 or float64 parameters, rounded to nearest, in `copies`: each update
+        writes them on its way, without another look at the parameters.
+    seed : int, optional
+        Of random roundings; 0 by default. Same seeds, same bits.
 
     Notes
     -----
@@ -133,7 +160,8 @@ class Optimizer(Rule, Constructed):
         _choosing: tuple[Group, ...] = argument(default=(), init=False)
         _ignore: Where = argument(default=None, init=False)
         convention: Convention = argument(default="paper")
-        state_dtype: None = argument(default=None)
+        copies: CopiesOrFormat = argument(default=None)
+        _copied: str | None = argument(default=None, init=False)
     learning_rate: Rate = Rate(default=None)
     l2: Number = non_negative(default=0.0)
     weight_decay: Number = non_negative(default=0.0)
@@ -149,6 +177,9 @@ class Optimizer(Rule, Constructed):
     ema_overwrite_frequency: Frequency = Frequency(default=None)
     gradient_accumulation_steps: Count = Count(default=1)
     first_step: Count = Count(default=1, at_most=2**31)
+    state_dtype: Choice = Choice(STATE_DTYPES, default=None)
+    rounding: Word = Word(ROUNDINGS, default="remainder")
+    seed: Count = Count(default=0, at_least=0, at_most=2**62)
     watch: Words = Words(WATCHABLE, default=())
 
     if not TYPE_CHECKING:  # type checkers see a constructor with each class's hyperparameters
@@ -160,7 +191,7 @@ class Optimizer(Rule, Constructed):
             groups: Sequence[Group] = (),
             ignore: Where = None,
             convention: str = "paper",
-            state_dtype: None = None,
+            copies: str | None = None,
             **given: Any,
         ) -> None:
             if isinstance(params, (numbers.Number, np.generic)):
@@ -169,8 +200,6 @@ class Optimizer(Rule, Constructed):
                     f"did you mean learning_rate={params!r}?"
                 )
             self._variant = variant = Variant(type(self), convention)
-            if state_dtype is not None:
-                raise ValueError("state_dtype: expected None; state has the dtype of its parameter")
             if surplus:
                 raise TypeError(
                     f"{type(self).__name__}: expected all but params by name, got {surplus[0]!r}; "
@@ -186,6 +215,7 @@ class Optimizer(Rule, Constructed):
             values = variant.all_checked(given)
             variant.check_together(values)
             self._choosing, self._ignore = _checked_groups(groups), ignore
+            self._copied = _FORMAT_OF_COPIES.check("copies", copies)
             self._install(values, None if params is None else self._bind(params, values))
 
     # Hyperparameters ----------------------------------------------------------------------------
@@ -430,7 +460,12 @@ class Optimizer(Rule, Constructed):
         while True:  # until no other thread changes hyperparameters meanwhile
             values = self._values
             binding = Binding.new(
-                self._variant, variables, values, self._choosing, by_identity=True
+                self._variant,
+                variables,
+                values,
+                self._choosing,
+                by_identity=True,
+                copied=self._copied,
             )
             if self._bind_and_step(values, binding, grads):
                 return None
@@ -467,7 +502,12 @@ class Optimizer(Rule, Constructed):
             while True:  # until no other thread changes hyperparameters meanwhile
                 values = self._values
                 first = Binding.new(
-                    self._variant, copies, values, grouping=grouping, ignore=self._ignore
+                    self._variant,
+                    copies,
+                    values,
+                    grouping=grouping,
+                    copied=self._copied,
+                    ignore=self._ignore,
                 )
                 if self._bind_and_step(values, first, grads):
                     return copies
@@ -539,7 +579,14 @@ class Optimizer(Rule, Constructed):
     def _bind(self, params: Any, values: Values) -> Binding:
         """Return the first binding, or say what else the parameters look like."""
         try:
-            return Binding.new(self._variant, params, values, self._choosing, ignore=self._ignore)
+            return Binding.new(
+                self._variant,
+                params,
+                values,
+                self._choosing,
+                copied=self._copied,
+                ignore=self._ignore,
+            )
         except (TypeError, ValueError) as error:
             hint = ""
             if isinstance(params, (list, tuple)) and any(
@@ -611,7 +658,8 @@ class Optimizer(Rule, Constructed):
         self._refresh()
         binding = self._bound("state")
         leaves: list[Values] = [
-            {name: _core.alias(slot) for name, slot in slots.items()} for slots in binding.slots
+            {name: shown(_core.alias(slot), kept.get(name)) for name, slot in slots.items()}
+            for slots, kept in zip(binding.slots, binding.kept, strict=True)
         ]
         if not self._variant.has_global_clock:
             for leaf, step in zip(leaves, binding.core.counters()["steps"], strict=True):
@@ -629,6 +677,22 @@ class Optimizer(Rule, Constructed):
         if not binding.keeps_averages:
             return None
         return binding.tree.unflatten([_core.alias(each) for each in binding.averages])
+
+    if not TYPE_CHECKING:
+
+        @property
+        def copies(self) -> Any:
+            """Rounded copies of the parameters, in their structure, live; None without `copies=`.
+
+            They are float16, or bfloat16 where ml_dtypes is installed and else its bits as uint16.
+            An update writes those of the arrays that it changes; so do loading and `swap_averages`.
+            """
+            if self._copied is None:
+                return None
+            binding = self._bound("copies")
+            return binding.tree.unflatten(
+                [shown(_core.alias(each), self._copied) for each in binding.copies]
+            )
 
     def swap_averages(self) -> None:
         """Put the averages in the place of the parameters; the next call puts them back.
@@ -839,6 +903,7 @@ class Optimizer(Rule, Constructed):
                 "values": self._values,
                 "choosing": self._choosing,
                 "ignore": self._ignore,
+                "copies": self._copied,
             }
             binding = self._binding
             if binding is not None:
@@ -856,6 +921,7 @@ class Optimizer(Rule, Constructed):
     def __setstate__(self, state: Values) -> None:
         self._variant, values = Variant(type(self), state["convention"]), state["values"]
         self._choosing, self._ignore = state["choosing"], state["ignore"]
+        self._copied = state.get("copies")
         if "params" not in state:
             return self._install(values, None)
         binding = Binding.new(
@@ -864,6 +930,7 @@ class Optimizer(Rule, Constructed):
             values,
             grouping=state["groups"],
             by_identity=state["by_identity"],
+            copied=self._copied,
             ignore=self._ignore,
             orders=state["orders"],
         )
@@ -917,6 +984,9 @@ def meant(name: str, names: Iterable[str]) -> str:
 
         meant = get_close_matches(name, names, 1)
     return f"; did you mean {', '.join(f'{here}=' for here in meant)}?" if meant else ""
+
+
+_FORMAT_OF_COPIES = Optional(OneOf(*COPIES))
 
 
 def _checked_groups(groups: Any) -> tuple[Group, ...]:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from instep import _core
+from instep import _core, _formats
 from instep._conventions import CONVENTIONS, COUNTS_CALLS, GLOBAL_CLOCK, Convention
 from instep._documentation import Documentation
 from instep._hyperparameters import Hyperparameter
@@ -20,7 +20,7 @@ Values = dict[str, Any]
 PARAMETER = "parameter"
 """What a slot starts as that starts as a copy of the parameter."""
 
-GROUP_OPTIONS = ("learning_rate", *_core.group_options)
+GROUP_OPTIONS = ("learning_rate", *_core.group_options, *_formats.OPTIONS)
 """What a group may have of its own, besides the rule's hyperparameters."""
 WATCHABLE = ("grad_norm", "update_norm", "param_norm", "nonfinite")
 """What can be watched, in the order of the engine's bits."""
@@ -39,6 +39,8 @@ FAMILIES = (
 WHOLE_ARRAYS: _core.RuleInfo = {
     "slots": (),
     "divisible": None,
+    "positive": (),
+    "exact": (),
     "hyperparameters": (),
     "scalars": (),
 }
@@ -79,7 +81,9 @@ class Rule:
     """Slots that do not start at 0: a number, the name of a hyperparameter, or `PARAMETER`."""
     _joint: ClassVar[tuple[str, ...]] = ()
     """Hyperparameters that all arrays have in common, so that groups can't have others."""
-    _newer: ClassVar[frozenset[str]] = frozenset({"learning_rate_factor", "first_step"})
+    _newer: ClassVar[frozenset[str]] = frozenset(
+        {"learning_rate_factor", "first_step", "seed", *_formats.OPTIONS}
+    )
     """Hyperparameters, and slots of numbers, that states of earlier releases lack; in those they
     have their defaults, and start at 0."""
     _clock: ClassVar[bool | str] = False
@@ -277,6 +281,15 @@ class Variant:
         switches = {*self.rule._optional_slots.values()}
         return {*switches, "weight_decay"} if self.cell.decay == "coupled" else switches
 
+    def slots_in_use(self, values: Values) -> list[str]:
+        """Return the names of the slots that the kernel uses with these hyperparameters."""
+        switches = self.rule._optional_slots
+        return [
+            name
+            for name, optional in self.rule._info()["slots"]
+            if not optional or values[switches[name]]
+        ]
+
     def check_together(self, values: Values) -> set[str]:
         """Raise ValueError for values that exclude each other, under this convention.
 
@@ -287,6 +300,7 @@ class Variant:
             raise ValueError(f"{clippings[0]}: expected at most one clipping, got {clippings}")
         watched = Watched({**self.cell.values, **values})
         self.rule._check_together(watched)
+        _formats.check(self.rule, self.slots_in_use(values), values)
         return watched.seen - self.switches
 
     def numbers(self, values: Values) -> Values:

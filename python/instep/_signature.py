@@ -15,6 +15,7 @@ from instep._hyperparameters import (
     Numbers,
     OptionalNumber,
     Rate,
+    Word,
     Words,
     dataclass_transform,
     decay_rate,
@@ -39,6 +40,7 @@ def argument(*, default: Any, kw_only: bool = True, init: bool = True) -> Any:
         Numbers,
         OptionalNumber,
         Rate,
+        Word,
         Words,
         argument,
         decay_rate,
@@ -62,7 +64,7 @@ class Signature:
             "groups": (),
             "ignore": None,
             "convention": "paper",
-            "state_dtype": None,
+            "copies": None,
         }
         return inspect.Signature(
             [

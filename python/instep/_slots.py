@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instep import _core
+from instep import _core, _formats
 from instep._memory import zeros, zeros_like
 from instep._rule import PARAMETER, Rule, Values, Variant
 
 if TYPE_CHECKING:
     from instep._memory import Array
-
-
-def in_use(rule: type[Rule], values: Values) -> list[str]:
-    """Return the names of the slots that the kernel uses with these hyperparameters."""
-    switches = rule._optional_slots
-    return [
-        name for name, optional in rule._info()["slots"] if not optional or values[switches[name]]
-    ]
 
 
 def shapes(
@@ -41,15 +34,30 @@ def shapes(
     }
 
 
+def kept(
+    rule: type[Rule], param: Array, shapes: Mapping[str, tuple[int, ...]], numbers: Values
+) -> _formats.Kept:
+    """Return how a parameter and its slots are kept; parts of one as kernels compute with them."""
+    parts = rule._parts(param.shape, numbers)
+    slots = [name for name, _ in rule._info()["slots"] if name in shapes and name not in parts]
+    return _formats.kept(rule, param.dtype, slots, numbers)
+
+
 def copied(rule: type[Rule]) -> list[str]:
     """Return the slots that start as copies of the parameter."""
     return [name for name, start in rule._initial_state.items() if start == PARAMETER]
 
 
 def make(
-    variant: Variant, name: str, shape: tuple[int, ...], param: Array, numbers: Values, place: Any
+    variant: Variant,
+    name: str,
+    shape: tuple[int, ...],
+    param: Array,
+    numbers: Values,
+    kept: _formats.Kept,
+    place: Any,
 ) -> Array:
-    """Return a new array of state with its first value.
+    """Return a new array of state with its first value, unless that has a coding.
 
     Parameters
     ----------
@@ -61,19 +69,44 @@ def make(
         The parameter that it belongs to.
     numbers
         Hyperparameters and switches of its group.
+    kept
+        How the parameter and its slots are kept.
     place
         Which of how many arrays it is beside the parameter, as `zeros_like` takes it.
     """
     rule = variant.rule
+    beside = _formats.beside(kept, param.shape)
     if name in rule._info()["scalars"]:
         slot = zeros(shape, np.float64)
+    elif name in beside:
+        dtype = beside[name][1]
+        slot = zeros_like(param, dtype, *place) if shape == param.shape else zeros(shape, dtype)
     elif rule._sees_whole_arrays() or name in rule._parts(param.shape, numbers):
-        slot = zeros(shape, param.dtype)
+        slot = zeros(shape, _formats.computed(param.dtype))
     else:
-        slot = zeros_like(param, *place)
-    if name in rule._initial_state:
+        slot = zeros_like(param, _formats.dtype_of(kept, name, param.dtype), *place)
+    if name in rule._initial_state and kept.get(name) not in _core.codings:
         slot[...] = first_value(variant, name, param, numbers)
+    if name == "master":
+        slot[...] = param
     return slot
+
+
+def encoded_first_values(
+    variant: Variant, state: dict[str, Array], param: Array, numbers: Values, kept: _formats.Kept
+) -> dict[str, Array]:
+    """Return what arrays that have a coding start as which do not start at 0, by name."""
+    found: dict[str, Array] = {}
+    for name in variant.rule._initial_state.keys() & state.keys():
+        if kept.get(name) not in _core.codings:
+            continue
+        first = np.full(param.size, first_value(variant, name, param, numbers), np.float32)
+        found[name] = np.zeros(state[name].shape, state[name].dtype)
+        beside = f"{name}_scale"
+        if beside in state:
+            found[beside] = np.zeros_like(state[beside])
+        _core.encode(first, kept[name], found[name].reshape(-1), found.get(beside))
+    return found
 
 
 def first_value(variant: Variant, name: str, param: Array, numbers: Values) -> Array | float:

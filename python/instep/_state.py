@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from instep import _core
+from instep import _core, _formats
 from instep._binding import ACCUMULATOR, Binding
 from instep._kinds import Flag, Norm, Optional, WholeNumber, shown
 from instep._rule import Values, Variant
@@ -37,7 +37,7 @@ def dump(values: Values, binding: Binding, *, copy: bool = True, params: bool = 
     counters = binding.core.counters()
     binding.core.refresh()
     arrays = {}
-    paths = binding.tree.paths
+    paths, orders = binding.tree.paths, binding.core.orders()
     for k, path in enumerate(paths):
         arrays[path] = {
             "group": binding.group_of[k],
@@ -45,6 +45,8 @@ def dump(values: Values, binding: Binding, *, copy: bool = True, params: bool = 
             "in_window": counters["in_window"][k],
             **({"begun": False} if counters["steps"][k] and not counters["begun"][k] else {}),
             **({"frozen": True} if counters["frozen"][k] else {}),
+            **({"kept": dict(binding.kept[k])} if binding.kept[k] else {}),
+            **({"order": np.array(orders[k])} if _is_in_blocks(binding, k) else {}),
             **{
                 name: array.copy() if copy else array
                 for name, array in {**binding.asleep[k], **binding.arrays_of(k)}.items()
@@ -127,8 +129,9 @@ def load(
     calls = _count({"calls": min(calls, _core.MOST_STEPS), **state}, "calls", "state")
     grad_norm = Optional(Norm()).check("state['grad_norm']", state.get("grad_norm"))
 
-    target = binding.restated(values, replace(binding.grouping, overrides=overrides))
     arrays = _mapping(_entry(state, "arrays", "state"), "state['arrays']")
+    grouping = replace(binding.grouping, overrides=overrides)
+    target = binding.restated(values, grouping, orders=_orders(binding, arrays))
     paths = binding.tree.paths
     differences = Differences(
         [path for path in arrays if path not in set(paths)],
@@ -163,13 +166,21 @@ def load(
             raise ValueError(f"{what}['in_window']: expected False outside of a window, got True")
         counters["begun"][k] = _flag({"begun": step > 0, **entry}, "begun", what)
         counters["frozen"][k] = _flag({"frozen": False, **entry}, "frozen", what)
+        if (kept := entry.get("kept", {})) != target.kept[k]:
+            raise ValueError(
+                f"{what}: expected arrays kept as here, {target.kept[k]}, got {shown(kept)}; "
+                "nothing is cast on loading: construct with the rounding and state_dtype of what "
+                "was saved"
+            )
         arrays_here = target.arrays_of(k)
+        optional = variant.rule._optional_slots
         target.asleep[k] = {
             name: _array(entry, name, binding.tree.leaves[k], what).copy()
-            for name in variant.rule._optional_slots
-            if name in entry and name not in arrays_here
+            for name in entry
+            if _formats.slot_of(name) in optional and name not in arrays_here
         }
-        known = {"group", "step", "in_window", "begun", "frozen", *arrays_here, *target.asleep[k]}
+        numbers = {"group", "step", "in_window", "begun", "frozen", "kept", "order"}
+        known = {*numbers, *arrays_here, *target.asleep[k]}
         if unknown := set(entry) - known:
             raise ValueError(f"{what}: expected no {sorted(unknown, key=str)}")
         for name, array in arrays_here.items():
@@ -199,6 +210,25 @@ def load(
         for to, each in copies
     ]
     return (values, target, copies, counters), _remembered(here, binding, state), differences
+
+
+def _is_in_blocks(binding: Binding, k: int) -> bool:
+    """Return whether a parameter has state in blocks, made of elements as they are visited."""
+    return any(_formats.is_in_blocks(how) for how in binding.kept[k].values())
+
+
+def _orders(binding: Binding, arrays: Mapping[str, Any]) -> list[list[int]]:
+    """Return the orders in which to visit parameters: of state in blocks that in which it was."""
+    orders = binding.core.orders()
+    for k, path in enumerate(binding.tree.paths):
+        if path not in arrays or not _is_in_blocks(binding, k):
+            continue
+        what = f"state['arrays'][{path!r}]"
+        order = _entry(_mapping(arrays[path], what), "order", what)
+        if not isinstance(order, np.ndarray) or sorted(order.tolist()) != sorted(orders[k]):
+            raise ValueError(f"{what}['order']: expected axes {sorted(orders[k])}, got {order!r}")
+        orders[k] = [int(axis) for axis in order]
+    return orders
 
 
 def _with_memory(values: Values, binding: Binding) -> dict[str, Any]:

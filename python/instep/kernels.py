@@ -191,7 +191,7 @@ def _array_kernel(rule: str, cls: type[Optimizer]) -> Kernel:
         told = _told(variant, hyperparameters)
         is_needed = cls._counts(param) or variant.counts(told[0])
         count = _counted(step, rule, is_needed)
-        slots = _slots.in_use(cls, told[0])
+        slots = variant.slots_in_use(told[0])
         shapes = _slots.shapes(cls, param, "param", slots, variant.numbers(told[0]))
         run(variant, param, grad, None if out is param else out, _named(state, shapes), count, told)
 
