@@ -150,6 +150,23 @@ def test_tensors_of_pytorch() -> None:
     opt.apply_gradients([(weight.grad, weight)])
 
 
+def test_bfloat16_tensors_of_pytorch() -> None:
+    """NumPy lacks the dtype, so their memory is seen through ml_dtypes: parameters and gradients."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("ml_dtypes")
+    weight = torch.ones(300, 2, dtype=torch.bfloat16, requires_grad=True)
+    master = np.ones((300, 2), np.float32)
+    opt, with_master = instep.Adam([weight]), instep.Adam([master])
+    for k in range(1, 4):
+        (weight * float(k)).sum().backward()
+        opt.step([weight.grad])
+        with_master.step([weight.grad])
+        nearest = torch.tensor(master).to(torch.bfloat16)
+        assert torch.equal(weight.detach(), nearest)
+    jnp = pytest.importorskip("jax.numpy")
+    with_master.step([jnp.ones((300, 2), jnp.bfloat16)])
+
+
 def test_arrays_of_jax() -> None:
     jnp = pytest.importorskip("jax.numpy")
     p, q = np.ones(3, np.float32), np.ones(3, np.float32)

@@ -437,6 +437,37 @@ def test_kernels_refuse_sixteen_bits_with_a_remedy() -> None:
     p, m, v = np.zeros((3, 4), np.float16)
     with pytest.raises(TypeError, match=r"param: expected dtype float32 or float64.*the class"):
         instep.kernels.adam(p, p.copy(), m, v, step=1)
+    w = np.ones((3, 4), BFLOAT16)
+    momentum = np.zeros((3, 4), np.float32)
+    with pytest.raises(TypeError, match=r"param: expected dtype float32 or float64.*the class"):
+        instep.kernels.muon(w, w.copy(), momentum, learning_rate=0.1)
+
+
+@pytest.mark.parametrize("state_dtype", ["bfloat16", "float8"])
+def test_slots_out_of_use_and_in_use_again(state_dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    opt = instep.Adam(rng.standard_normal(300).astype("f4"), amsgrad=True, state_dtype=state_dtype)
+    grads = [rng.standard_normal(300).astype("f4") for _ in range(3)]
+    opt.step(grads[0])
+    largest = opt.state["v_max"].copy()
+    opt.amsgrad = False
+    opt.step(grads[1])
+    saved = opt.state_dict()
+    other = instep.Adam(np.array(opt.params), amsgrad=False, state_dtype=state_dtype)
+    other.load_state_dict(saved)
+    for each in (opt, other):
+        each.amsgrad = True
+        assert same(each.state["v_max"], largest)
+        each.step(grads[2])
+    assert same(opt.params, other.params)
+
+
+def test_other_frameworks_have_no_place_for_it() -> None:
+    options: list[dict[str, Any]] = [{}, {"rounding": "nearest", "state_dtype": "bfloat16"}]
+    for each in options:
+        opt = instep.Adam([np.ones(5, BFLOAT16)], convention="torch", **each)
+        with pytest.raises(ValueError, match="optimizer: expected state in float32 or float64"):
+            instep.interop.to_torch(opt)
 
 
 def test_names_of_what_is_kept_are_the_engines() -> None:

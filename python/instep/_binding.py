@@ -85,8 +85,9 @@ class Binding:
         for k, (param, path) in enumerate(zip(tree.leaves, tree.paths, strict=True)):
             numbers = variant.numbers(effective(values, overrides[group_of[k]]))
             shapes = _slots.shapes(variant.rule, param, path, slots_of_groups[group_of[k]], numbers)
-            kept = _slots.kept(variant.rule, param, shapes, numbers)
-            shapes |= {name: its for name, (its, _) in _formats.beside(kept, param.shape).items()}
+            kept = _slots.kept(variant.rule, param, numbers)
+            beside = _formats.beside(kept, param.shape, shapes)
+            shapes |= {name: its for name, (its, _) in beside.items()}
             origin = origins[k]
             old = before if origin is not None else None
             known: dict[str, Array] = {}

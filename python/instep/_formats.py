@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -85,13 +85,19 @@ def dtype_of(kept: Kept, name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
     return computed(dtype) if coding is None else np.dtype(coding)
 
 
-def beside(kept: Kept, shape: tuple[int, ...]) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Return shape and dtype of what codings keep beside arrays of a shape, by name."""
+def beside(
+    kept: Kept, shape: tuple[int, ...], slots: Container[str]
+) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Return shape and dtype of what codings keep beside these slots of a shape, by name.
+
+    And beside the parameter.
+    """
     found: dict[str, tuple[tuple[int, ...], Any]] = {}
     size = int(np.prod(shape, dtype=np.int64))
     for name, how in kept.items():
         coding = _core.codings.get(how)
-        if not coding or not coding["companion_bytes"]:
+        is_there = name == PARAMETER or name in slots
+        if not is_there or not coding or not coding["companion_bytes"]:
             continue
         dtype = np.float32 if coding["companion_bytes"] == 4 else np.uint16
         elements = coding["elements"]

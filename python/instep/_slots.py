@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,12 +33,13 @@ def shapes(
     }
 
 
-def kept(
-    rule: type[Rule], param: Array, shapes: Mapping[str, tuple[int, ...]], numbers: Values
-) -> _formats.Kept:
-    """Return how a parameter and its slots are kept; parts of one as kernels compute with them."""
-    parts = rule._parts(param.shape, numbers)
-    slots = [name for name, _ in rule._info()["slots"] if name in shapes and name not in parts]
+def kept(rule: type[Rule], param: Array, numbers: Values) -> _formats.Kept:
+    """Return how a parameter and its slots are kept, also those out of use.
+
+    Parts of a slot are kept as kernels compute with them.
+    """
+    in_parts = rule._info()["divisible"] if rule._parts(param.shape, numbers) else None
+    slots = [name for name, _ in rule._info()["slots"] if name != in_parts]
     return _formats.kept(rule, param.dtype, slots, numbers)
 
 
@@ -75,7 +75,7 @@ def make(
         Which of how many arrays it is beside the parameter, as `zeros_like` takes it.
     """
     rule = variant.rule
-    beside = _formats.beside(kept, param.shape)
+    beside = _formats.beside(kept, param.shape, kept)
     if name in rule._info()["scalars"]:
         slot = zeros(shape, np.float64)
     elif name in beside:

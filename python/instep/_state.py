@@ -175,7 +175,7 @@ def load(
         arrays_here = target.arrays_of(k)
         optional = variant.rule._optional_slots
         target.asleep[k] = {
-            name: _array(entry, name, binding.tree.leaves[k], what).copy()
+            name: _array(entry, name, _asleep_like(binding, k, name), what).copy()
             for name in entry
             if _formats.slot_of(name) in optional and name not in arrays_here
         }
@@ -210,6 +210,14 @@ def load(
         for to, each in copies
     ]
     return (values, target, copies, counters), _remembered(here, binding, state), differences
+
+
+def _asleep_like(binding: Binding, k: int, name: str) -> Array:
+    """Return an array of the shape and dtype that one of a slot out of use has."""
+    param, kept = binding.tree.leaves[k], binding.kept[k]
+    beside = _formats.beside(kept, param.shape, kept)
+    shape, dtype = beside.get(name, (param.shape, _formats.dtype_of(kept, name, param.dtype)))
+    return np.broadcast_to(np.zeros((), dtype), shape)
 
 
 def _is_in_blocks(binding: Binding, k: int) -> bool:

@@ -223,6 +223,11 @@ def _update_in_numpy(
     told: _core.Told,
 ) -> None:
     to = param if out is None else out
+    if to.dtype.itemsize == 2:
+        raise TypeError(
+            f"param: expected dtype float32 or float64, got {to.dtype}; what is left out by "
+            "rounding to 16 bits is state: use the class"
+        )
     cls: Any = variant.rule
     optimizer = cls(to, convention=variant.convention, **told[0])
     optimizer._resume(state, step)

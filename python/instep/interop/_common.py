@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from instep import _core
+from instep._formats import PARAMETER
 from instep._optimizer import Optimizer
 
 if TYPE_CHECKING:
@@ -32,10 +34,25 @@ def entry_of(optimizer: Optimizer, convention: str, table: Mapping[str, T]) -> T
         raise ValueError(
             f"optimizer: expected one with convention={convention!r}, got {optimizer!r}"
         )
+    check_kept(optimizer)
     for cls in type(optimizer).__mro__:
         if cls.__name__ in table:
             return table[cls.__name__]
     raise ValueError(f"optimizer: expected one of {listed(table)}; got {optimizer!r}")
+
+
+def check_kept(optimizer: Optimizer) -> None:
+    """Raise ValueError for state in few bits, and for what stands beside 16-bit parameters."""
+    binding = optimizer._binding
+    for path, kept in zip(binding.tree.paths, binding.kept, strict=True) if binding else ():
+        for name, how in kept.items():
+            if how in _core.codings and not (name == PARAMETER and how.startswith("stochastic")):
+                raise ValueError(
+                    f"optimizer: expected state in float32 or float64, and no remainder of "
+                    f"parameters, for which other frameworks have no place; {name} of {path} is "
+                    f"kept as {how}; use one with rounding='stochastic' or 'nearest', and without "
+                    "state_dtype"
+                )
 
 
 def check_own(optimizer: Optimizer, known: Collection[str], there: str) -> None:
