@@ -151,7 +151,7 @@ def test_tensors_of_pytorch() -> None:
 
 
 def test_bfloat16_tensors_of_pytorch() -> None:
-    """NumPy lacks the dtype, so their memory is seen through ml_dtypes: parameters and gradients."""
+    """NumPy lacks the dtype: their memory is seen through ml_dtypes, parameters and gradients."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("ml_dtypes")
     weight = torch.ones(300, 2, dtype=torch.bfloat16, requires_grad=True)

@@ -70,6 +70,18 @@ def test_the_other_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_allclose(param, 0.9, atol=0.05)
 
 
+def test_state_in_few_bits_is_read_as_told() -> None:
+    pytest.importorskip("ml_dtypes")
+    page = Path(__file__).parent.parent / "docs" / "formats.md"
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        exec(block, names)
+    np.testing.assert_allclose(names["numbers"], 0.001, rtol=0.01)
+    np.testing.assert_allclose(names["m"], 0.1, rtol=0.13)
+    np.testing.assert_allclose(names["v"], 0.001, rtol=0.13)
+    np.testing.assert_allclose(names["m"].mean(), 0.1, rtol=0.01)
+
+
 def test_the_rules_listed_are_all() -> None:
     rules = {
         name
@@ -91,7 +103,10 @@ def test_the_number_of_paths() -> None:
     assert f"in {count} configurations" in README
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/conventions.md", "docs/frameworks.md"])
+PAGES = ["README.md", "docs/conventions.md", "docs/formats.md", "docs/frameworks.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_pages_link_to_files_that_exist(page: str) -> None:
     path = Path(__file__).parent.parent / page
     links = re.findall(r"\]\((?!http)([^)#]+)", path.read_text(encoding="utf-8"))

@@ -400,7 +400,7 @@ Parameters
 ----------
 grads : ndarray or nesting of list, tuple and dict
     The gradients, in the structure of the parameters (list and tuple count as the same).
-    float16, float32 or float64, whatever the parameter's dtype; of the parameter's shape, any
+    float16, bfloat16, float32 or float64, whatever the parameter's dtype; of the parameter's shape, any
     strides; a float will do for a 0-d parameter. None for an array means that it has no
     gradient in this step.
 missing : {"error", "none"}, optional
