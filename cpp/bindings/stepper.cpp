@@ -400,9 +400,9 @@ Parameters
 ----------
 grads : ndarray or nesting of list, tuple and dict
     The gradients, in the structure of the parameters (list and tuple count as the same).
-    float16, bfloat16, float32 or float64, whatever the parameter's dtype; of the parameter's shape, any
-    strides; a float will do for a 0-d parameter. None for an array means that it has no
-    gradient in this step.
+    float16, bfloat16, float32 or float64, whatever the parameter's dtype; of the parameter's
+    shape, any strides; a float will do for a 0-d parameter. None for an array means that it has
+    no gradient in this step.
 missing : {"error", "none"}, optional
     Whether keys that are left out, and None for a whole sub-tree, are errors, or mean that the
     arrays there have no gradient.

@@ -179,7 +179,7 @@ const std::uint16_t* Noise::at(std::size_t start, std::size_t count) {
         kernels.random_bits(key_, static_cast<std::uint32_t>(start), 1, count, bits_);
         return bits_;
     }
-    char* const first = nullptr;  // not memory: counted in elements
+    char* const first = reinterpret_cast<char*>(bits_);  // not memory: counted in elements
     const Stream places{first, Format::float32, steps_};
     alignas(64) std::uint16_t run_bits[tile_elements];
     std::uint16_t* at = bits_;
