@@ -52,10 +52,13 @@ struct Block {
     /// Where the stream of a slot in parts is one of them: what the others, which are for all of
     /// these elements, come to together.
     const void* common = nullptr;
-    /// Where kernels for coded blocks work on it: how its streams are kept, what random bits come
-    /// from, and which of the array's elements is its first.
-    const Coded* coded = nullptr;
-    std::uint32_t noise_key = 0, first = 0;
+};
+
+/// A block of which some streams are kept otherwise: how, what random bits come from, and which of
+/// the array's elements is its first.
+struct CodedBlock : Block {
+    const Coded* coded;
+    std::uint32_t noise_key, first;
 };
 
 /// Blocks that are updated alike, each so many bytes behind the one before.
@@ -131,6 +134,7 @@ using Measure = void (*)(const Block&, std::size_t bytes_ahead, const Coefficien
 using Complete = void (*)(const double* sums, double elements, double* scalars, Coefficients*);
 /// Updates blocks.
 using Update = void (*)(const Blocks&, const Ahead&, const Coefficients&);
+using UpdateCoded = void (*)(const CodedBlock&, const Ahead&, const Coefficients&);
 
 /// What a rule does with a slot that is kept in parts, whose cells lie one after the other. A run
 /// is of neighbouring elements along one axis: parts have a cell for each of them, or one for all.
@@ -161,10 +165,9 @@ struct RuleKernels {
     /// By the set of slots in use (bit k: slot k); null where a slot is missing.
     Measure measure[slot_sets];
     Update update[slot_sets];
-    /// For one block at a time that is coded, by the set of slots in use. Its coefficients are
-    /// plain, and so is the block: with no average, nothing accumulated, and factors of 1. Null in
-    /// float64.
-    Update update_coded[in_parts];
+    /// By the set of slots in use. The coefficients are plain, and so is the block: with no
+    /// average, nothing accumulated, and factors of 1. Null in float64.
+    UpdateCoded update_coded[in_parts];
     PartKernels parts;
 };
 

@@ -121,8 +121,7 @@ bool Optimizer::repeat_update(const std::vector<Stream>& gradients) {
 }
 
 void Optimizer::set_noise(Work& work, std::size_t array) const {
-    if (arrays[array].layout.is_random)
-        work.noise_key = Noise::key_of(options.seed, iterations, array);
+    if (work.is_random) work.noise_key = Noise::key_of(options.seed, iterations, array);
 }
 
 void Optimizer::add_plan(std::size_t array, bool is_given, bool has_gradient) {

@@ -500,7 +500,7 @@ void Step::run_kernels(Phase phase, Piece piece, const Manner& manner) noexcept 
     };
     for_each_part(piece, unit, [&](std::size_t k, std::size_t first, std::size_t last) {
         const Work& work = works[k];
-        const bool is_direct = !work.buffered && !work.layout->copy.data;
+        const bool is_direct = !work.buffered && !work.has_copy;
         if (is_direct && pass.used == all_streams && first == 0 && last == work.block.count) {
             if (k != end || work.plan != works[begin].plan) {
                 run_whole();
@@ -515,10 +515,9 @@ void Step::run_kernels(Phase phase, Piece piece, const Manner& manner) noexcept 
         if (!call.kernel) return;
         const Block& next = works[std::min(k + 1, works.size() - 1)].block;
         if (phase == Phase::update && work.is_coded(plan)) {
-            const Block part = work.coded_part(first, last - first);
+            const CodedBlock part = work.coded_part(first, last - first);
             const Block rest = work.coded_part(last, work.block.count - last);
-            return plan.update_coded({&part}, {rest.count ? rest : next, manner},
-                                     call.coefficients);
+            return plan.update_coded(part, {rest.count ? rest : next, manner}, call.coefficients);
         }
         const Block rest = part_of(work.block, work.precision(), last, work.block.count - last);
         const Ahead ahead{rest.count ? rest : next, manner};

@@ -27,7 +27,9 @@ Work::Work(const Layout& arrays, StreamIndex what, unsigned streams, const Strea
       plan(its_plan),
       buffered(arrays.buffered),
       target(what),
-      raw_gradient(is_raw) {
+      raw_gradient(is_raw),
+      is_random(arrays.is_random),
+      has_copy(arrays.copy.data && what == param_stream) {
     if (target != param_stream) {
         block.data[param_stream] = block.data[target];
         buffered = (buffered & ~bit(param_stream)) | (buffered >> target & 1) << param_stream;
@@ -57,15 +59,12 @@ void Work::take_update() {
 
 bool Work::is_coded(const Plan& its_plan) const {
     return layout->coded && its_plan.update_coded && target == param_stream && grad.data &&
-           !(buffered & bit(grad_stream)) && !layout->copy.data && !block.data[average_stream] &&
+           !(buffered & bit(grad_stream)) && !has_copy && !block.data[average_stream] &&
            !block.data[accumulated_stream] && block.factors.first == 1;
 }
 
-Block Work::coded_part(std::size_t start, std::size_t count) const {
-    Block part = block;
-    part.coded = &*layout->coded;
-    part.noise_key = noise_key;
-    part.first = static_cast<std::uint32_t>(start);
+CodedBlock Work::coded_part(std::size_t start, std::size_t count) const {
+    CodedBlock part{block, &*layout->coded, noise_key, static_cast<std::uint32_t>(start)};
     part.count = count;
     const auto advance = [start](void*& data, std::size_t item) {
         if (data) data = static_cast<char*>(data) + start * item;

@@ -26,7 +26,7 @@ struct Plan {
     bool has_gradient = true;
     Around around;
     Call update;
-    Update update_coded = nullptr;       ///< with its coefficients; null where they are not plain
+    UpdateCoded update_coded = nullptr;  ///< with its coefficients; null where they are not plain
     Call lend;                           ///< where somebody else makes the update of the gradient
     Measure measure = nullptr;           ///< where the update needs sums
     const PartKernels* parts = nullptr;  ///< where arrays keep a slot in parts
@@ -47,6 +47,8 @@ struct Work {
     unsigned buffered;            ///< the streams that kernels can't read as they are
     StreamIndex target;           ///< what is updated: the parameter, or the accumulator
     bool raw_gradient;            ///< whether the gradient is the caller's
+    bool is_random;               ///< random bits decide on roundings: the layout tells, far away
+    bool has_copy;                ///< a rounded copy is to be written of the parameter; likewise
     std::uint32_t noise_key = 0;  ///< of the array in this update
     SeenParts* parts = nullptr;   ///< of a slot in parts
 
@@ -64,13 +66,11 @@ struct Work {
         return is_param && layout->param_source.data ? layout->param_source : stream(index);
     }
     /// Whether a rounded copy is to be written of what these streams are changed to.
-    bool is_copied(unsigned written) const {
-        return layout->copy.data && target == param_stream && written & bit(param_stream);
-    }
+    bool is_copied(unsigned written) const { return has_copy && written & bit(param_stream); }
     /// Whether kernels for coded blocks can update it by such a plan.
     bool is_coded(const Plan& its_plan) const;
     /// Elements of it for those.
-    Block coded_part(std::size_t start, std::size_t count) const;
+    CodedBlock coded_part(std::size_t start, std::size_t count) const;
     void set_gradient(const Stream& gradient);
     /// From now on the gradient is the update that somebody else has left in the first slot.
     void take_update();

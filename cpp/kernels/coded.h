@@ -13,7 +13,7 @@ struct WithRandomBits : Way {
     Words random[registers];
 
     /// For elements from one on, a multiple of how many there are.
-    INSTEP_INLINE WithRandomBits(Way way, const Block& block, std::size_t i) : Way(way) {
+    INSTEP_INLINE WithRandomBits(Way way, const CodedBlock& block, std::size_t i) : Way(way) {
         if (!block.coded->is_random) return;
         const std::uint32_t key = block.noise_key;
         const std::uint32_t first = block.first + static_cast<std::uint32_t>(i);
@@ -33,7 +33,7 @@ struct WithRandomBits : Way {
 template <bool may_have_remainder>
 class CodedStream {
 public:
-    INSTEP_INLINE CodedStream(const Block& block, int which)
+    INSTEP_INLINE CodedStream(const CodedBlock& block, int which)
         : data_(static_cast<char*>(block.data[which])),
           beside_(static_cast<std::uint16_t*>(block.coded->companion[which])),
           coding_(block.coded->coding[which]),
@@ -94,7 +94,7 @@ public:
     template <class P, class Way>
     static INSTEP_INLINE auto way(Way way, const Block& block, std::size_t i) {
         constexpr int registers = P::lanes / P::register_lanes;
-        return WithRandomBits<Way, registers>(way, block, i);
+        return WithRandomBits<Way, registers>(way, static_cast<const CodedBlock&>(block), i);
     }
 
 private:
@@ -144,7 +144,7 @@ using CodedSlot =
     std::conditional_t<(slots >> k & 1) != 0, CodedStream<false>, Stream<float, false>>;
 
 template <template <class> class Rule, unsigned slots, std::size_t... k>
-INSTEP_NOINLINE void update_coded_slots(const Block& block, const Ahead& ahead,
+INSTEP_NOINLINE void update_coded_slots(const CodedBlock& block, const Ahead& ahead,
                                         const Prepared<Rule<float>, float>& prepared,
                                         std::index_sequence<k...>) {
     const Rule<float> rule = prepared.rule;
@@ -154,14 +154,14 @@ INSTEP_NOINLINE void update_coded_slots(const Block& block, const Ahead& ahead,
                        CodedSlot<slots, k>(block, first_slot + static_cast<int>(k))...);
 }
 
-/// The kernel of one rule for one set of slots in use: for one block, of which nothing surrounds
-/// the rule but, maybe, decoupled decay.
+/// The kernel of one rule for one set of slots in use: of which nothing surrounds the rule but,
+/// maybe, decoupled decay.
 template <template <class> class Rule, unsigned slots>
-static void update_coded(const Blocks& blocks, const Ahead& ahead,
+static void update_coded(const CodedBlock& block, const Ahead& ahead,
                          const Coefficients& coefficients) {
     choose_square_roots<float>(ahead.manner.half_of_roots);
     update_coded_slots<Rule, slots>(
-        blocks[0], ahead, reinterpret_cast<const Prepared<Rule<float>, float>&>(coefficients),
+        block, ahead, reinterpret_cast<const Prepared<Rule<float>, float>&>(coefficients),
         std::make_index_sequence<Rule<float>::slots.count>());
 }
 
