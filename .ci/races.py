@@ -92,6 +92,10 @@ for threads in (2, 7):
         for types in (("float32", "float64"), ("float64", "float32")):
             train("Adam", given, *types)
             train("Lamb", given, *types)
+    for state_dtype in ("bfloat16", "float8"):
+        kept = {"state_dtype": state_dtype, "rounding": "stochastic"}
+        train("Adam", kept, "float16", "float32")
+        train("Adam", {**kept, "copies": "float16"}, "float32", "float16")
 instep.set_num_threads(4)
 for given in OPTIONS:
     at_once(lambda given=given: train("Lamb", given, "float32", "float32"), 3)  # type: ignore[misc]
