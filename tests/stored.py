@@ -15,7 +15,8 @@ def from_bfloat16(bits: Any) -> Any:
 def with_remainder(param: Any, remainder: Any) -> Any:
     """Read the float32 number that a bfloat16 parameter and its remainder stand for."""
     upper = param.view(np.uint16).astype(np.uint32) << 16
-    return (upper + remainder.view(np.int16).astype(np.int32).view(np.uint32)).view(np.float32)
+    whole = upper + remainder.view(np.int16).astype(np.int32).view(np.uint32)
+    return np.where(np.isnan(whole.view(np.float32)), upper, whole).view(np.float32)
 
 
 def from_float8(codes: Any, scale: Any, *, positive: bool) -> Any:

@@ -156,6 +156,38 @@ def test_a_checkpoint_for_another_layout(tmp_path: Path) -> None:
             assert np.array_equal(opt.state[name], other.state[name])
 
 
+def test_what_float32_has_no_number_for_is_no_zero() -> None:
+    """Squares of float64 gradients may be less than float32's least number."""
+    param = np.zeros(2)
+    opt = instep.Adam(param, learning_rate=1.0, epsilon=1e-40, state_dtype="float8")
+    for _ in range(3):
+        opt.step(np.full(2, 1e-25))
+    assert (opt.state["v"] > 0).all()
+    assert (np.abs(param) <= 3).all()
+
+
+def test_damaged_state_is_refused() -> None:
+    opt = instep.Adam(np.ones(300, np.float32), state_dtype="float8")
+    opt.step(np.ones(300, np.float32))
+    damages: list[tuple[str, Any]] = [
+        ("order", np.array(0)),
+        ("order", np.array([3])),
+        ("order", [0]),
+        ("kept", np.ones(2)),
+        ("kept", {"m": np.ones(3)}),
+        ("m_scale", np.array([np.nan, 1], np.float32)),
+        ("v_scale", np.array([-1, 1], np.float32)),
+        ("v_scale", np.array([3, 1], np.float32)),
+        ("v_scale", np.ones(3, np.float32)),
+        ("m", np.ones(300, np.int8)),
+    ]
+    for name, value in damages:
+        saved = opt.state_dict()
+        saved["arrays"]["params"][name] = value
+        with pytest.raises((TypeError, ValueError), match=r"state\['arrays'\]\['params'\]"):
+            opt.load_state_dict(saved)
+
+
 def test_bytes_of_state() -> None:
     opt = instep.Adam(np.zeros(2**16, np.float32), state_dtype="float8")
     size = sum(slot.nbytes for name, slot in opt.state.items() if name != "step")

@@ -179,6 +179,48 @@ def test_what_somebody_writes_counts(dtype: np.dtype[Any]) -> None:
     assert (step < 0.1).all()
 
 
+@pytest.mark.parametrize("layout", [contiguous, LAYOUTS["strided"][0]])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_zero_and_infinity_that_somebody_writes(dtype: np.dtype[Any], layout: Any) -> None:
+    """Whatever the remainder is: a mask that prunes, weights that are given anew."""
+    for value in (0.0, -0.0, np.inf, -np.inf, 1.0):
+        param = representable(1000, 0, layout, dtype)
+        opt = instep.SGD(param, learning_rate=0.01)
+        opt.step(np.random.default_rng(0).standard_normal(param.shape).astype("f4"))
+        param[...] = value
+        opt.step(np.zeros(param.shape, np.float32))
+        assert (param == value).all()
+    # What stays in state of other parameters is less than half a distance.
+    param = np.zeros(1000, dtype)
+    opt = instep.SGD(param, learning_rate=0.01)
+    grads = np.linspace(0.1, 1, 1000, dtype=np.float32)
+    opt.updates(grads)
+    opt.step(np.zeros(1000, np.float32))
+    assert (param == 0).all()
+    opt.step(grads)
+    opt.build(np.zeros(1000, dtype))
+    opt.step(np.zeros(1000, np.float32))
+    assert not np.any(opt.params)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_averages_that_begin_later(dtype: np.dtype[Any]) -> None:
+    """They start from the numbers that parameters stand for."""
+    params, averages = [], []
+    grads = [np.linspace(0.1, 1, 300, dtype=np.float32)]
+    for each in (dtype, np.dtype(np.float32)):
+        param = np.ones(300, each)
+        opt = instep.SGD([param], learning_rate=0.001)
+        opt.step(grads)
+        opt.use_ema = True
+        averages.append(opt.averages[0].copy())
+        opt.ema_momentum, opt.ema_overwrite_frequency = 0.5, 1
+        opt.step(grads)
+        params += exact(opt, [param]) if each == dtype else [param]
+    assert same(*averages)
+    assert same(*params)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_infinite_and_not_numbers_stay_where_they_are(dtype: np.dtype[Any]) -> None:
     for rounding in ("remainder", "stochastic", "nearest"):
@@ -463,11 +505,13 @@ def test_slots_out_of_use_and_in_use_again(state_dtype: str) -> None:
 
 
 def test_other_frameworks_have_no_place_for_it() -> None:
-    options: list[dict[str, Any]] = [{}, {"rounding": "nearest", "state_dtype": "bfloat16"}]
-    for each in options:
-        opt = instep.Adam([np.ones(5, BFLOAT16)], convention="torch", **each)
-        with pytest.raises(ValueError, match="optimizer: expected state in float32 or float64"):
-            instep.interop.to_torch(opt)
+    for convention in ("torch", "keras"):
+        opt: Any = instep.Adam([np.ones(5, BFLOAT16)], convention=convention)
+        with pytest.raises(ValueError, match="expected parameters that are whole"):
+            getattr(instep.interop, f"to_{convention}")(opt)
+    opt = instep.Adam([np.ones(5, np.float32)], convention="keras", state_dtype="bfloat16")
+    with pytest.raises(ValueError, match="expected state in float32 or float64"):
+        instep.interop.to_keras(opt)
 
 
 def test_names_of_what_is_kept_are_the_engines() -> None:

@@ -112,7 +112,10 @@ void check_dtype(py::handle object, const Name& name, const char* expected = nul
     if (expected ? dtype_of(object) != expected : !view.stored().has_value())
         throw py::type_error(name + ": expected dtype " +
                              (expected ? expected : names_of_formats()) + ", got " +
-                             dtype_of(object));
+                             dtype_of(object) +
+                             (!expected && dtype_of(object) == "uint16"
+                                  ? "; of bfloat16's bits take array.view(ml_dtypes.bfloat16)"
+                                  : ""));
     if (!view.has_flag(npy_api::NPY_ARRAY_ALIGNED_))
         throw py::value_error(name +
                               ": expected an aligned array, got one whose data begins at an "

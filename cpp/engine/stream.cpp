@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 
 #include "engine/dispatch.h"
@@ -136,6 +137,10 @@ void encode(const Shape& shape, const Stream& to, std::size_t start, std::size_t
     alignas(64) float tile[tile_elements];
     const bool is_direct = from == Precision::float32;
     if (!is_direct) convert(buffer, format_of(from), Precision::float32, tile, count);
+    if (!is_direct && to.coding == Coding::positive_float8)
+        for (std::size_t k = 0; k < count; ++k)  // what float32 has no number for is no zero
+            if (static_cast<const double*>(buffer)[k] > 0)
+                tile[k] = std::max(tile[k], std::numeric_limits<float>::min());
     const float* const numbers = is_direct ? static_cast<const float*>(buffer) : tile;
     Items items(shape, to, start, count, false);
     if (to.companion) {

@@ -44,7 +44,9 @@ struct Remainder {
     static constexpr bool has_companion = true;
 
     static INSTEP_INLINE Floats number(Words upper, Words lower) {
-        return (Floats)((upper - (lower >> 15)) << 16 | lower);
+        const Floats whole = (Floats)((upper - (lower >> 15)) << 16 | lower);
+        // Somebody may have written zero or infinity, beside which others' lower halves are NaN.
+        return whole == whole ? whole : (Floats)(upper << 16);
     }
     static INSTEP_INLINE Words upper(Floats x) {
         const Words is_number = (Words)(x == x);  // of others no digit is carried

@@ -128,7 +128,9 @@ class Binding:
                     average = old.averages[origin]
                 else:
                     average = zeros_like(param, computed, len(shapes) + 1, places)
-                    average[...] = param
+                    # Of fewer bits, the number that they stand for.
+                    is_exact = before is None or before.tree is not tree or param.itemsize > 2
+                    average[...] = param if is_exact or not before else before.core.values(k)
                 self.averages.append(average)
             if accumulates:
                 if old and old.accumulators and origin is not None:

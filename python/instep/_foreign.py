@@ -27,7 +27,7 @@ def gradient(array: Any, name: str) -> Array:
         If it is not in memory that NumPy can read.
     """
     array = _detached(array)
-    bits = _bits_of_bfloat16(array)
+    bits = bits_of_bfloat16(array)
     if bits is not None:
         return _as_bfloat16(bits, name)
     try:
@@ -47,7 +47,7 @@ def parameter(array: Any, name: str) -> Array:
     """
     what = f"{type(array).__module__}.{type(array).__qualname__}"
     array = _detached(array)
-    bits = _bits_of_bfloat16(array)
+    bits = bits_of_bfloat16(array)
     if bits is not None:
         return _as_bfloat16(bits, name)
     view = _converted(array, name)
@@ -71,7 +71,7 @@ def _detached(array: Any) -> Any:
     return detach() if callable(detach) else array
 
 
-def _bits_of_bfloat16(array: Any) -> Any:
+def bits_of_bfloat16(array: Any) -> Any:
     """Return a tensor of the same memory whose elements are the bits, for PyTorch's bfloat16.
 
     NumPy does not know that dtype, and PyTorch does not know ml_dtypes.

@@ -166,7 +166,9 @@ def load(
             raise ValueError(f"{what}['in_window']: expected False outside of a window, got True")
         counters["begun"][k] = _flag({"begun": step > 0, **entry}, "begun", what)
         counters["frozen"][k] = _flag({"frozen": False, **entry}, "frozen", what)
-        if (kept := entry.get("kept", {})) != target.kept[k]:
+        kept = entry.get("kept", {})
+        is_dict = isinstance(kept, Mapping) and all(isinstance(how, str) for how in kept.values())
+        if not is_dict or kept != target.kept[k]:
             raise ValueError(
                 f"{what}: expected arrays kept as here, {target.kept[k]}, got {shown(kept)}; "
                 "nothing is cast on loading: construct with the rounding and state_dtype of what "
@@ -188,6 +190,8 @@ def load(
                 copies.append((array, np.zeros_like(array)))
                 continue
             saved_array = _array(entry, name, array, what)
+            if name.endswith("_scale") and name in target.slots[k]:
+                _check_scale(saved_array, f"{what}[{name!r}]")
             if name == ACCUMULATOR and share != 1:
                 saved_array = np.multiply(
                     saved_array, array.dtype.type(share), out=np.empty_like(array)
@@ -220,6 +224,11 @@ def _asleep_like(binding: Binding, k: int, name: str) -> Array:
     return np.broadcast_to(np.zeros((), dtype), shape)
 
 
+def _check_scale(scale: Array, what: str) -> None:
+    if not (np.isfinite(scale).all() and (np.frexp(scale)[0] == 0.5).all()):
+        raise ValueError(f"{what}: expected positive powers of two, as float8 state has them")
+
+
 def _is_in_blocks(binding: Binding, k: int) -> bool:
     """Return whether a parameter has state in blocks, made of elements as they are visited."""
     return any(_formats.is_in_blocks(how) for how in binding.kept[k].values())
@@ -233,7 +242,9 @@ def _orders(binding: Binding, arrays: Mapping[str, Any]) -> list[list[int]]:
             continue
         what = f"state['arrays'][{path!r}]"
         order = _entry(_mapping(arrays[path], what), "order", what)
-        if not isinstance(order, np.ndarray) or sorted(order.tolist()) != sorted(orders[k]):
+        is_list = isinstance(order, np.ndarray) and order.ndim == 1
+        is_whole = is_list and (order.dtype.kind in "iu" or not order.size)
+        if not is_whole or sorted(order.tolist()) != sorted(orders[k]):
             raise ValueError(f"{what}['order']: expected axes {sorted(orders[k])}, got {order!r}")
         orders[k] = [int(axis) for axis in order]
     return orders

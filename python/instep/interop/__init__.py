@@ -13,6 +13,14 @@ optimizer with ``convention="torch"``, in the order in which `torch_opt` was giv
         slots.update({name: torch.as_tensor(slot) for name, slot in slots.items()})
     torch_opt.load_state_dict(d)
 
+State in bfloat16 comes and goes like that, too, and what torchao keeps in 8 bits comes. From and to
+an 8-bit Adam of bitsandbytes, `bnb_opt`, which has stepped, `opt` being an `AdamW`::
+
+    interop.from_bitsandbytes(opt, bnb_opt.state_dict(), order=arrays)
+
+    d = interop.to_bitsandbytes(opt, bnb_opt.state_dict(), order=arrays)
+    bnb_opt.load_state_dict(torch.utils._pytree.tree_map_only(np.ndarray, torch.as_tensor, d))
+
 From and to Keras, `keras_opt` being a `keras.optimizers` optimizer that is built and `opt` one with
 ``convention="keras"`` and the same hyperparameters::
 
@@ -63,6 +71,7 @@ array([0.1, 0.1])
 >>> interop.from_torch(opt, d, order=[w, b])
 """
 
+from instep.interop._bitsandbytes import from_bitsandbytes, to_bitsandbytes
 from instep.interop._keras import from_keras, to_keras
 from instep.interop._optax import from_optax, to_optax
 from instep.interop._safetensors import from_safetensors, to_safetensors
@@ -70,11 +79,13 @@ from instep.interop._tfjs import from_tfjs, to_tfjs
 from instep.interop._torch import from_torch, to_torch
 
 __all__ = [
+    "from_bitsandbytes",
     "from_keras",
     "from_optax",
     "from_safetensors",
     "from_tfjs",
     "from_torch",
+    "to_bitsandbytes",
     "to_keras",
     "to_optax",
     "to_safetensors",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from instep import _core
-from instep._formats import PARAMETER
+from instep._foreign import bits_of_bfloat16
+from instep._formats import PARAMETER, beside, companion, computed, dtype_of
 from instep._optimizer import Optimizer
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def entry_of(optimizer: Optimizer, convention: str, table: Mapping[str, T]) -> T
         raise ValueError(
             f"optimizer: expected one with convention={convention!r}, got {optimizer!r}"
         )
-    check_kept(optimizer)
+    if convention != "torch":
+        check_kept(optimizer)
     for cls in type(optimizer).__mro__:
         if cls.__name__ in table:
             return table[cls.__name__]
@@ -43,16 +45,73 @@ def entry_of(optimizer: Optimizer, convention: str, table: Mapping[str, T]) -> T
 
 def check_kept(optimizer: Optimizer) -> None:
     """Raise ValueError for state in few bits, and for what stands beside 16-bit parameters."""
+    check_no_remainder(optimizer)
     binding = optimizer._binding
     for path, kept in zip(binding.tree.paths, binding.kept, strict=True) if binding else ():
         for name, how in kept.items():
-            if how in _core.codings and not (name == PARAMETER and how.startswith("stochastic")):
+            if name != PARAMETER and how in _core.codings:
                 raise ValueError(
-                    f"optimizer: expected state in float32 or float64, and no remainder of "
-                    f"parameters, for which other frameworks have no place; {name} of {path} is "
-                    f"kept as {how}; use one with rounding='stochastic' or 'nearest', and without "
-                    "state_dtype"
+                    f"optimizer: expected state in float32 or float64; {name} of {path} is kept as "
+                    f"{how}; use one without state_dtype"
                 )
+
+
+def check_no_remainder(optimizer: Optimizer) -> None:
+    """Raise ValueError for what stands beside 16-bit parameters."""
+    binding = optimizer._binding
+    for path, kept in zip(binding.tree.paths, binding.kept, strict=True) if binding else ():
+        if kept.get(PARAMETER) in ("remainder", "master"):
+            raise ValueError(
+                f"optimizer: expected parameters that are whole, as other frameworks have no place "
+                f"for the {kept[PARAMETER]} of {path}; use one with rounding='stochastic' or "
+                "'nearest', or float32 parameters with copies="
+            )
+
+
+def decoded(binding: Binding, leaf: int, entry: Values) -> Values:
+    """Return an array's state with its slots as they are computed with."""
+    result, kept = dict(entry), binding.kept[leaf]
+    dtype = computed(binding.tree.leaves[leaf].dtype)
+    for name in kept.keys() & entry.keys():
+        beside = result.pop(companion(kept, name), None)
+        if kept[name] in _core.codings:
+            codes, restore = _in_order(binding, leaf, entry[name])
+            numbers = np.empty(codes.size, np.float32)
+            _core.decode(codes, kept[name], beside, numbers)
+            result[name] = restore(numbers)
+        result[name] = result[name].astype(dtype)
+    return result
+
+
+def encoded(binding: Binding, leaf: int, slots: Values) -> Values:
+    """Return slots, given as they are computed with, as the optimizer keeps them."""
+    result, kept = dict(slots), binding.kept[leaf]
+    param = binding.tree.leaves[leaf]
+    stands_beside = beside(kept, param.shape, kept)
+    for name in kept.keys() & slots.keys():
+        dtype = dtype_of(kept, name, param.dtype)
+        if kept[name] not in _core.codings:
+            result[name] = slots[name].astype(dtype)
+            continue
+        numbers, restore = _in_order(binding, leaf, slots[name].astype(np.float32))
+        codes, scale = np.empty(numbers.size, dtype), None
+        if (its := companion(kept, name)) in stands_beside:
+            scale = result[its] = np.empty(*stands_beside[its])
+        _core.encode(numbers, kept[name], codes, scale)
+        result[name] = restore(codes)
+    return result
+
+
+def _in_order(binding: Binding, leaf: int, array: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """Return elements in the order in which they are visited, and what puts such in place."""
+    order = binding.core.orders()[leaf]
+    axes = [*order, *(axis for axis in range(array.ndim) if axis not in order)]
+    in_order = array.transpose(axes)
+
+    def restore(elements: Any) -> Any:
+        return elements.reshape(in_order.shape).transpose(np.argsort(axes))
+
+    return np.ascontiguousarray(in_order).reshape(-1), restore
 
 
 def check_own(optimizer: Optimizer, known: Collection[str], there: str) -> None:
@@ -115,13 +174,14 @@ def agree_with_last_update(optimizer: Optimizer, binding: Binding, d: Values) ->
             d["arrays"][path]["last_beta_1"] = np.array(optimizer.groups[group]["beta_1"])
 
 
-OF_THE_LOOP = ("group", "frozen", "average", "accumulator_of_gradients")
+OF_THE_LOOP = ("group", "frozen", "average", "accumulator_of_gradients", "kept", "order")
 """What an array's state has besides that of the rule, and that stays."""
 
 
 def resumed(before: Values, step: int, slots: Values) -> Values:
     """Return an array's state as `state_dict` has it, after so many updates, with these slots."""
-    kept = {name: before[name] for name in OF_THE_LOOP if name in before}
+    stays = (*OF_THE_LOOP, "remainder", "master")
+    kept = {name: before[name] for name in stays if name in before}
     return {**kept, "step": step, "in_window": False, **slots}
 
 
@@ -147,9 +207,16 @@ def leaves_in(binding: Binding, order: Sequence[Any] | None) -> list[int]:
 
 
 def array_of(value: Any, what: str) -> NDArray[Any]:
-    """Return a tensor or array as an ndarray."""
+    """Return a tensor or array as an ndarray; in float32 what is stored in fewer bits."""
+    if callable(getattr(value, "dequantize", None)) and getattr(value, "codes", None) is not None:
+        value = value.dequantize()  # a tensor of torchao's
+    bits = bits_of_bfloat16(value)
+    if bits is not None:
+        return (np.asarray(bits).view(np.uint16).astype(np.uint32) << 16).view(np.float32)
     try:
-        return np.asarray(value)
+        array = np.asarray(value)
+        is_short = array.dtype.itemsize == 2 and array.dtype.kind in "fV"
+        return array.astype(np.float32) if is_short else array
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
             f"{what}: expected an array or a tensor on the CPU, got {type(value).__name__}: {error}"

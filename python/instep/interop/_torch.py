@@ -12,9 +12,12 @@ from instep._binding import Binding
 from instep.interop._common import (
     array_of,
     check_like,
+    check_no_remainder,
     check_no_window,
     check_own,
     count_of,
+    decoded,
+    encoded,
     entry_of,
     leaves_in,
     listed,
@@ -275,6 +278,7 @@ def to_torch(
     there = f"PyTorch's {rule.name}"
     binding = optimizer._bound("to_torch")
     check_own(optimizer, {name for names in rule.entries.values() for name in names}, there)
+    check_no_remainder(optimizer)
     d = optimizer.state_dict()
     check_no_window(d, "PyTorch")
     state: dict[int, dict[str, Any]] = {}
@@ -284,7 +288,7 @@ def to_torch(
         indices = list(range(first, first + len(leaves)))
         groups.append({**_entries(optimizer, rule, k), "params": indices})
         for index, leaf in zip(indices, leaves, strict=True):
-            entry = d["arrays"][binding.tree.paths[leaf]]
+            entry = decoded(binding, leaf, d["arrays"][binding.tree.paths[leaf]])
             slots = {
                 name: _as_there(name, entry[slot])
                 for name, slot in rule.slots.items()
@@ -380,6 +384,13 @@ def _decay(decoupled: bool) -> str:
     return "weight_decay" if decoupled else "l2"
 
 
+def entries_of_groups(optimizer: Optimizer, order: Sequence[Any] | None) -> list[Values]:
+    """Return what `param_groups` has of each group, but for its parameters."""
+    rule = entry_of(optimizer, "torch", _RULES)
+    binding = optimizer._bound("from_torch")
+    return [_entries(optimizer, rule, k) for k in _groups(binding, order)]
+
+
 def _entries(optimizer: Optimizer, rule: _Rule, k: int) -> Values:
     """Return a group's hyperparameters as PyTorch has them."""
     values = dict(optimizer.groups[k])
@@ -431,15 +442,17 @@ def _state(
     if missing:
         raise ValueError(f"{what}: expected {listed(missing)}, too; got {listed(entry)}")
     scalars = initial.variant.rule._info()["scalars"]
+    own = decoded(initial, leaf, slots)
     new: Values = {}
     for name, slot in needed.items():
         array = array_of(entry[name], f"{what}[{name!r}]")
         if slot in scalars:
             new[slot] = np.array(float(number_of(array, f"{what}[{name!r}]")))
         else:
-            like = _as_there(name, slots[slot])
+            like = _as_there(name, own[slot])
             check_like(array, like, initial.tree.paths[leaf], f"{what}[{name!r}]")
             new[slot] = array.reshape(slots[slot].shape)
+    new = encoded(initial, leaf, new)
     if not rule.counters:
         return 1, new
     return count_of(array_of(entry["step"], f"{what}['step']"), f"{what}['step']"), new
