@@ -206,7 +206,8 @@ def test_zero_and_infinity_that_somebody_writes(dtype: np.dtype[Any], layout: An
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_averages_that_begin_later(dtype: np.dtype[Any]) -> None:
     """They start from the numbers that parameters stand for."""
-    params, averages = [], []
+    params: list[Any] = []
+    averages: list[Any] = []
     grads = [np.linspace(0.1, 1, 300, dtype=np.float32)]
     for each in (dtype, np.dtype(np.float32)):
         param = np.ones(300, each)
