@@ -290,12 +290,14 @@ def results() -> dict[str, str]:
         {"rounding": "stochastic", "state_dtype": "bfloat16"},
         {"rounding": "remainder", "state_dtype": "bfloat16", "seed": 7},
         {"rounding": "nearest"},
+        {"rounding": "nearest", "state_dtype": "float8"},
     ]
     cases: list[tuple[str, Any]] = [(rule, {}) for rule in REFERENCES if rule not in EXACT]
     cases += [("Adam", options) for options in OPTIONS if "clipnorm" not in options]
     cases += [("Adam", {"weight_decay": 0.1}), ("SGD", {"momentum": 0.9})]
     for (rule, options), kept, dtype in product(cases, kinds, [*DTYPES, np.dtype(np.float32)]):
-        if not REFERENCES[rule].elementwise:
+        in_blocks = kept.get("state_dtype") == "float8"  # of elements as they lie in memory
+        if not REFERENCES[rule].elementwise or in_blocks:
             layouts = ["contiguous"]
         elif rule == "Adam" and not {"global_clipnorm"} & options.keys():
             layouts = PARAM_LAYOUTS

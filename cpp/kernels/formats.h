@@ -122,8 +122,8 @@ struct Float16 {
         power = power < least ? Floats{} + least : power;
         return (Floats)magnitude + part * (power * unit);
     }
-    /// The bits of the next numbers towards zero, of what is not negative, and at least 0x7bff
-    /// where there is none.
+    /// The bits of the next numbers towards zero; where there is none, of the largest, or of what
+    /// is no number.
     static INSTEP_INLINE Halves truncated(Floats low, Floats high) {
 #if defined(__AVX512F__)
         constexpr int towards_zero = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
@@ -140,10 +140,10 @@ struct Float16 {
 
 private:
     static INSTEP_INLINE Words truncated(Floats x) {
-        const Words word = (Words)x, most = Words{} + 0x7bff;
-        const Words small = (Words) __builtin_convertvector(x * 0x1p24f, Integers);
-        const Words bits = word < least_normal ? small : (word - bias) >> 13;
-        return bits < most ? bits : most;
+        const Words word = (Words)x, magnitude = word & ~sign_bit, most = Words{} + 0x7bff;
+        const Words small = (Words) __builtin_convertvector((Floats)magnitude * 0x1p24f, Integers);
+        const Words bits = magnitude < least_normal ? small : (magnitude - bias) >> 13;
+        return (bits < most ? bits : most) | (word >> 16 & 0x8000);
     }
 
     /// Of the exponent, in float32's bits.
