@@ -117,7 +117,8 @@ void Bound::configure(Configuration& told) noexcept {
 void Bound::write_rounded() noexcept {
     for (const Array& array : optimizer_.arrays)
         if (array.layout.copy.data)
-            copy_numbers(array.layout.shape, array.layout.streams[param_stream], array.layout.copy);
+            copy_numbers(array.layout.shape, array.layout.size, array.layout.streams[param_stream],
+                         array.layout.copy);
 }
 
 bool Bound::is_free(py::handle name, py::handle before, double number) const {
@@ -308,9 +309,11 @@ void Bound::swap_averages() {
             const bool is_exact = array.layout.is_exact();
             Stream kept;
             if (!is_exact) kept.data = reinterpret_cast<char*>(swapped_averages_[copy++].data());
-            if (!is_exact && !swapped_) copy_numbers(array.layout.shape, average, kept);
+            if (!is_exact && !swapped_)
+                copy_numbers(array.layout.shape, array.layout.size, average, kept);
             exchange(array.layout, param_stream, average_stream);
-            if (!is_exact && swapped_) copy_numbers(array.layout.shape, kept, average);
+            if (!is_exact && swapped_)
+                copy_numbers(array.layout.shape, array.layout.size, kept, average);
         }
     });
     if (swapped_) swapped_averages_.clear();
@@ -353,7 +356,8 @@ py::object Bound::values(std::size_t param) const {
     py::array result(py::dtype(dtype), shape);
     std::vector<std::ptrdiff_t> strides;
     const Stream to = order.stream(View(result), strides);
-    work(layout.size, [&] { copy_numbers(layout.shape, layout.streams[param_stream], to); });
+    work(layout.size,
+         [&] { copy_numbers(layout.shape, layout.size, layout.streams[param_stream], to); });
     return result;
 }
 

@@ -51,8 +51,8 @@ void Changes::write() const noexcept {
 
 void Changes::write(const Change& change) noexcept {
     if (change.target.coding != Coding::none)
-        return copy_items(change.order.shape, change.source, change.target);
-    copy_numbers(change.order.shape, change.source, change.target);
+        return copy_items(change.order.shape, change.size, change.source, change.target);
+    copy_numbers(change.order.shape, change.size, change.source, change.target);
 }
 
 }  // namespace instep::bindings

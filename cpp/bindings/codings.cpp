@@ -10,6 +10,7 @@ namespace {
 
 struct Both {
     Shape shape;
+    std::size_t size;
     Stream numbers, coded;
 };
 
@@ -25,6 +26,7 @@ Both both(const py::object& numbers, const std::string& coding, const py::object
     const View view(numbers);
     check_state(codes, view, {Format::float32, its_coding}, names[1]);
     Both result{{{static_cast<std::ptrdiff_t>(view.size())}},
+                view.size(),
                 {view.data(), view.format()},
                 {View(codes).data()}};
     result.coded.coding = its_coding;
@@ -44,14 +46,14 @@ void encode(const py::object& numbers, const std::string& coding, const py::obje
             const py::object& beside) {
     const Both streams = both(numbers, coding, codes, beside);
     const FlushSubnormals mode;
-    copy_numbers(streams.shape, streams.numbers, streams.coded);
+    copy_numbers(streams.shape, streams.size, streams.numbers, streams.coded);
 }
 
 void decode(const py::object& codes, const std::string& coding, const py::object& beside,
             const py::object& numbers) {
     const Both streams = both(numbers, coding, codes, beside);
     const FlushSubnormals mode;
-    copy_numbers(streams.shape, streams.coded, streams.numbers);
+    copy_numbers(streams.shape, streams.size, streams.coded, streams.numbers);
 }
 
 }  // namespace instep::bindings

@@ -253,12 +253,12 @@ struct Halfway {
 
 }  // namespace
 
-void copy_numbers(const Shape& shape, const Stream& from, const Stream& to) noexcept {
+void copy_numbers(const Shape& shape, std::size_t size, const Stream& from,
+                  const Stream& to) noexcept {
     const Halfway halfway;
     const Precision precision = precision_of(
         from.coding == Coding::none && from.format == Format::float64 ? from.format : to.format);
     alignas(64) char buffer[tile_elements * sizeof(double)];
-    const std::size_t size = shape.size();
     for (std::size_t done = 0; done < size; done += tile_elements) {
         const std::size_t count = std::min(tile_elements, size - done);
         gather(shape, from, done, count, precision, buffer);
@@ -266,8 +266,8 @@ void copy_numbers(const Shape& shape, const Stream& from, const Stream& to) noex
     }
 }
 
-void copy_items(const Shape& shape, const Stream& from, const Stream& to) noexcept {
-    const std::size_t size = shape.size();
+void copy_items(const Shape& shape, std::size_t size, const Stream& from,
+                const Stream& to) noexcept {
     for (std::size_t done = 0; done < size; done += tile_elements) {
         const std::size_t count = std::min(tile_elements, size - done);
         alignas(64) char buffer[tile_elements * sizeof(float)];

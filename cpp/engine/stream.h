@@ -13,12 +13,6 @@ namespace instep {
 /// The axes of an array in the order in which its elements are visited: outermost first.
 struct Shape {
     std::vector<std::ptrdiff_t> extents;
-
-    std::size_t size() const {
-        std::size_t product = 1;
-        for (const std::ptrdiff_t extent : extents) product *= static_cast<std::size_t>(extent);
-        return product;
-    }
 };
 
 /// One array's memory, visited in the order of a Shape.
@@ -158,12 +152,15 @@ void gather(const Shape& shape, const Stream& from, std::size_t start, std::size
 void scatter(const Shape& shape, const Stream& to, std::size_t start, std::size_t count,
              Precision from, const void* buffer, const std::uint16_t* random_bits = nullptr);
 
-/// Copies all numbers of a stream to another one, each as the nearest that it holds.
-void copy_numbers(const Shape& shape, const Stream& from, const Stream& to) noexcept;
+/// Copies all numbers of a stream to another one, each as the nearest that it holds. The shape does
+/// not tell of arrays without elements, so `size` does.
+void copy_numbers(const Shape& shape, std::size_t size, const Stream& from,
+                  const Stream& to) noexcept;
 
 /// Copies all elements of a stream to another one of the same format or coding as they are, but for
 /// what is kept beside them.
-void copy_items(const Shape& shape, const Stream& from, const Stream& to) noexcept;
+void copy_items(const Shape& shape, std::size_t size, const Stream& from,
+                const Stream& to) noexcept;
 
 /// Exchanges the elements of two of a parameter's arrays, each the nearest that the other holds.
 void exchange(const Layout& layout, StreamIndex one, StreamIndex other) noexcept;
