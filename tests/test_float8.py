@@ -167,6 +167,14 @@ def test_what_float32_has_no_number_for_is_no_zero() -> None:
     assert (np.abs(param) <= 3).all()
 
 
+def test_positive_numbers_of_all_sizes_in_one_block() -> None:
+    """However far they are from the largest one, none becomes zero."""
+    numbers = np.array([2.0**k for k in range(-126, 128)], np.float32)
+    codes, scale = encoded(numbers, "positive_float8")
+    assert (codes > 0).all()
+    assert (decoded(codes, scale, "positive_float8") > 0).all()
+
+
 def test_damaged_state_is_refused() -> None:
     opt = instep.Adam(np.ones(300, np.float32), state_dtype="float8")
     opt.step(np.ones(300, np.float32))

@@ -149,10 +149,11 @@ struct Float8 {
         const Halves magnitude = code & 0x7f;
         return (magnitude == 0x7f ? (Halves{} + 0x7e00) : magnitude << 7) | (code & 0x80) << 8;
     }
-    /// Codes of numbers that are finite, times the inverse of the scale.
-    static INSTEP_INLINE Halves codes(Floats low, Floats high, Words random, Words random_high) {
-        const auto rounded = [](Floats x, Words bits) INSTEP_INLINE_LAMBDA {
-            const Words word = (Words)x;
+    /// Codes of numbers that are finite, by the inverse of the scale.
+    static INSTEP_INLINE Halves codes(Floats low, Floats high, float inverse, Words random,
+                                      Words random_high) {
+        const auto rounded = [inverse](Floats x, Words bits) INSTEP_INLINE_LAMBDA {
+            const Words word = (Words)(x * inverse);
             const Floats most = Floats{} + 0x1.cp0f;
             const Floats magnitude = Float16::magnitude_with<3>(word & ~sign_bit, bits);
             return (Floats)((Words)lesser<float>(magnitude, most) | (word & sign_bit));
@@ -174,11 +175,12 @@ struct PositiveFloat8 {
         return largest > 15 ? largest - 14 : 1;
     }
     static INSTEP_INLINE Halves as_float16(Halves code) { return code << 7; }
-    static INSTEP_INLINE Halves codes(Floats low, Floats high, Words random, Words random_high) {
-        const auto rounded = [](Floats x, Words bits) INSTEP_INLINE_LAMBDA {
+    static INSTEP_INLINE Halves codes(Floats low, Floats high, float inverse, Words random,
+                                      Words random_high) {
+        const auto rounded = [inverse](Floats x, Words bits) INSTEP_INLINE_LAMBDA {
             const Floats least = Floats{} + 0x1p-17f;
-            const Words is_positive = (Words)(Floats{} < x);
-            const Floats result = Float16::magnitude_with<3>((Words)x, bits);
+            const Words is_positive = (Words)(Floats{} < x);  // also where the product is zero
+            const Floats result = Float16::magnitude_with<3>((Words)(x * inverse), bits);
             return (Floats)((Words)(result < least ? least : result) & is_positive);
         };
         return Float16::truncated(rounded(low, random), rounded(high, random_high)) >> 7;
@@ -253,9 +255,8 @@ INSTEP_INLINE void encode_block(const float* from, std::uint8_t* to, float inver
     constexpr std::size_t lanes = sizeof(Floats) / sizeof(float);
     const auto codes_of = [&](std::size_t i) INSTEP_INLINE_LAMBDA {
         const Floats low = load<Floats>(from + i), high = load<Floats>(from + i + lanes);
-        const Halves codes =
-            Coded::codes(low * inverse, high * inverse, widened_from(random_bits + i),
-                         widened_from(random_bits + i + lanes));
+        const Halves codes = Coded::codes(low, high, inverse, widened_from(random_bits + i),
+                                          widened_from(random_bits + i + lanes));
         if constexpr (finite) return codes;
         return Coded::checked(codes, narrowed((Words)low >> 16, (Words)high >> 16));
     };

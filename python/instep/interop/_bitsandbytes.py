@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +118,7 @@ def to_bitsandbytes(
             kept.update(_codes(numbers, kept, k, f"{what}[{_STATE!r}]"))
         state[index] = {**entry, "step": int(d["state"][index]["step"]), _STATE: kept}
     groups = [
-        {**copy.copy(theirs), **{name: own[name] for name in _NUMBERS}}
+        {**theirs, **{name: own[name] for name in _NUMBERS}}
         for theirs, own in zip(like["param_groups"], d["param_groups"], strict=True)
     ]
     return {**like, "state": state, "param_groups": groups}
