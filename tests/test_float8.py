@@ -197,6 +197,26 @@ def test_damaged_state_is_refused() -> None:
             opt.load_state_dict(saved)
 
 
+@pytest.mark.parametrize("first", "CF")
+def test_arrays_of_another_layout_go_on(first: str) -> None:
+    """Blocks stay those of the elements that they were made of."""
+    rng = np.random.default_rng(0)
+    size = 10.0 ** rng.uniform(-3, 3, (60, 1))
+    start = (rng.standard_normal((60, 70)) * size).astype("f4")
+    grads = [(rng.standard_normal((60, 70)) * size).astype("f4") for _ in range(6)]
+    results = []
+    for second in "CF":
+        param = np.array(start, order=first)  # type: ignore[call-overload]
+        opt = instep.Adam(param, learning_rate=0.01, state_dtype="float8")
+        for grad in grads[:3]:
+            opt.step(grad)
+        opt.build(np.array(opt.params, order=second))  # type: ignore[call-overload]
+        for grad in grads[3:]:
+            opt.step(grad)
+        results.append(opt.params)
+    assert np.array_equal(*results)
+
+
 def test_bytes_of_state() -> None:
     opt = instep.Adam(np.zeros(2**16, np.float32), state_dtype="float8")
     size = sum(slot.nbytes for name, slot in opt.state.items() if name != "step")

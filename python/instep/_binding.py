@@ -128,9 +128,9 @@ class Binding:
                     average = old.averages[origin]
                 else:
                     average = zeros_like(param, computed, len(shapes) + 1, places)
-                    # Of fewer bits, the number that they stand for.
-                    is_exact = before is None or before.tree is not tree or param.itemsize > 2
-                    average[...] = param if is_exact or not before else before.core.values(k)
+                    # Of a parameter of fewer bits, the number that it stands for.
+                    is_short = before is not None and before.tree is tree and param.itemsize == 2
+                    average[...] = before.core.values(k) if before and is_short else param
                 self.averages.append(average)
             if accumulates:
                 if old and old.accumulators and origin is not None:
@@ -166,7 +166,7 @@ class Binding:
             rounded=self.copies or None,
             copies=pairs,
             counters=counters,
-            orders=orders or (before.core.orders() if before and before.tree is tree else None),
+            orders=orders or (before._orders_of(origins, tree) if before else None),
         )
         self._configure(values, grouping)
 
@@ -259,6 +259,25 @@ class Binding:
             "begun": of_each(counters["begun"], False),
             "frozen": of_each(counters["frozen"], False),
         }
+
+    def _orders_of(
+        self, origins: Sequence[int | None], tree: _core.Tree
+    ) -> Sequence[list[int] | None]:
+        """Return the orders in which to visit arrays that go on here; None for that of memory.
+
+        In other memory they have its order, unless their state is in blocks of the old one.
+        """
+        orders = self.core.orders()
+        if self.tree is tree:
+            return orders
+        return [
+            orders[origin] if origin is not None and self.is_in_blocks(origin) else None
+            for origin in origins
+        ]
+
+    def is_in_blocks(self, k: int) -> bool:
+        """Return whether a parameter has state in blocks, made of elements as they are visited."""
+        return any(map(_formats.is_in_blocks, self.kept[k].values()))
 
     def configured(self, values: Values, grouping: Grouping | None = None) -> Binding:
         """Return a binding of the same arrays and state under other hyperparameters."""

@@ -118,7 +118,7 @@ class Bound:
         rounded: list[_Array] | None,
         copies: list[tuple[_Array, int, bool]],
         counters: Counters | None,
-        orders: list[list[int]] | None,
+        orders: Sequence[list[int] | None] | None,
     ) -> None: ...
     @property
     def tree(self) -> Tree: ...

@@ -46,7 +46,7 @@ def dump(values: Values, binding: Binding, *, copy: bool = True, params: bool = 
             **({"begun": False} if counters["steps"][k] and not counters["begun"][k] else {}),
             **({"frozen": True} if counters["frozen"][k] else {}),
             **({"kept": dict(binding.kept[k])} if binding.kept[k] else {}),
-            **({"order": np.array(orders[k])} if _is_in_blocks(binding, k) else {}),
+            **({"order": np.array(orders[k])} if binding.is_in_blocks(k) else {}),
             **{
                 name: array.copy() if copy else array
                 for name, array in {**binding.asleep[k], **binding.arrays_of(k)}.items()
@@ -229,16 +229,11 @@ def _check_scale(scale: Array, what: str) -> None:
         raise ValueError(f"{what}: expected positive powers of two, as float8 state has them")
 
 
-def _is_in_blocks(binding: Binding, k: int) -> bool:
-    """Return whether a parameter has state in blocks, made of elements as they are visited."""
-    return any(_formats.is_in_blocks(how) for how in binding.kept[k].values())
-
-
 def _orders(binding: Binding, arrays: Mapping[str, Any]) -> list[list[int]]:
     """Return the orders in which to visit parameters: of state in blocks that in which it was."""
     orders = binding.core.orders()
     for k, path in enumerate(binding.tree.paths):
-        if path not in arrays or not _is_in_blocks(binding, k):
+        if path not in arrays or not binding.is_in_blocks(k):
             continue
         what = f"state['arrays'][{path!r}]"
         order = _entry(_mapping(arrays[path], what), "order", what)
