@@ -94,6 +94,12 @@ Configuration Bound::configuration(const py::dict& told) const {
         std::any_of(result.group_of.begin(), result.group_of.end(),
                     [&](std::size_t group) { return group >= result.groups.size(); }))
         throw py::value_error("group_of: expected a group for each parameter");
+    for (const py::handle each : entry(told, "schedules")) {
+        const auto asked = py::reinterpret_borrow<py::dict>(each);
+        result.asked.push_back({entry(asked, "group").cast<int>(), entry(asked, "name"),
+                                entry(asked, "schedule"), entry(asked, "check"),
+                                Limits(entry(asked, "limits"))});
+    }
     result.options = options_from<Options>(entry(told, "options"), py::dict());
     result.tied = entry(told, "tied");
     result.switches = entry(told, "switches");
@@ -144,6 +150,10 @@ void Bound::set_number(py::handle name, double number) noexcept {
 
 int Bound::traverse(visitproc visit, void* arg) const {
     for (const py::object& schedule : told_.schedules) Py_VISIT(schedule.ptr());
+    for (const Configuration::Asked& each : told_.asked) {
+        Py_VISIT(each.schedule.ptr());
+        Py_VISIT(each.check.ptr());
+    }
     for (const Reach& reach : told_.reach) Py_VISIT(reach.own.ptr());
     Py_VISIT(told_.update.ptr());
     for (const BoundParameter& parameter : parameters_) Py_VISIT(parameter.object().ptr());
@@ -188,7 +198,42 @@ py::object Bound::schedule_index() const {
     return py::int_(optimizer_.counting.every_call ? look_at(optimizer_.calls) : iterations());
 }
 
+void Bound::ask_numbers() {
+    std::vector<double> answers;
+    for (const Configuration::Asked& each : told_.asked) {
+        // Groups without a schedule of their own share an answer.
+        const auto same = std::find_if(
+            told_.asked.begin(), told_.asked.end(), [&](const Configuration::Asked& other) {
+                return other.schedule.is(each.schedule) && other.name.equal(each.name);
+            });
+        const auto first = static_cast<std::size_t>(same - told_.asked.begin());
+        if (first < answers.size()) {
+            answers.push_back(answers[first]);
+            continue;
+        }
+        const py::object given = call(each.schedule, schedule_index());
+        const std::optional<double> number = each.limits.number(given);
+        answers.push_back(number ? *number : call(each.check, given).cast<double>());
+    }
+    for (std::size_t k = 0; k < answers.size(); ++k) {
+        const Configuration::Asked& each = told_.asked[k];
+        const auto text = each.name.cast<std::string>();
+        if (each.group < 0) {
+            set_option(optimizer_.options, text, answers[k]);
+            continue;
+        }
+        const auto index = static_cast<std::size_t>(each.group);
+        const Reach& reach = told_.reach[index];
+        Group& group = optimizer_.groups[index];
+        if (!reach.other_options.contains(each.name)) set_option(group.options, text, answers[k]);
+        if (!reach.other_numbers.contains(each.name))
+            set_number_of(optimizer_.rule().info, group.numbers, text, answers[k]);
+    }
+}
+
 void Bound::ask_schedules() {
+    if (!told_.asked.empty() && (optimizer_.updates() || optimizer_.counting.every_call))
+        ask_numbers();
     if (!optimizer_.updates()) return;
     for (std::size_t k = 0; k < told_.schedules.size(); ++k) {
         const py::object& schedule = told_.schedules[k];

@@ -9,6 +9,7 @@
 
 #include "bindings/box.h"
 #include "bindings/changes.h"
+#include "bindings/limits.h"
 #include "bindings/options.h"
 #include "bindings/overlap.h"
 #include "bindings/parameter.h"
@@ -42,7 +43,14 @@ struct Configuration {
         double rate = 0, next = 0;
     };
     std::vector<Answer> answers;  ///< of the schedules
-    py::object update;            ///< for rules on whole arrays
+    /// Another number that changes: of a group, or of all together (negative).
+    struct Asked {
+        int group;
+        py::object name, schedule, check;
+        Limits limits;
+    };
+    std::vector<Asked> asked;
+    py::object update;  ///< for rules on whole arrays
 };
 
 /// What an optimizer has counted.
@@ -78,9 +86,11 @@ public:
     /// the engine is told in place of options (`other_options`) and of the rule's numbers
     /// (`other_numbers`) of that name; the index of each parameter's group (`group_of`), the
     /// `options` of all together, which of them can't change alone (`tied`), or not from or to 0
-    /// (`switches`), whether there is one clock for all arrays (`global_clock`), whether schedules
-    /// count and averages move at every call of an accumulation window (`every_call`), and
-    /// `update`.
+    /// (`switches`), a list of other hyperparameters with `schedules`, each with its `group`, or -1
+    /// for all together, `name`, `schedule`, `limits` and a function `check` that says what is
+    /// wrong with an answer that is not within them, whether there is one clock for all arrays
+    /// (`global_clock`), whether schedules count and averages move at every call of an accumulation
+    /// window (`every_call`), and `update`.
     ///
     /// Rules on whole arrays have a function update(indices of arrays, learning rates of groups),
     /// others None: it finds gradients in the arrays' slots `update`, leaves there what to take off
@@ -100,7 +110,8 @@ public:
     /// Raises RuntimeError where they are there.
     void check_not_swapped() const;
 
-    /// Finds the learning rates of the next update; call it before `step`.
+    /// Finds the learning rates of the next update, and other numbers that change; call it before
+    /// `step`.
     void ask_schedules();
     /// `lenient`: what is left out of the structure has no gradient.
     void step(py::handle gradients, bool lenient = false);
@@ -148,6 +159,7 @@ private:
     void gather_gradients(py::handle gradients, bool lenient);
     /// Makes copies anew of parameters that step, or of all.
     void refresh(bool all);
+    void ask_numbers();
     void carry_out();
     /// Makes the rounded copies of parameters anew.
     void write_rounded() noexcept;

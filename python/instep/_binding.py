@@ -13,7 +13,7 @@ from instep import _core, _formats, _slots
 from instep._group import Group, Where, ignoring
 from instep._grouping import Grouping, effective, in_its_place
 from instep._memory import Scratch, zeros_like
-from instep._rule import WATCHABLE, Values, Variant, Watched
+from instep._rule import WATCHABLE, Values, Variant, Watched, without_schedules
 
 if TYPE_CHECKING:
     from instep._memory import Array
@@ -456,7 +456,8 @@ class Binding:
         self._values = values
         variant = self.variant
         own = [in_its_place(each) for each in grouping.overrides]
-        groups = [Watched({**values, **each}) for each in own]
+        effective_values = [{**values, **each} for each in own]
+        groups = [Watched(without_schedules(each)) for each in effective_values]
         self.configuration: _core.Configuration = {
             "groups": [
                 {
@@ -468,7 +469,18 @@ class Binding:
                 for group, each in zip(groups, own, strict=True)
             ],
             "group_of": grouping.group_of,
-            "options": {**values, "watch": sum(1 << WATCHABLE.index(w) for w in values["watch"])},
+            "schedules": [
+                *variant.schedules(values, -1, _core.options),
+                *(
+                    asked
+                    for k, each in enumerate(effective_values)
+                    for asked in variant.schedules(each, k)
+                ),
+            ],
+            "options": {
+                **without_schedules(values),
+                "watch": sum(1 << WATCHABLE.index(w) for w in values["watch"]),
+            },
             "tied": self._tied.union(*(group.seen for group in groups)),
             "switches": variant.switches,
             "global_clock": variant.has_global_clock,

@@ -27,9 +27,17 @@ class GroupConfiguration(TypedDict):
     other_options: dict[str, float]
     other_numbers: dict[str, float]
 
+class Asked(TypedDict):
+    group: int
+    name: str
+    schedule: Callable[[int], float]
+    limits: tuple[float, float] | None
+    check: Callable[[Any], float]
+
 class Configuration(TypedDict):
     groups: list[GroupConfiguration]
     group_of: list[int]
+    schedules: list[Asked]
     options: dict[str, Any]
     tied: AbstractSet[str]
     switches: AbstractSet[str]

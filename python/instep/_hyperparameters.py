@@ -54,6 +54,10 @@ class Hyperparameter(_core.Attribute, Generic[T]):
         ) -> Hyperparameter[T] | T: ...
         def __set__(self, optimizer: _core.Stepper, value: T | None) -> None: ...
 
+    def check_answer(self, value: Any) -> T:
+        """Return what a schedule has answered as its plain Python type; see `Kind.check`."""
+        raise TypeError(f"{self.name}: expected a number, got a schedule")
+
     def check(self, value: Any) -> T:
         """Return the value as its plain Python type; see `Kind.check`."""
         return self.kind.check(self.name, value)
@@ -128,6 +132,30 @@ class Rate(Hyperparameter["float | _kinds.Schedule"]):
 
     def __init__(self, *, default: float | None = None) -> None:
         super().__init__(_kinds.Rate(), default=default)
+
+
+class Scheduled(Hyperparameter["float | _kinds.Schedule"]):
+    """A number within bounds, or a schedule: a callable from the update's index to such numbers."""
+
+    kind: _kinds.Scheduled
+
+    def __init__(
+        self,
+        *,
+        default: float | None = None,
+        at_least: float = -math.inf,
+        at_most: float = math.inf,
+        below: float = math.inf,
+    ) -> None:
+        number = _kinds.Number(at_least=at_least, at_most=at_most, below=below)
+        super().__init__(_kinds.Scheduled(number), default=default)
+
+    def check_answer(self, value: Any) -> float:
+        """Return what a schedule has answered as a float; see `Kind.check`."""
+        try:
+            return self.kind.number.check(self.name, value)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{error} from its schedule") from None
 
 
 class Choice(Hyperparameter["str | None"]):

@@ -263,6 +263,21 @@ class Rate(Kind["float | Schedule"]):
         return self._number.check(name, value)
 
 
+class Scheduled(Kind["float | Schedule"]):
+    """A number within bounds, or a schedule of such numbers."""
+
+    def __init__(self, number: Number) -> None:
+        self.number = number
+        self.limits = number.limits
+
+    def check(self, name: str, value: Any) -> float | Schedule:
+        """Return the value as a float, or the schedule; see `Kind.check`."""
+        if callable(value):
+            schedule: Schedule = value
+            return schedule
+        return self.number.check(name, value)
+
+
 class Optional(Kind[T | None]):
     """What another kind takes, or None."""
 

@@ -26,6 +26,7 @@ from instep._hyperparameters import (
     Limit,
     Number,
     Rate,
+    Scheduled,
     Word,
     Words,
     non_negative,
@@ -99,7 +100,7 @@ class Optimizer(Rule, Constructed):
         The learning rate is multiplied by it: for groups, on the common schedule. 1 by default.
     l2 : float, optional
         Coupled decay: the gradient becomes ``g + l2 * p`` before the rule sees it.
-    weight_decay : float, optional
+    weight_decay : float or schedule, optional
         Decoupled decay: ``p -= learning_rate * weight_decay * p`` before the rule.
     clipvalue, clipnorm, global_clipnorm : float, optional
         Clip the gradient by element, by each array's 2-norm, by the 2-norm over all arrays. At
@@ -112,7 +113,7 @@ class Optimizer(Rule, Constructed):
         A call in which any gradient holds an inf or NaN changes nothing but `skipped_steps`.
     use_ema : bool, optional
         Keep an exponential moving average of the parameters in `averages`.
-    ema_momentum : float, optional
+    ema_momentum : float or schedule, optional
         How much of the average stays at each update; 0.99 by default.
     ema_overwrite_frequency : int, optional
         After each so many updates the parameters become their averages.
@@ -164,7 +165,7 @@ class Optimizer(Rule, Constructed):
         _copied: str | None = argument(default=None, init=False)
     learning_rate: Rate = Rate(default=None)
     l2: Number = non_negative(default=0.0)
-    weight_decay: Number = non_negative(default=0.0)
+    weight_decay: Scheduled = Scheduled(default=0.0, at_least=0)
     clipvalue: Limit = Limit(default=None)
     clipnorm: Limit = Limit(default=None)
     global_clipnorm: Limit = Limit(default=None)
@@ -173,7 +174,7 @@ class Optimizer(Rule, Constructed):
     loss_scale_factor: Number = Number(default=1.0, at_least=sys.float_info.min)
     skip_nonfinite: Flag = Flag(default=False)
     use_ema: Flag = Flag(default=False)
-    ema_momentum: Number = Number(default=0.99, at_least=0, at_most=1)
+    ema_momentum: Scheduled = Scheduled(default=0.99, at_least=0, at_most=1)
     ema_overwrite_frequency: Frequency = Frequency(default=None)
     gradient_accumulation_steps: Count = Count(default=1)
     first_step: Count = Count(default=1, at_most=2**31)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from instep import _core, _formats
@@ -298,6 +298,13 @@ class Variant:
         clippings = [name for name in CLIPPINGS if values[name] is not None]
         if len(clippings) > 1:
             raise ValueError(f"{clippings[0]}: expected at most one clipping, got {clippings}")
+        for name, value in values.items():
+            is_refused = self.rule._sees_whole_arrays() and name not in _core.options
+            if is_refused and callable(value) and name != "learning_rate":
+                raise ValueError(
+                    f"{name}: expected a number, got a schedule; {self.rule.__name__} works in "
+                    "NumPy, and asks for the learning rate alone"
+                )
         watched = Watched({**self.cell.values, **values})
         self.rule._check_together(watched)
         _formats.check(self.rule, self.slots_in_use(values), values)
@@ -314,6 +321,27 @@ class Variant:
         """
         of_engine = {*GROUP_OPTIONS, *_core.options} - {"weight_decay"}
         return {name: v for name, v in self.numbers(values).items() if name not in of_engine}
+
+    def schedules(
+        self, values: Values, group: int, names: Collection[str] | None = None
+    ) -> list[_core.Asked]:
+        """Return what the engine is to ask for before each update, besides the learning rate.
+
+        Of a group, that is not what all have in common; else with these names.
+        """
+        known = self.rule._hyperparameters()
+        return [
+            {
+                "group": group,
+                "name": name,
+                "schedule": value,
+                "limits": known[name].kind.limits,
+                "check": known[name].check_answer,
+            }
+            for name, value in values.items()
+            if callable(value) and name != "learning_rate"
+            if (name not in _core.options if names is None else name in names)
+        ]
 
     def other_options(self) -> dict[str, float]:
         """Return what the engine is told in place of options that all rules have."""
@@ -332,6 +360,14 @@ class Variant:
             factor = values["learning_rate_factor"] if is_one_late and not is_schedule else 1.0
             others[NEXT_RATE] = _core.ASK_SCHEDULE if is_schedule else rate * factor
         return {**others, **self.rule._derived(values)}
+
+
+def without_schedules(values: Values) -> Values:
+    """Return hyperparameters with numbers in the place of schedules, but for the learning rate."""
+    return {
+        name: 0.0 if callable(value) and name != "learning_rate" else value
+        for name, value in values.items()
+    }
 
 
 def conventions_of(rule: type[Rule]) -> Mapping[str, Convention]:

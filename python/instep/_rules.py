@@ -18,6 +18,7 @@ from instep._hyperparameters import (
     Number,
     OptionalNumber,
     Rate,
+    Scheduled,
     decay_rate,
     non_negative,
     positive,
@@ -39,7 +40,7 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    momentum : float, optional
+    momentum : float or schedule, optional
         At least 0; 0 by default, which keeps no state.
     dampening : float, optional
         0 by default.
@@ -59,7 +60,7 @@ class SGD(Optimizer):
     _optional_slots = {"momentum": "momentum"}
 
     learning_rate: Rate = Rate(default=0.01)
-    momentum: Number = non_negative(default=0.0)
+    momentum: Scheduled = Scheduled(at_least=0, default=0.0)
     dampening: Number = Number(default=0.0)
     nesterov: Flag = Flag(default=False)
 
@@ -120,7 +121,7 @@ class RMSprop(Optimizer):
     ----------
     rho : float, optional
         Decay rate of the averages; 0.9 by default.
-    momentum : float, optional
+    momentum : float or schedule, optional
         0 by default.
     centered : bool, optional
         Divide by an estimate of the variance instead of the mean square.
@@ -149,7 +150,7 @@ class RMSprop(Optimizer):
 
     learning_rate: Rate = Rate(default=0.001)
     rho: Number = decay_rate(default=0.9)
-    momentum: Number = non_negative(default=0.0)
+    momentum: Scheduled = Scheduled(at_least=0, default=0.0)
     centered: Flag = Flag(default=False)
     epsilon: Number = non_negative(default=1e-7)
     nesterov: Flag = Flag(default=False)
@@ -249,7 +250,7 @@ class AdamW(Adam):
 
     _family = "Adam"
 
-    weight_decay: Number = non_negative(default=0.01)
+    weight_decay: Scheduled = Scheduled(default=0.01, at_least=0)
 
 
 class Adamax(Optimizer):
@@ -564,7 +565,7 @@ class Lars(Optimizer):
     ----------
     learning_rate : float or schedule, optional
         0.1 by default.
-    momentum : float, optional
+    momentum : float or schedule, optional
         0.9 by default.
     nesterov : bool, optional
         Needs momentum.
@@ -586,7 +587,7 @@ class Lars(Optimizer):
     _optional_slots = {"momentum": "momentum"}
 
     learning_rate: Rate = Rate(default=0.1)
-    momentum: Number = non_negative(default=0.9)
+    momentum: Scheduled = Scheduled(at_least=0, default=0.9)
     nesterov: Flag = Flag(default=False)
     trust_coefficient: Number = non_negative(default=0.001)
     epsilon: Number = non_negative(default=0.0)
@@ -774,7 +775,7 @@ class Signum(Optimizer):
     ----------
     learning_rate : float or schedule, optional
         1e-4 by default.
-    momentum : float, optional
+    momentum : float or schedule, optional
         0.9 by default.
 
     References
@@ -787,7 +788,7 @@ class Signum(Optimizer):
     _kernel = "signum"
 
     learning_rate: Rate = Rate(default=1e-4)
-    momentum: Number = decay_rate(default=0.9)
+    momentum: Scheduled = Scheduled(at_least=0, below=1, default=0.9)
 
 
 class Fromage(Optimizer):
@@ -1052,7 +1053,7 @@ class Adafactor(Optimizer):
         Taken off t in beta; 0 by default.
     multiply_by_parameter_scale : bool, optional
         Whether ``max(epsilon_2, rms(p))`` is part of the rate, as by default.
-    momentum : float, optional
+    momentum : float or schedule, optional
         Decay rate of an average of the update, which takes its place; 0 by default.
     weight_decay_rate : float, optional
         ``p -= weight_decay_rate * p``, without the learning rate; 0 by default.
@@ -1075,7 +1076,7 @@ class Adafactor(Optimizer):
     clip_threshold: Number = positive(default=1.0, or_infinite=True)
     relative_step: Flag = Flag(default=True)
     min_dim_size_to_factor: Count = Count(default=0, at_least=0)
-    momentum: Number = decay_rate(default=0.0)
+    momentum: Scheduled = Scheduled(at_least=0, below=1, default=0.0)
     decay_rate: OptionalNumber = OptionalNumber(default=None, above=0)
     decay_offset: Count = Count(default=0, at_least=-(2**31))
     multiply_by_parameter_scale: Flag = Flag(default=True)
@@ -1125,7 +1126,7 @@ class SM3(Optimizer):
     ----------
     learning_rate : float or schedule, optional
         0.1 by default.
-    momentum : float, optional
+    momentum : float or schedule, optional
         0.9 by default.
     epsilon : float, optional
         0 by default.
@@ -1141,7 +1142,7 @@ class SM3(Optimizer):
     _optional_slots = {"momentum": "momentum"}
 
     learning_rate: Rate = Rate(default=0.1)
-    momentum: Number = decay_rate(default=0.9)
+    momentum: Scheduled = Scheduled(at_least=0, below=1, default=0.9)
     epsilon: Number = non_negative(default=0.0)
 
     @classmethod

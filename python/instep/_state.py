@@ -246,13 +246,12 @@ def _orders(binding: Binding, arrays: Mapping[str, Any]) -> list[list[int]]:
 
 
 def _with_memory(values: Values, binding: Binding) -> dict[str, Any]:
-    """Return the schedules that have a state, by the group whose own they are."""
-    rates = [values.get("learning_rate")]
-    rates += [override.get("learning_rate") for override in binding.overrides[1:]]
+    """Return the schedules that have a state, by the group whose own they are, and the name."""
     return {
-        str(k): rate
-        for k, rate in enumerate(rates)
-        if callable(rate) and hasattr(rate, "state_dict") and hasattr(rate, "load_state_dict")
+        str(k) if name == "learning_rate" else f"{k}.{name}": value
+        for k, own in enumerate([values, *binding.overrides[1:]])
+        for name, value in own.items()
+        if callable(value) and hasattr(value, "state_dict") and hasattr(value, "load_state_dict")
     }
 
 

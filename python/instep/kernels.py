@@ -83,6 +83,9 @@ def _told(variant: Variant, given: Values) -> _core.Told:
     rate = given.get("learning_rate", 0.0)
     if rate is None or callable(rate):
         raise TypeError(f"learning_rate: expected a number, got {rate!r}")
+    for name, value in given.items():
+        if callable(value):
+            raise TypeError(f"{name}: expected a number, got a schedule")
     values = variant.all_checked(given)
     tied = variant.check_together(values)
     watched = Watched(values)

@@ -117,6 +117,10 @@ def _in_order(binding: Binding, leaf: int, array: Any) -> tuple[Any, Callable[[A
 def check_own(optimizer: Optimizer, known: Collection[str], there: str) -> None:
     """Raise ValueError for hyperparameters of the rule that change it and that it lacks there."""
     variant = optimizer._variant
+    for group in optimizer.groups:
+        for name, value in group.items():
+            if callable(value) and name != "learning_rate":
+                raise ValueError(f"{name}: expected a number, for {there} takes no schedule of it")
     if optimizer.first_step != 1:
         raise ValueError(
             f"first_step: expected 1, where {there} counts from; got {optimizer.first_step}"
