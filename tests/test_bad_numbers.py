@@ -57,7 +57,8 @@ def test_a_number_that_is_not_finite_spoils_no_more_than_it_must(
 ) -> None:
     clean, other = trained_with(rule, None, dtype)
     spoiled, beside = trained_with(rule, bad, dtype)
-    assert beside.tobytes() == other.tobytes()
+    if rule != "ClipUp":  # its norms are those of all arrays
+        assert beside.tobytes() == other.tobytes()
     if rule not in WHOLE_ARRAY:
         elsewhere = np.ones((3, 4), bool)
         elsewhere[1, 2] = False

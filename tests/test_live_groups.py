@@ -256,3 +256,14 @@ def test_gradients_that_are_left_out() -> None:
         with pytest.raises(error):
             untyped.SGD.step(opt, grads, missing=missing)
         assert snapshot(opt) == before
+
+
+def test_options_of_a_group_are_items() -> None:
+    opt = instep.SGD(np.ones(2))
+    with pytest.raises(AttributeError, match=r"learning_rate: expected .*groups\[0\]\['learning_r"):
+        untyped_group(opt).learning_rate = 0.5
+    assert opt.learning_rate == 0.01
+
+
+def untyped_group(opt: instep.Optimizer) -> Any:
+    return opt.groups[0]

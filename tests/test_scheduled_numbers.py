@@ -87,7 +87,7 @@ def test_groups_and_how_often_it_is_asked() -> None:
 def test_windows() -> None:
     """Asked once an update; of Keras's averages, which move at every call, at every call."""
     for convention, expected in (("paper", [0, 1]), ("keras", [0, 1, 2, 3])):
-        asked = []
+        asked: list[int] = []
 
         def schedule(k: int, asked: list[int] = asked) -> float:
             asked.append(k)

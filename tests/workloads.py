@@ -73,8 +73,8 @@ LAYOUTS: Mapping[str, tuple[Layout, Layout]] = {
 # Norms depend on the order of the elements in memory.
 NORMS = {"clipnorm", "global_clipnorm"}
 ALIGNMENTS = ["contiguous", "offset"]
-# Some rules estimate one number for all arrays.
-JOINT_RULES = {"Prodigy"}
+# Some rules have numbers that all arrays share.
+JOINT_RULES = {"ClipUp", "Prodigy"}
 
 OPTIONS: Sequence[Configuration] = [
     {

@@ -40,6 +40,7 @@ TYPES: dict[type, str] = {
     _hyperparameters.Numbers: "tuple[float, ...]",
     _hyperparameters.OptionalNumber: "float | None",
     _hyperparameters.Rate: "float",
+    _hyperparameters.Scheduled: "float",
 }
 """What a kernel takes for a hyperparameter."""
 NOTES = {"SGD": "(momentum, dampening, Nesterov)", "Adam": "(`amsgrad=True`: AMSGrad)"}

@@ -199,7 +199,7 @@ void Kernel::run(PyObject* const* arguments, std::size_t count) {
     Plan plan;
     plan.choose(rule_, precision, in_use);
     plan.around.group = now.options;
-    plan.around.decay = now.learning_rate * now.options.weight_decay;
+    plan.around.decay = now.decay();
     plan.prepare(precision, {now.learning_rate, step, step == 1, step == 1}, now.numbers.data());
     const void* const from = source ? View(source).data() : nullptr;
     work(block.count, [&] { update_array(plan.update, block, precision, from); });

@@ -166,7 +166,7 @@ void Optimizer::set_numbers(Plan& plan) const {
         around.group = group.options;
     }
     const auto surround_update = [&] {
-        if (plan.has_gradient) around.decay = group.learning_rate * group.options.weight_decay;
+        if (plan.has_gradient) around.decay = group.decay();
         around.ema_momentum = options.ema_momentum;
         around.first_average = iterations == 0;
         around.overwrite = array.layout.streams[average_stream].data &&

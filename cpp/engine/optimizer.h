@@ -18,6 +18,11 @@ struct Group {
     double learning_rate = 0;  ///< times its factor
     GroupOptions options;
     std::array<double, max_hyperparameters> numbers{};  ///< of the rule, in its order
+
+    /// What an update takes off parameters before the rule, as a share of them.
+    double decay() const {
+        return options.weight_decay * (options.independent_weight_decay ? 1 : learning_rate);
+    }
 };
 
 /// What convention holds, as far as the rule itself does not know.

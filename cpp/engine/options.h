@@ -13,6 +13,7 @@ inline constexpr double no_limit = __builtin_huge_val();
 #define INSTEP_GROUP_OPTIONS(row)                      \
     row(double, l2, 0)            /* coupled decay */  \
     row(double, weight_decay, 0)  /* decoupled */      \
+    row(bool, independent_weight_decay, false)  /* of the learning rate */ \
     row(double, clipnorm, no_limit)                    \
     row(double, clipvalue, no_limit)                   \
     row(bool, maximize, false)                         \

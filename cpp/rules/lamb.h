@@ -9,12 +9,13 @@ template <class T>
 struct Lamb {
     static constexpr auto slots = state("m", positive("v"));
     static constexpr auto hyperparameters =
-        names("beta_1", "beta_2", "epsilon", "epsilon_root", "weight_decay");
+        names("beta_1", "beta_2", "epsilon", "epsilon_root", "trust_ratio", "weight_decay");
     static constexpr auto sums = names("p_squared", "u_squared");
 
     double learning_rate;
     T rate, scale, epsilon, epsilon_root, decay;
     Average<T> beta_1, beta_2;
+    bool has_ratio;
 
     explicit Lamb(const Numbers<Lamb>& now) {
         const double b1 = now["beta_1"], b2 = now["beta_2"];
@@ -27,6 +28,7 @@ struct Lamb {
         decay = now["weight_decay"];
         beta_1 = now.average(b1);
         beta_2 = now.average(b2);
+        has_ratio = now["trust_ratio"] != 0;
     }
 
     template <class Add, Number V>
@@ -37,7 +39,8 @@ struct Lamb {
     }
     void complete(const Totals<Lamb>& totals) {
         const double length = totals["p_squared"], step = totals["u_squared"];
-        rate = learning_rate * (length == 0 || step == 0 ? 1 : sqrt(length) / sqrt(step));
+        const bool is_one = !has_ratio || length == 0 || step == 0;
+        rate = learning_rate * (is_one ? 1 : sqrt(length) / sqrt(step));
     }
     template <Number V>
     INSTEP_INLINE void operator()(V& p, V g, V& m, V& v) const {

@@ -8,15 +8,15 @@ namespace instep::INSTEP_LEVEL {
 template <class T>
 struct Lars {
     static constexpr auto slots = state(optional("momentum"));
-    static constexpr auto hyperparameters =
-        names("momentum", "nesterov", "trust_coefficient", "epsilon", "weight_decay");
+    static constexpr auto hyperparameters = names("momentum", "nesterov", "trust_ratio",
+                                                  "trust_coefficient", "epsilon", "weight_decay");
     static constexpr auto sums = names("p_squared", "g_squared");
 
     double learning_rate, trust, epsilon, weight_decay;
     Factor<T> rate;
     T decay;
     Decay<T> mu;
-    bool nesterov;
+    bool nesterov, has_ratio;
 
     explicit Lars(const Numbers<Lars>& now) {
         learning_rate = now.learning_rate;
@@ -27,6 +27,7 @@ struct Lars {
         decay = weight_decay;
         mu = now["momentum"];
         nesterov = now["nesterov"] != 0;
+        has_ratio = now["trust_ratio"] != 0;
     }
 
     template <class Add, Number V, class B>
@@ -36,9 +37,9 @@ struct Lars {
     }
     void complete(const Totals<Lars>& totals) {
         const double length = sqrt(totals["p_squared"]), steepness = sqrt(totals["g_squared"]);
-        const bool is_zero = length == 0 || steepness == 0;
+        const bool is_one = !has_ratio || length == 0 || steepness == 0;
         rate = learning_rate *
-               (is_zero ? 1 : trust * length / (steepness + weight_decay * length + epsilon));
+               (is_one ? 1 : trust * length / (steepness + weight_decay * length + epsilon));
     }
     template <Number V, class B>
     INSTEP_INLINE void operator()(V& p, V g, B& b) const {

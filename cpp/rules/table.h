@@ -11,6 +11,7 @@
 #include "rules/adan.h"
 #include "rules/ademamix.h"
 #include "rules/asgd.h"
+#include "rules/clipup.h"
 #include "rules/fromage.h"
 #include "rules/ftrl.h"
 #include "rules/lamb.h"
@@ -40,6 +41,7 @@
     row("adan", Adan)                               \
     row("ademamix", AdEMAMix)                       \
     row("asgd", ASGD)                               \
+    row("clipup", ClipUp)                           \
     row("fromage", Fromage)                         \
     row("ftrl", Ftrl)                               \
     row("lamb", Lamb)                               \

@@ -450,6 +450,13 @@ CONVENTIONS: Mapping[str, Mapping[str, Convention]] = {
         "paper": _row("Bernstein 2018", "m = momentum * m + (1 - momentum) * g; p -= lr * sign(m)"),
         "optax": _row("signum", "the paper's", learning_rate=REQUIRED),
     },
+    "ClipUp": {
+        "paper": _row(
+            "Toklu 2020",
+            "v = momentum * v + lr * g / norm(g), norms over all arrays; "
+            "v *= min(1, max_speed / norm(v)); p -= v",
+        ),
+    },
     "Fromage": {
         "paper": _row("Bernstein 2020", "p = (p - lr * norm(p) / norm(g) * g) / sqrt(1 + lr**2)"),
         "optax": _row("fromage", "the paper's", learning_rate=REQUIRED),

@@ -26,10 +26,19 @@ class GroupView(Mapping[str, Any]):
         The learning rate of its next update, as a number.
     """
 
+    __slots__ = ("_index", "_names", "_optimizer")
+
     def __init__(self, optimizer: Optimizer, index: int, names: Sequence[str]) -> None:
         self._optimizer = optimizer
         self._index = index
         self._names = names
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in self.__slots__:
+            raise AttributeError(
+                f"{name}: expected an assignment to an item, groups[{self._index}][{name!r}] = ..."
+            )
+        super().__setattr__(name, value)
 
     def _values(self) -> dict[str, Any]:
         values, binding = self._optimizer._values, self._optimizer._binding

@@ -201,6 +201,22 @@ def asgd(
 ) -> None:
     """Update a parameter and its state by the rule of `instep.ASGD`."""
 
+def clipup(
+    param: Array,
+    grad: Array,
+    velocity: Array,
+    *,
+    step: int | None = None,
+    learning_rate: float = 0.075,
+    momentum: float = 0.9,
+    max_speed: float | None = None,
+    l2: float = 0.0,
+    weight_decay: float = 0.0,
+    convention: Convention = "paper",
+    out: Array | None = None,
+) -> None:
+    """Update a parameter and its state by the rule of `instep.ClipUp`."""
+
 def fromage(
     param: Array,
     grad: Array,
@@ -247,6 +263,7 @@ def lamb(
     beta_2: float = 0.999,
     epsilon: float = 1e-06,
     epsilon_root: float = 0.0,
+    trust_ratio: bool = True,
     l2: float = 0.0,
     weight_decay: float = 0.0,
     convention: Convention = "paper",
@@ -263,6 +280,7 @@ def lars(
     learning_rate: float = 0.1,
     momentum: float = 0.9,
     nesterov: bool = False,
+    trust_ratio: bool = True,
     trust_coefficient: float = 0.001,
     epsilon: float = 0.0,
     l2: float = 0.0,

@@ -102,6 +102,8 @@ class Optimizer(Rule, Constructed):
         Coupled decay: the gradient becomes ``g + l2 * p`` before the rule sees it.
     weight_decay : float or schedule, optional
         Decoupled decay: ``p -= learning_rate * weight_decay * p`` before the rule.
+    independent_weight_decay : bool, optional
+        Decay by ``p -= weight_decay * p``, whatever the learning rate is.
     clipvalue, clipnorm, global_clipnorm : float, optional
         Clip the gradient by element, by each array's 2-norm, by the 2-norm over all arrays. At
         most one of them.
@@ -166,6 +168,7 @@ class Optimizer(Rule, Constructed):
     learning_rate: Rate = Rate(default=None)
     l2: Number = non_negative(default=0.0)
     weight_decay: Scheduled = Scheduled(default=0.0, at_least=0)
+    independent_weight_decay: Flag = Flag(default=False)
     clipvalue: Limit = Limit(default=None)
     clipnorm: Limit = Limit(default=None)
     global_clipnorm: Limit = Limit(default=None)

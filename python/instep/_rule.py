@@ -82,7 +82,13 @@ class Rule:
     _joint: ClassVar[tuple[str, ...]] = ()
     """Hyperparameters that all arrays have in common, so that groups can't have others."""
     _newer: ClassVar[frozenset[str]] = frozenset(
-        {"learning_rate_factor", "first_step", "seed", *_formats.OPTIONS}
+        {
+            "learning_rate_factor",
+            "independent_weight_decay",
+            "first_step",
+            "seed",
+            *_formats.OPTIONS,
+        }
     )
     """Hyperparameters, and slots of numbers, that states of earlier releases lack; in those they
     have their defaults, and start at 0."""
@@ -305,6 +311,12 @@ class Variant:
                     f"{name}: expected a number, got a schedule; {self.rule.__name__} works in "
                     "NumPy, and asks for the learning rate alone"
                 )
+        if values["independent_weight_decay"] and self.cell.decay != "decoupled":
+            raise ValueError(
+                "independent_weight_decay: expected False, for the weight decay of "
+                f"{self.rule.__name__} under convention {self.convention!r} is "
+                + ("part of its formula" if self.cell.decay == "inside" else "coupled: l2")
+            )
         watched = Watched({**self.cell.values, **values})
         self.rule._check_together(watched)
         _formats.check(self.rule, self.slots_in_use(values), values)

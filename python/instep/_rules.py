@@ -534,6 +534,9 @@ class Lamb(Optimizer):
         1e-6 by default.
     epsilon_root : float, optional
         0 by default.
+    trust_ratio : bool, optional
+        Whether steps are as long as the parameter; if not, their ratio is 1, as groups of biases
+        and norms are used to have it.
     weight_decay : float, optional
         As in the formula; 0 by default.
 
@@ -546,12 +549,14 @@ class Lamb(Optimizer):
     _family = "with a norm for each array"
     _kernel = "lamb"
     _clock = True
+    _newer = Optimizer._newer | {"trust_ratio"}
 
     learning_rate: Rate = Rate(default=0.001)
     beta_1: Number = decay_rate(default=0.9)
     beta_2: Number = decay_rate(default=0.999)
     epsilon: Number = non_negative(default=1e-6)
     epsilon_root: Number = non_negative(default=0.0)
+    trust_ratio: Flag = Flag(default=True)
 
 
 class Lars(Optimizer):
@@ -569,6 +574,9 @@ class Lars(Optimizer):
         0.9 by default.
     nesterov : bool, optional
         Needs momentum.
+    trust_ratio : bool, optional
+        Whether gradients are scaled in proportion to the parameter; if not, the ratio is 1, as
+        groups of biases and norms are used to have it.
     trust_coefficient : float, optional
         0.001 by default.
     epsilon : float, optional
@@ -585,10 +593,12 @@ class Lars(Optimizer):
     _family = "with a norm for each array"
     _kernel = "lars"
     _optional_slots = {"momentum": "momentum"}
+    _newer = Optimizer._newer | {"trust_ratio"}
 
     learning_rate: Rate = Rate(default=0.1)
     momentum: Scheduled = Scheduled(at_least=0, default=0.9)
     nesterov: Flag = Flag(default=False)
+    trust_ratio: Flag = Flag(default=True)
     trust_coefficient: Number = non_negative(default=0.001)
     epsilon: Number = non_negative(default=0.0)
 
@@ -955,6 +965,46 @@ class ScheduleFreeSGD(Optimizer):
             If `beta_1` is 0 for any array, where y does not depend on x.
         """
         return _eval_params(self)
+
+
+class ClipUp(Optimizer):
+    """ClipUp: momentum on steps of one length, up to a speed; for evolution strategies.
+
+    ``v = momentum * v + learning_rate * g / norm(g)``; ``v *= min(1, max_speed / norm(v))``;
+    ``p -= v``. The norms are those of all arrays together; where the gradient's is 0, so is the
+    step.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule, optional
+        How long the step of each update is; 0.075 by default.
+    momentum : float, optional
+        0.9 by default.
+    max_speed : float, optional
+        Twice the learning rate by default.
+
+    Notes
+    -----
+    Groups may have an `l2`, `weight_decay`, clipping and `maximize` of their own; all else belongs
+    to all arrays, as the norms do.
+
+    References
+    ----------
+    N. Toklu, P. Liskowski and R. Srivastava, "ClipUp: a simple and powerful optimizer for
+    distribution-based policy evolution", PPSN 2020, algorithm 2.
+    """
+
+    _family = "gradient descent"
+    _kernel = "clipup"
+    _joint = ("learning_rate", "learning_rate_factor", "momentum", "max_speed")
+
+    learning_rate: Rate = Rate(default=0.075)
+    momentum: Number = decay_rate(default=0.9)
+    max_speed: OptionalNumber = OptionalNumber(default=None, at_least=0)
+
+    @classmethod
+    def _derived(cls, values: Mapping[str, Any]) -> Values:
+        return {"max_speed": -1.0} if values["max_speed"] is None else {}
 
 
 class Prodigy(Optimizer):

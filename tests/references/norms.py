@@ -17,7 +17,7 @@ from references.reference import (
 )
 
 
-def trust_ratio(numerator: Quantity, denominator: Quantity) -> Quantity:
+def ratio_of(numerator: Quantity, denominator: Quantity) -> Quantity:
     """Divide two norms; where one is zero, do without."""
     if not (numerator.value and denominator.value):
         return Quantity.exact(1.0)
@@ -35,6 +35,7 @@ def lamb(
     beta_2: float = 0.999,
     epsilon: float = 1e-6,
     epsilon_root: float = 0.0,
+    trust_ratio: bool = True,
     weight_decay: float = 0.0,
 ) -> tuple[Quantity, State]:
     """You et al. 2020, algorithm 2, its phi the identity."""
@@ -43,7 +44,8 @@ def lamb(
     m_hat = m / (1 - beta_1**step)
     v_hat = v / (1 - beta_2**step)
     update = m_hat / (sqrt(v_hat + epsilon_root) + epsilon) + weight_decay * p
-    return p - learning_rate * trust_ratio(norm(p), norm(update)) * update, {"m": m, "v": v}
+    ratio = ratio_of(norm(p), norm(update)) if trust_ratio else 1.0
+    return p - learning_rate * ratio * update, {"m": m, "v": v}
 
 
 REFERENCES["Lamb"] = Reference(
@@ -53,6 +55,7 @@ REFERENCES["Lamb"] = Reference(
         {},
         {"learning_rate": 0.01, "beta_1": 0.5, "beta_2": 0.95, "epsilon": 1e-4},
         {"weight_decay": 0.1, "epsilon_root": 1e-6},
+        {"trust_ratio": False, "weight_decay": 0.1},
     ),
     elementwise=False,
     ulps=6,
@@ -67,13 +70,14 @@ def lars(
     learning_rate: float = 0.1,
     momentum: float = 0.9,
     nesterov: bool = False,
+    trust_ratio: bool = True,
     trust_coefficient: float = 0.001,
     epsilon: float = 0.0,
     weight_decay: float = 0.0,
 ) -> tuple[Quantity, State]:
     """You et al. 2017, algorithm 1; Nesterov's variant as in `sgd`."""
     ratio = Quantity.exact(1.0)
-    if norm(p).value and norm(g).value:
+    if trust_ratio and norm(p).value and norm(g).value:
         ratio = trust_coefficient * norm(p) / (norm(g) + weight_decay * norm(p) + epsilon)
     update = learning_rate * ratio * (g + weight_decay * p)
     b = momentum * state["momentum"] + update if "momentum" in state else update
@@ -87,6 +91,7 @@ REFERENCES["Lars"] = Reference(
         {},
         {"learning_rate": 1.0, "trust_coefficient": 0.02, "epsilon": 0.1, "momentum": 0.5},
         {"nesterov": True, "weight_decay": 0.1},
+        {"trust_ratio": False, "weight_decay": 0.1},
     ),
     elementwise=False,
 )
@@ -134,7 +139,7 @@ def fromage(
     min_norm: float = 1e-6,
 ) -> tuple[Quantity, State]:
     """Bernstein et al. 2020, algorithm 1, its norms at least `min_norm`."""
-    ratio = trust_ratio(maximum(norm(p), min_norm), maximum(norm(g), min_norm))
+    ratio = ratio_of(maximum(norm(p), min_norm), maximum(norm(g), min_norm))
     return (p - learning_rate * ratio * g) / (1 + learning_rate**2) ** 0.5, {}
 
 
@@ -143,5 +148,34 @@ REFERENCES["Fromage"] = Reference(
     slots={},
     # The last one's bound lies between the norms in the tests.
     configurations=({}, {"learning_rate": 0.1}, {"min_norm": 2e4}),
+    elementwise=False,
+)
+
+
+def clipup(
+    p: Quantity,
+    g: Quantity,
+    state: State,
+    *,
+    learning_rate: float = 0.075,
+    momentum: float = 0.9,
+    max_speed: float | None = None,
+) -> tuple[Quantity, State]:
+    """Toklu et al. 2020, algorithms 1 and 2."""
+    limit = 2 * learning_rate if max_speed is None else max_speed
+    velocity = momentum * state["velocity"] + learning_rate * g / norm(g)
+    if norm(velocity).value > limit:
+        velocity = limit * velocity / norm(velocity)
+    return p - velocity, {"velocity": velocity}
+
+
+REFERENCES["ClipUp"] = Reference(
+    clipup,
+    slots={"velocity": None},
+    configurations=(
+        {},
+        {"learning_rate": 0.5, "momentum": 0.5, "max_speed": 0.25},
+        {"learning_rate": 0.01, "max_speed": 10.0},
+    ),
     elementwise=False,
 )

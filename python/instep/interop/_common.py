@@ -121,6 +121,11 @@ def check_own(optimizer: Optimizer, known: Collection[str], there: str) -> None:
         for name, value in group.items():
             if callable(value) and name != "learning_rate":
                 raise ValueError(f"{name}: expected a number, for {there} takes no schedule of it")
+        if group["independent_weight_decay"]:
+            raise ValueError(
+                "independent_weight_decay: expected False, for in "
+                f"{there} weight decay is times the learning rate"
+            )
     if optimizer.first_step != 1:
         raise ValueError(
             f"first_step: expected 1, where {there} counts from; got {optimizer.first_step}"
