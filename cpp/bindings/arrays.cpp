@@ -372,6 +372,10 @@ void check_scalar(py::handle object, const Name& name) {
     check_writable(view, name);
 }
 
+void check_values(py::handle object, const Name& name) {
+    check_dtype(object, name);
+}
+
 void check_gradient(py::handle object, const View& param, const Name& name) {
     if (!is_array(object))
         check_is_array(object, name, "a NumPy array of shape " + shape_of(param));

@@ -158,6 +158,8 @@ void check_part(py::handle object, const View& param, const std::vector<int>& ax
 void check_companion(py::handle object, const View& param, Coding coding, const Name& name);
 /// The same for the 0-d float64 array that holds one number of a whole parameter.
 void check_scalar(py::handle object, const Name& name);
+/// Raises for an array whose numbers kernels cannot read, whatever its shape.
+void check_values(py::handle object, const Name& name);
 /// Raises for an array that cannot be read as the gradient of that parameter.
 void check_gradient(py::handle object, const View& param, const Name& name);
 

@@ -290,10 +290,40 @@ void Bound::gather_gradients(py::handle gradients, bool lenient) {
         }
         parameters_[k].check_unchanged();
         parameters_[k].read_gradient(found_[k], memory_, streams_[k], looked_closer);
+        if (streams_[k].rows) check_rows(k);
     }
     if (!looked_closer) return;
     for (std::size_t k = 0; k < parameters_.size(); ++k)
         parameters_[k].check_still(found_[k], streams_[k]);
+}
+
+void Bound::check_rows(std::size_t param) const {
+    const Array& array = optimizer_.arrays[param];
+    const std::string gradient = "gradient for " + parameters_[param].path() + ": expected ";
+    const std::string rule = optimizer_.rule().info.name;
+    const bool is_exact = optimizer_.groups[array.group].options.sparse == exact;
+    if (!is_exact && !optimizer_.can_be_lazy(param))
+        throw py::value_error(gradient +
+                              "an array, or sparse=\"exact\": the update of each element "
+                              "depends on all others, those of rows that are not named, too; got "
+                              "Rows");
+    if (!optimizer_.can_be_lazy(param)) return;
+    if (array.layout.has_blocks && array.layout.row_length % 256 != 0)
+        throw py::value_error(gradient +
+                              "no Rows with state in float8, unless a row has a multiple "
+                              "of 256 elements, as its blocks have; got rows of " +
+                              std::to_string(array.layout.row_length));
+    if (optimizer_.options.watch & (watch_update_norm | watch_param_norm))
+        throw py::value_error(gradient +
+                              "an array while update_norm or param_norm is watched, "
+                              "which are those of whole arrays; got Rows");
+}
+
+void Bound::settle() {
+    if (optimizer_.is_settled()) return;
+    for (const BoundParameter& parameter : parameters_)
+        if (!parameter.is_unchanged()) return;  // the next step tells
+    work(elements_, [&] { optimizer_.settle(); });
 }
 
 void Bound::step(py::handle gradients, bool lenient) {
@@ -341,6 +371,7 @@ void Bound::check_not_swapped() const {
 
 void Bound::swap_averages() {
     check_unchanged();
+    settle();
     refresh();
     // Where parameters don't hold all of an average's digits, it comes back from a copy.
     if (!swapped_) swapped_averages_.clear();
@@ -370,6 +401,7 @@ void Bound::refresh() {
     if (swapped_) return;
     for (const BoundParameter& parameter : parameters_)
         if (!parameter.is_unchanged()) return;  // the next step tells
+    settle();
     refresh(true);
 }
 
@@ -416,7 +448,13 @@ Counters Bound::counters() const {
                     {},
                     {},
                     {},
+                    {},
+                    {},
                     swapped_};
+    for (std::size_t k = 0; k < parameters_.size(); ++k) {
+        const std::vector<std::uint32_t>* const ids = optimizer_.rows_in_window(k);
+        result.rows_in_window.push_back(ids ? std::optional(*ids) : std::nullopt);
+    }
     for (const Clock& clock : optimizer_.clocks) {
         result.steps.push_back(look_at(clock.steps));
         result.in_window.push_back(look_at(clock.in_window));
@@ -437,16 +475,21 @@ Counters Bound::counters_from(const py::dict& told) const {
     result.in_window = entry(told, "in_window").cast<std::vector<bool>>();
     result.begun = entry(told, "begun").cast<std::vector<bool>>();
     result.frozen = entry(told, "frozen").cast<std::vector<bool>>();
+    result.rows_in_window = entry(told, "rows_in_window")
+                                .cast<std::vector<std::optional<std::vector<std::uint32_t>>>>();
     result.swapped = entry(told, "swapped").cast<bool>();
     const auto is_other = [&](const auto& of_each) { return of_each.size() != parameters_.size(); };
     if (is_other(result.steps) || is_other(result.in_window) || is_other(result.begun) ||
-        is_other(result.frozen))
+        is_other(result.frozen) || is_other(result.rows_in_window))
         throw py::value_error("counters: expected those of " + std::to_string(parameters_.size()) +
                               " parameters");
+    for (const auto& ids : result.rows_in_window)
+        result.row_states.push_back(ids ? RowState::of_window(*ids) : nullptr);
     return result;
 }
 
-void Bound::set_counters(const Counters& counters) noexcept {
+void Bound::set_counters(Counters&& counters) noexcept {
+    optimizer_.set_row_states(std::move(counters.row_states));
     optimizer_.iterations = counters.iterations;
     optimizer_.skipped_steps = counters.skipped_steps;
     optimizer_.calls = counters.calls;

@@ -3,6 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -59,7 +60,11 @@ struct Counters {
     std::optional<double> grad_norm;
     std::vector<std::int64_t> steps;             ///< of each parameter
     std::vector<bool> in_window, begun, frozen;  ///< of each parameter
-    bool swapped;                                ///< averages are in the place of parameters
+    /// The rows that an unfinished window has gradients of; nothing where those are all.
+    std::vector<std::optional<std::vector<std::uint32_t>>> rows_in_window;
+    /// The same as the engine keeps it, made by `counters_from`.
+    std::vector<std::unique_ptr<RowState>> row_states;
+    bool swapped;  ///< averages are in the place of parameters
 };
 
 /// Arrays in the place of parameters.
@@ -105,6 +110,8 @@ public:
 
     /// Before the first update makes the copies anew: weights may have been loaded meanwhile.
     void refresh();
+    /// Lets rows have the updates that they have missed.
+    void settle();
     /// Puts averages in the place of parameters, or back. No step is possible meanwhile.
     void swap_averages();
     /// Raises RuntimeError where they are there.
@@ -136,7 +143,8 @@ public:
     Counters counters() const;
     /// Raises where the dict does not hold counters of as many parameters.
     Counters counters_from(const py::dict& told) const;
-    void set_counters(const Counters& counters) noexcept;
+    /// Takes them over.
+    void set_counters(Counters&& counters) noexcept;
     std::int64_t iterations() const { return look_at(optimizer_.iterations); }
     std::int64_t skipped_steps() const { return look_at(optimizer_.skipped_steps); }
     std::optional<double> grad_norm() const;
@@ -157,6 +165,8 @@ public:
 private:
     const Tree& walked() const { return Box<Tree>::of(tree_.ptr()); }
     void gather_gradients(py::handle gradients, bool lenient);
+    /// Raises ValueError where a parameter can't have gradients of some rows.
+    void check_rows(std::size_t param) const;
     /// Makes copies anew of parameters that step, or of all.
     void refresh(bool all);
     void ask_numbers();

@@ -126,6 +126,7 @@ PyObject* counters(PyObject* self, PyObject*) {
         named["in_window"] = now.in_window;
         named["begun"] = now.begun;
         named["frozen"] = now.frozen;
+        named["rows_in_window"] = now.rows_in_window;
         named["swapped"] = now.swapped;
         return named;
     });

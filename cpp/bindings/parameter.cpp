@@ -162,6 +162,10 @@ Array BoundParameter::array() {
     layout.size = layout.block.count = View(param_).size();
     layout.precision = precision_of(View(param_).format());
     layout.steps = order_.steps(View(param_));
+    const View view(param_);
+    if (view.ndim() > 0 && view.extent(0) > 0 &&
+        (view.extent(0) == 1 || (!order_.axes.empty() && order_.axes[0] == 0)))
+        layout.row_length = layout.size / static_cast<std::size_t>(view.extent(0));
     add(param_stream, param_, kept_param_.coding, beside_param_);
     add(average_stream, average_);
     add(accumulated_stream, accumulator_);
@@ -247,6 +251,7 @@ Stream BoundParameter::checked_gradient(py::object& object, const Memory& memory
         number_ = py::cast<double>(object);
         return {reinterpret_cast<char*>(&number_), Format::float64};
     }
+    if (is_rows(object)) return rows_gradient(object, memory);
     const Name name("gradient", " for ", path_);
     if (!is_array(object) && is_foreign(object)) object = foreign_gradient(object, name);
     check_gradient(object, View(param_), name);
@@ -257,11 +262,28 @@ Stream BoundParameter::checked_gradient(py::object& object, const Memory& memory
     return order_.stream(view, gradient_strides_);
 }
 
+Stream BoundParameter::rows_gradient(py::object& object, const Memory& memory) {
+    const Name name("gradient", " for ", path_);
+    const View param(param_);
+    object = read_rows(object, param, name, rows_);
+    const bool is_by_rows =
+        param.ndim() < 2 || param.size() == 0 || param.extent(0) == 1 ||
+        (std::is_sorted(order_.axes.begin(), order_.axes.end()) && order_.axes[0] == 0);
+    if (!is_by_rows)
+        throw py::value_error(name +
+                              ": expected no Rows for a parameter whose rows are not in one "
+                              "piece each; train numpy.ascontiguousarray(...) of it");
+    memory.check_apart(object, View(object).bounds(), name);
+    Stream stream{rows_.values, rows_.format};
+    stream.rows = &rows_;
+    return stream;
+}
+
 void BoundParameter::check_still(py::handle object, const Stream& stream) const {
     check_unchanged();
     if (!stream.data || stream.data == reinterpret_cast<const char*>(&number_)) return;
     const View view(object);
-    if (view.data() != stream.data || !view.same_shape(View(param_)))
+    if (view.data() != stream.data || (!stream.rows && !view.same_shape(View(param_))))
         throw py::value_error(name("gradient").str() +
                               ": expected an array that stays as it is during the step");
 }

@@ -9,6 +9,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/overlap.h"
+#include "bindings/row_gradients.h"
 #include "engine/optimizer.h"
 
 namespace instep::bindings {
@@ -29,6 +30,7 @@ public:
                    py::object copy, const py::object& axes, const RuleInfo& rule);
 
     py::handle object() const { return param_; }
+    const std::string& path() const { return path_; }
     const std::vector<int>& axes() const { return order_.axes; }
     /// For the engine; points into this object, wherever it moves.
     Array array();
@@ -74,6 +76,7 @@ public:
 private:
     [[noreturn]] void refuse_changes() const;
     Stream checked_gradient(py::object& object, const Memory& memory);
+    Stream rows_gradient(py::object& object, const Memory& memory);
     Name name(const char* role) const;
     Kept kept_copy() const;
 
@@ -110,6 +113,7 @@ private:
     bool is_in_its_order_ = true;  ///< visited as it lies in memory
     std::vector<std::vector<std::ptrdiff_t>> stream_strides_;
     std::vector<std::ptrdiff_t> gradient_strides_;
+    Rows rows_;          ///< the gradient, where it is of some rows
     double number_ = 0;  ///< the gradient of a 0-d array, given as a number
 };
 

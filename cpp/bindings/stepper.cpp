@@ -113,7 +113,7 @@ PyObject* install(PyObject* self, PyObject* const* arguments, Py_ssize_t count) 
             const py::scoped_critical_section alone{py::handle(self)};
             const InFlight in_flight;
             copies.write();
-            if (counts) offer.bound->set_counters(counters);
+            if (counts) offer.bound->set_counters(std::move(counters));
             if (offer.bound) offer.bound->configure(offer.told);
             swap(as<Stepper>(self), values, offer);
         }
@@ -181,6 +181,7 @@ PyObject* step_on(PyObject* self, PyObject* const* arguments, Py_ssize_t count) 
         std::optional<Move> others = bound.moved(py::reinterpret_borrow<py::object>(arguments[0]));
         if (!others) return py::bool_(false);
         const bool stay = PyObject_IsTrue(arguments[2]) == 1;
+        bound.settle();
         const auto exchange = [&] {
             const py::scoped_critical_section alone{core};
             const InFlight in_flight;
@@ -267,8 +268,10 @@ void leave(Hold& hold) {
 
 PyObject* enter_hold(PyObject* self, PyObject*) {
     return guarded([&] {
-        as<Stepper>(as<Hold>(self).stepper).busy.lock();
+        PyObject* const stepper = as<Hold>(self).stepper;
+        as<Stepper>(stepper).busy.lock();
         as<Hold>(self).is_held = true;
+        if (const py::object core = core_of(stepper)) Box<Bound>::of(core.ptr()).settle();
         return py::none();
     });
 }

@@ -122,6 +122,8 @@ struct RuleInfo {
     bool sums_over_all;   ///< not of each array, but of all of them
     int divisible_slot;   ///< which slot may be kept in parts; negative: none
     bool tells_of_parts;  ///< elements look at their parts before they tell
+    /// Where no optional slots are in use, a gradient of zero changes nothing.
+    bool rests;
 };
 
 /// `scalars` are the array's own numbers, which become those after the step. Returns whether

@@ -1,5 +1,7 @@
 #include "engine/norms.h"
 
+#include <vector>
+
 #include "engine/dispatch.h"
 #include "engine/tiles.h"
 
@@ -11,14 +13,25 @@ namespace {
 /// summed.
 struct Gradient {
     Work work;
+    Squares what;
     unsigned streams;
     Factors unscale;
 
-    Gradient(const Work& part, const Plan& plan, Squares what)
+    Gradient(const Work& part, const Plan& plan, Squares its_squares)
         : work(part),
+          what(its_squares),
           streams(bit(grad_stream) | (what == Squares::raw ? 0 : bit(accumulated_stream))),
           unscale(what == Squares::raw ? Factors() : plan.around.unscale) {
         if (what == Squares::raw && work.grad.dense) work.buffered &= ~bit(grad_stream);
+    }
+    /// The rows outside of which it is zero; null where it may be nowhere.
+    const std::vector<std::uint32_t>* rows() const {
+        if (work.touched) return work.touched->ids;
+        const bool is_alone = what == Squares::raw || !work.block.data[accumulated_stream];
+        return work.grad.rows && is_alone ? &work.grad.rows->ids() : nullptr;
+    }
+    std::size_t row_length() const {
+        return work.touched ? work.touched->length : work.grad.rows->length;
     }
     template <class Visit>
     void for_each_block(std::size_t start, std::size_t count, Visit visit) const {
@@ -40,6 +53,22 @@ double sum_of_squares(const Work& work, const Plan& plan, Squares what, std::siz
     double lanes[sum_lanes] = {};
     const Gradient gradient(work, plan, what);
     const auto add = unit(work.precision()).sum_of_squares;
+    if (const std::vector<std::uint32_t>* const ids = gradient.rows()) {
+        // Zeros add nothing, so that those in between are left out.
+        const std::size_t length = gradient.row_length(), end = start + count;
+        auto next = std::lower_bound(ids->begin(), ids->end(), start / length);
+        for (std::size_t at = start; next != ids->end() && at < end;) {
+            at = std::max(at, *next * length / sum_lanes * sum_lanes);
+            const std::size_t after = (*next * length + length + sum_lanes - 1) / sum_lanes;
+            const std::size_t stop = std::min({after * sum_lanes, at + tile_elements, end});
+            if (at >= stop) break;
+            gradient.for_each_block(
+                at, stop - at, [&](const Block& block) { add(block, gradient.unscale, 0, lanes); });
+            at = stop;
+            while (next != ids->end() && *next * length + length <= at) ++next;
+        }
+        return sum_of_lanes(lanes);
+    }
     gradient.for_each_block(start, count, [&](const Block& block) {
         add(block, gradient.unscale, bytes_ahead, lanes);
     });

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <utility>
 
 namespace instep {
@@ -11,10 +12,162 @@ void count(std::int64_t& counter) {
     change(counter, std::min(counter + 1, most_steps));
 }
 
+/// Those that a rule always has.
+unsigned required_slots(const RuleInfo& rule) {
+    unsigned slots = 0;
+    for (int s = 0; s < rule.slot_count; ++s)
+        if (!rule.slots[s].optional) slots |= bit(s);
+    return slots;
+}
+
+void clear_accumulated(const Layout& layout) noexcept {
+    alignas(64) static constexpr char zeros[tile_elements * sizeof(double)] = {};
+    for (std::size_t start = 0; start < layout.size; start += tile_elements)
+        scatter(layout.shape, layout.streams[accumulated_stream], start,
+                std::min(tile_elements, layout.size - start), layout.precision, zeros);
+}
+
 }  // namespace
 
 Optimizer::Optimizer(const Rule& rule, std::vector<Array> bound)
     : arrays(std::move(bound)), clocks(arrays.size()), watched(arrays.size()), rule_(rule) {}
+
+bool Optimizer::can_be_lazy(std::size_t array) const {
+    return !lends() && rule_.info.sum_count == 0 && arrays[array].layout.parts.empty();
+}
+
+void Optimizer::settle() noexcept {
+    for (std::size_t k = 0; k < rows_.size(); ++k)
+        if (rows_[k]) rows_[k]->missed.settle(arrays[k].layout);
+}
+
+bool Optimizer::is_settled() const {
+    return std::none_of(rows_.begin(), rows_.end(),
+                        [](const auto& rows) { return rows && rows->missed.any(); });
+}
+
+const std::vector<std::uint32_t>* Optimizer::rows_in_window(std::size_t array) const {
+    const RowState* const rows = array < rows_.size() ? rows_[array].get() : nullptr;
+    return rows && !rows->all_in_window && clocks[array].in_window ? &rows->in_window : nullptr;
+}
+
+std::unique_ptr<RowState> RowState::of_window(std::vector<std::uint32_t> ids) {
+    auto state = std::make_unique<RowState>();
+    state->in_window = std::move(ids);
+    state->is_clean = true;
+    return state;
+}
+
+RowState* Optimizer::rows_of(std::size_t array, const Stream& gradient) {
+    if (rows_.size() < arrays.size()) {
+        if (!gradient.rows) return nullptr;
+        rows_.resize(arrays.size());
+    }
+    std::unique_ptr<RowState>& rows = rows_[array];
+    if (!rows && gradient.rows && arrays[array].layout.row_length) {
+        rows = std::make_unique<RowState>();
+        rows->all_in_window = clocks[array].in_window;
+    }
+    if (rows) {
+        rows->missing.reset();
+        rows->part = -1;
+        rows->settles = rows->cleans = false;
+    }
+    return rows.get();
+}
+
+const TouchedRows* Optimizer::find_touched(std::size_t array, const Stream& gradient) {
+    RowState* const rows = rows_of(array, gradient);
+    if (!rows) return nullptr;
+    const Clock& clock = clocks[array];
+    const bool some_given = gradient.rows || !gradient.data;
+    const bool some_in_window = !clock.in_window || !rows->all_in_window;
+    const bool has_gradient = gradient.data || clock.in_window;
+    if (!has_gradient) return nullptr;
+    if (!some_given || !some_in_window || !can_be_lazy(array)) {
+        rows->settles = rows->missed.any();
+        return nullptr;
+    }
+    if (!clock.in_window) {
+        rows->touched.ids = &gradient.rows->ids();
+    } else if (gradient.rows) {
+        const std::vector<std::uint32_t>& given = gradient.rows->ids();
+        rows->together.clear();
+        std::set_union(rows->in_window.begin(), rows->in_window.end(), given.begin(), given.end(),
+                       std::back_inserter(rows->together));
+        rows->touched.ids = &rows->together;
+    } else {
+        rows->touched.ids = &rows->in_window;
+    }
+    rows->touched.length = arrays[array].layout.row_length;
+    rows->touched.clears = clock.in_window;
+    rows->settles = rows->missed.is_full();
+    return &rows->touched;
+}
+
+Missed Optimizer::resting(std::size_t array) {
+    Plan plan;
+    plan.array = array;
+    plan.has_gradient = false;
+    plan.choose(internal(Internal::rest), arrays[array].layout.precision, 0);
+    set_numbers(plan);
+    Missed missed{plan.update,
+                  bit(param_stream) | bit(grad_stream) | bit(average_stream),
+                  bit(param_stream) | bit(average_stream),
+                  {}};
+    missed.noise_key = Noise::key_of(options.seed, iterations, array);
+    return missed;
+}
+
+void Optimizer::find_missing(std::size_t array, RowState& rows, const Plan& update) {
+    const Layout& layout = arrays[array].layout;
+    const bool has_average = layout.streams[average_stream].data;
+    if (groups[arrays[array].group].options.sparse == exact) {
+        const bool rests_at_zero = !has_average && instep::rests_at_zero(update, layout.precision);
+        if (!(rests_at_zero && rule_.info.rests && update.slots == required_slots(rule_.info))) {
+            const unsigned used = all_streams & ~bit(accumulated_stream);
+            rows.missing = Missed{update.update, used, used & ~bit(grad_stream), {}};
+            rows.missing->rests_at_zero = rests_at_zero;
+            rows.missing->noise_key = Noise::key_of(options.seed, iterations, array);
+        }
+    } else if (has_average) {
+        rows.missing = resting(array);
+    }
+    if (rows.missing) rows.missed.reserve(layout.rows());
+    rows.touched.missed = rows.missing || rows.missed.any() ? &rows.missed : nullptr;
+    rows.touched.others_miss = rows.missing.has_value();
+}
+
+/// What rows have missed, and what the accumulators hold.
+void Optimizer::keep_rows() noexcept {
+    for (std::size_t k = 0; k < rows_.size(); ++k) {
+        if (!rows_[k]) continue;
+        RowState& rows = *rows_[k];
+        if (rows.missing) {
+            if (rows.part >= 0)
+                rows.missing->factors =
+                    step_.works[static_cast<std::size_t>(rows.part)].block.factors;
+            rows.missed.add(*rows.missing);
+        }
+        rows.missing.reset();
+    }
+    for (const std::size_t k : stepping_) {
+        if (k >= rows_.size() || !rows_[k]) continue;
+        RowState& rows = *rows_[k];
+        const bool is_touched = rows.part >= 0;
+        if (updates()) {
+            if (clocks[k].in_window && !is_touched) rows.is_clean = false;
+            rows.in_window.clear();
+            rows.all_in_window = false;
+        } else if (!is_touched) {
+            rows.all_in_window = true;
+            rows.is_clean = false;
+        } else {
+            rows.in_window.swap(rows.together);
+            rows.is_clean = true;
+        }
+    }
+}
 
 double window_share(std::int64_t calls) {
     double share = 1;
@@ -41,27 +194,51 @@ void Optimizer::prepare(const std::vector<Stream>& gradients) {
 }
 
 void Optimizer::prepare_accumulation(const std::vector<Stream>& gradients) {
-    const Clock* previous = nullptr;
+    bool begins_before = false;
     for (std::size_t k = 0; k < arrays.size(); ++k) {
+        RowState* const rows = rows_of(k, gradients[k]);
         if (!gradients[k].data) continue;
         const Layout& layout = arrays[k].layout;
-        if (!previous || step_.works.back().precision() != layout.precision ||
-            previous->in_window != clocks[k].in_window) {
-            const double first = !clocks[k].in_window;
+        const TouchedRows* const touched =
+            rows && gradients[k].rows && !(clocks[k].in_window && rows->all_in_window)
+                ? &rows->touched
+                : nullptr;
+        const bool begins = !clocks[k].in_window && !touched;
+        if (step_.works.empty() || step_.works.back().precision() != layout.precision ||
+            begins_before != begins) {
+            const double first = begins;
             Plan& plan = step_.plans.emplace_back();
             plan.choose(internal(Internal::accumulate), layout.precision, 0);
             plan.around.scale =
                 window_share(options.gradient_accumulation_steps) / options.loss_scale_factor;
             plan.prepare(layout.precision, {}, &first);
         }
-        previous = &clocks[k];
-        step_.add(layout, accumulated_stream, bit(param_stream), gradients[k], true);
+        begins_before = begins;
+        if (touched) {
+            const std::vector<std::uint32_t>& given = gradients[k].rows->ids();
+            rows->together.clear();
+            if (clocks[k].in_window)
+                std::set_union(rows->in_window.begin(), rows->in_window.end(), given.begin(),
+                               given.end(), std::back_inserter(rows->together));
+            else
+                rows->together = given;
+            rows->touched = {&given, layout.row_length};
+            rows->cleans = !clocks[k].in_window && !rows->is_clean;
+            rows->part = static_cast<std::ptrdiff_t>(step_.works.size());
+        }
+        step_.add(layout, accumulated_stream, bit(param_stream), gradients[k], true, touched);
         stepping_.push_back(k);
     }
     if (!counting.every_call) return;
     for (std::size_t k = 0; k < arrays.size(); ++k) {
         const Layout& layout = arrays[k].layout;
         if (!layout.streams[average_stream].data) continue;
+        if (k < rows_.size() && rows_[k]) {
+            rows_[k]->settles = rows_[k]->missed.is_full();
+            rows_[k]->missing = resting(k);
+            rows_[k]->missed.reserve(layout.rows());
+            continue;
+        }
         add_plan(k, false, false);
         step_.add(layout, param_stream, bit(param_stream) | bit(average_stream), Stream(), false);
     }
@@ -76,11 +253,19 @@ void Optimizer::prepare_update(const std::vector<Stream>& gradients) {
         const Layout& layout = array.layout;
         const Clock& clock = clocks[k];
         const bool given = gradients[k].data != nullptr, has_gradient = given || clock.in_window;
+        const TouchedRows* const touched = find_touched(k, gradients[k]);
         repeatable &= given && !clock.in_window && gradients[k].contiguous();
         // Numbers that depend on nothing but the count of all updates go on.
         if (!has_gradient && counting.global && rule_.info.scalar_count && !rule_.info.sum_count)
             add_plan(k, true, true);
         if (!has_gradient && !layout.streams[average_stream].data) continue;
+        if (RowState* const rows = k < rows_.size() ? rows_[k].get() : nullptr;
+            rows && !has_gradient) {
+            rows->settles = rows->missed.is_full();
+            rows->missing = resting(k);
+            rows->missed.reserve(layout.rows());
+            continue;
+        }
         const auto as_before = [&] {
             const Clock& before = clocks[static_cast<std::size_t>(previous - arrays.data())];
             return previous->group == array.group &&
@@ -96,8 +281,12 @@ void Optimizer::prepare_update(const std::vector<Stream>& gradients) {
         if (!has_gradient) streams = bit(param_stream) | bit(average_stream);
         if (!given || !clock.in_window) streams &= ~bit(accumulated_stream);
         step_.add(layout, param_stream, streams,
-                  given || !has_gradient ? gradients[k] : layout.streams[accumulated_stream],
-                  given);
+                  given || !has_gradient ? gradients[k] : layout.streams[accumulated_stream], given,
+                  touched);
+        if (touched) {
+            rows_[k]->part = static_cast<std::ptrdiff_t>(step_.works.size()) - 1;
+            find_missing(k, *rows_[k], step_.plans.back());
+        }
         set_noise(step_.works.back(), k);
         parts_of_.push_back(k);
         if (has_gradient) stepping_.push_back(k);
@@ -219,12 +408,18 @@ void Optimizer::keep_watched() noexcept {
 }
 
 bool Optimizer::advance() noexcept {
+    for (std::size_t k = 0; k < rows_.size(); ++k) {
+        if (!rows_[k]) continue;
+        if (rows_[k]->settles) rows_[k]->missed.settle(arrays[k].layout);
+        if (rows_[k]->cleans) clear_accumulated(arrays[k].layout);
+    }
     if (!step_.advance()) return false;
     if (!step_.watched.empty()) keep_watched();
     if (step_.skipped) {
         count(skipped_steps);
         return true;
     }
+    if (!rows_.empty()) keep_rows();
     if (!is_flushing_) count(calls);
     if (!updates()) {
         for (const std::size_t k : stepping_) change(clocks[k].in_window, true);

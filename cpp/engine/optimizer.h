@@ -4,9 +4,11 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
+#include "engine/missed.h"
 #include "engine/options.h"
 #include "engine/registry.h"
 #include "engine/step.h"
@@ -59,6 +61,25 @@ void change(T& counter, T value) {
     std::atomic_ref<T>(counter).store(value, std::memory_order_relaxed);
 }
 
+/// What an array keeps beside that has had gradients of some of its rows.
+struct RowState {
+    MissedUpdates missed;
+    /// The rows that an unfinished window has gradients of, ascending; unless it has them of all.
+    std::vector<std::uint32_t> in_window;
+    bool all_in_window = false;
+    bool is_clean = false;  ///< what is accumulated is zero in all rows but those
+
+    // Of the step under way.
+    TouchedRows touched;
+    std::vector<std::uint32_t> together;   ///< rows of the window and those that are given
+    std::optional<Missed> missing;         ///< what rows miss that it does not touch
+    std::ptrdiff_t part = -1;              ///< of the step, that is its; negative: none
+    bool settles = false, cleans = false;  ///< first
+
+    /// In a window that has gradients of these rows.
+    static std::unique_ptr<RowState> of_window(std::vector<std::uint32_t> ids);
+};
+
 /// The power of two that gradients in the accumulators of windows of so many calls are multiplied
 /// with: no sum of theirs overflows where their mean does not.
 double window_share(std::int64_t calls);
@@ -102,6 +123,18 @@ public:
     /// in their arrays' first slots, and returns false; nothing else has changed until then.
     bool advance() noexcept;
 
+    /// Lets all rows have the updates that they have missed.
+    void settle() noexcept;
+    bool is_settled() const;
+    /// Rows that an unfinished window has gradients of, if not of all.
+    const std::vector<std::uint32_t>* rows_in_window(std::size_t array) const;
+    /// Goes on with what each array keeps beside; null where that is nothing.
+    void set_row_states(std::vector<std::unique_ptr<RowState>> states) noexcept {
+        rows_ = std::move(states);
+    }
+    /// Whether the array's gradients may be of some rows only, and others stay as they are.
+    bool can_be_lazy(std::size_t array) const;
+
     /// The arrays that have a gradient in this step.
     const std::vector<std::size_t>& stepping() const { return stepping_; }
 
@@ -114,6 +147,14 @@ private:
     void add_plan(std::size_t array, bool is_given, bool has_gradient);
     void set_numbers(Plan& plan) const;
     void set_noise(Work& work, std::size_t array) const;
+    /// What the array keeps beside for rows; null where it has had no such gradient.
+    RowState* rows_of(std::size_t array, const Stream& gradient);
+    /// Whether the gradient of an update is of some rows, and what it leaves others to miss.
+    const TouchedRows* find_touched(std::size_t array, const Stream& gradient);
+    void find_missing(std::size_t array, RowState& rows, const Plan& update);
+    /// What becomes of an average while the parameter stays as it is.
+    Missed resting(std::size_t array);
+    void keep_rows() noexcept;
     void keep_scalars() noexcept;
     void keep_watched() noexcept;
 
@@ -124,7 +165,8 @@ private:
     bool is_flushing_ = false;
     Step step_;
     std::vector<std::size_t> stepping_;
-    std::vector<std::size_t> parts_of_;  ///< which array each part of the step is of
+    std::vector<std::size_t> parts_of_;            ///< which array each part of the step is of
+    std::vector<std::unique_ptr<RowState>> rows_;  ///< of each array; null where there is none
     bool repeatable_ = false;  ///< the last update was of all arrays, with gradients of their own
 };
 

@@ -8,6 +8,9 @@ namespace instep {
 
 inline constexpr double no_limit = __builtin_huge_val();
 
+/// What gradients of some rows mean for others: they stay as they are, or their gradient is zero.
+enum Sparse : std::int64_t { lazy, exact };
+
 // clang-format off
 /// Those of a group of parameter arrays.
 #define INSTEP_GROUP_OPTIONS(row)                      \
@@ -17,6 +20,7 @@ inline constexpr double no_limit = __builtin_huge_val();
     row(double, clipnorm, no_limit)                    \
     row(double, clipvalue, no_limit)                   \
     row(bool, maximize, false)                         \
+    row(std::int64_t, sparse, 0)  /* a `Sparse` */     \
     row(double, learning_rate_factor, 1)  /* on the common rate, or the group's own */
 
 /// Those of all arrays together.

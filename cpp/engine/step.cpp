@@ -8,6 +8,7 @@
 #include "engine/crew.h"
 #include "engine/dispatch.h"
 #include "engine/float_mode.h"
+#include "engine/missed.h"
 #include "engine/threads.h"
 #include "engine/tiles.h"
 #include "engine/tuning.h"
@@ -133,20 +134,24 @@ void Step::clear() {
     starts_.assign(1, 0);
     bytes_ = gradient_bytes_ = 0;
     choices_ = {};
-    has_accumulated_ = measures_ = lends_ = has_parts_ = false;
+    has_accumulated_ = measures_ = lends_ = has_parts_ = has_touched_ = false;
 }
 
 void Step::add(const Layout& layout, StreamIndex target, unsigned streams, const Stream& grad,
-               bool raw_gradient) {
-    const Work& work = works.emplace_back(layout, target, streams | bit(grad_stream), grad,
-                                          raw_gradient, plans.size() - 1);
-    starts_.push_back(starts_.back() + layout.size);
-    const std::size_t gradient_bytes = layout.size * itemsize(work.block.grad_format);
+               bool raw_gradient, const TouchedRows* touched) {
+    Work& work = works.emplace_back(layout, target, streams | bit(grad_stream), grad, raw_gradient,
+                                    plans.size() - 1);
+    work.touched = touched;
+    has_touched_ |= touched != nullptr;
+    const std::size_t elements = touched ? touched->elements() : layout.size;
+    starts_.push_back(starts_.back() + elements);
+    const std::size_t gradient_bytes =
+        grad.rows ? grad.bytes(elements) : elements * itemsize(work.block.grad_format);
     gradient_bytes_ += gradient_bytes;
     bytes_ += gradient_bytes;
     for (int s = 0; s < stream_count; ++s)
-        if (s != grad_stream && work.block.data[s]) bytes_ += work.stream(s).bytes(layout.size);
-    if (layout.copy.data) bytes_ += layout.copy.bytes(layout.size);
+        if (s != grad_stream && work.block.data[s]) bytes_ += work.stream(s).bytes(elements);
+    if (layout.copy.data) bytes_ += layout.copy.bytes(elements);
     has_accumulated_ |= work.block.data[accumulated_stream] != nullptr;
     measures_ |= plans.back().measure != nullptr;
     lends_ |= plans.back().lend.kernel != nullptr;
@@ -154,7 +159,7 @@ void Step::add(const Layout& layout, StreamIndex target, unsigned streams, const
 }
 
 void Step::reserve() {
-    bool wants_norms = wants_norm;
+    bool wants_norms = wants_norm || (has_touched_ && watch & (watch_grad_norm | watch_nonfinite));
     skipped = false;
     grad_norm = 0;
     for (const Plan& plan : plans) wants_norms |= plan.around.group.clipnorm != no_limit;
@@ -229,7 +234,8 @@ void Step::pass(Phase phase) noexcept {
                           works.size(), starts_.back(), over_gradients ? gradient_bytes_ : bytes_,
                           watch != 0 && !over_gradients};
     std::optional<Choice*>& choices = choices_[over_gradients];
-    if (!choices) choices = choices_for(passage);
+    // How rows are fetched does not depend on what was found out for whole arrays.
+    if (!choices) choices = has_touched_ ? nullptr : choices_for(passage);
     // One phase for each choice, so that its times are of the same work: the others follow it.
     const bool is_measured = over_gradients ? phase == phases_[0] : phase == Phase::update;
     work_through(passage, *choices, has_run_ && is_measured,
@@ -281,6 +287,29 @@ void Step::conclude(Phase phase) noexcept {
     }
 }
 
+namespace {
+
+/// Calls visit(block) for those blocks of elements that belong to a piece's rows and have some of
+/// them: each is one piece's.
+template <class Visit>
+void for_each_block_of_rows(const TouchedRows& touched, std::size_t first, std::size_t last,
+                            Visit visit) {
+    const std::vector<std::uint32_t>& ids = *touched.ids;
+    const std::size_t length = touched.length;
+    // A piece's blocks begin after the last one that has elements of the row before it.
+    const auto begin_at = [&](std::size_t k) {
+        return k == 0 ? 0 : (ids[k - 1] * length + length - 1) / block_elements + 1;
+    };
+    std::size_t block = begin_at(first / length);
+    for (std::size_t k = first / length; k < last / length; ++k) {
+        const std::size_t end = (ids[k] * length + length - 1) / block_elements + 1;
+        for (block = std::max(block, ids[k] * length / block_elements); block < end; ++block)
+            visit(block);
+    }
+}
+
+}  // namespace
+
 /// Calls visit(k, first, last) for a piece's elements of each part.
 template <class Unit, class Visit>
 void Step::for_each_part(Piece piece, Unit unit_of, Visit visit) noexcept {
@@ -290,10 +319,19 @@ void Step::for_each_part(Piece piece, Unit unit_of, Visit visit) noexcept {
 }
 
 void Step::add_squares(Squares what, Piece piece, const Manner& manner) noexcept {
-    const auto unit = [](const Work&) { return block_elements; };
+    const auto unit = [](const Work& work) {
+        return work.touched ? work.touched->length : block_elements;
+    };
     for_each_part(piece, unit, [&](std::size_t k, std::size_t first, std::size_t last) {
         const Work& work = works[k];
         if (!work.grad.data) return;
+        if (work.touched)
+            return for_each_block_of_rows(*work.touched, first, last, [&](std::size_t block) {
+                const std::size_t start = block * block_elements;
+                block_sums_[first_blocks_[k] + block] = sum_of_squares(
+                    work, plans[work.plan], what, start,
+                    std::min(block_elements, work.layout->size - start), manner.bytes_ahead);
+            });
         for (std::size_t start = first; start < last; start += block_elements)
             block_sums_[first_blocks_[k] + start / block_elements] =
                 sum_of_squares(work, plans[work.plan], what, start,
@@ -410,12 +448,18 @@ void Step::renew_parts(Piece piece) noexcept {
 
 void Step::run_watched_kernels(Phase phase, Piece piece, const Manner& manner) noexcept {
     const Pass pass = pass_of(phase);
-    const auto unit = [](const Work&) { return block_elements; };
+    const auto unit = [](const Work& work) {
+        return work.touched ? work.touched->length : block_elements;
+    };
     for_each_part(piece, unit, [&](std::size_t k, std::size_t first, std::size_t last) {
         const Work& work = works[k];
         const Plan& plan = plans[work.plan];
-        const WatchedCall call{&(plan.*pass.call), pass.used, pass.written};
-        if (!call.call->kernel) return;
+        const Operation operation{&(plan.*pass.call), pass.used, pass.written};
+        if (!operation.call->kernel) return;
+        if (work.touched) {
+            const std::size_t length = work.touched->length;
+            return update_rows(operation, work, first / length, last / length);
+        }
         // Of an update that somebody else has made, the gradient was seen when it was lent.
         const bool sees_gradient =
             work.grad.data && plan.has_gradient && (phase == Phase::lend || !plan.lend.kernel);
@@ -428,7 +472,7 @@ void Step::run_watched_kernels(Phase phase, Piece piece, const Manner& manner) n
             const std::size_t count = std::min(block_elements, last - start);
             const Block rest = part_of(work.block, work.precision(), start + count, 0);
             const WatchedSums sums =
-                run_watched(call, work, plan, start, count,
+                run_watched(operation, work, plan, start, count,
                             {start + count < work.block.count ? rest : next, manner}, seen);
             WatchedSums& all = watched_sums_[first_blocks_[k] + start / block_elements];
             all.grad += sums.grad;
@@ -459,6 +503,8 @@ void Step::finish_watching() noexcept {
                         std::abs(plan.around.scale);
         }
         Watched& seen = watched[k];
+        if (works[k].touched)
+            all.nonfinite = std::isfinite(norms_[k]) ? 0 : count_nonfinite(works[k], plan);
         if (watch & watch_grad_norm) seen.grad_norm = norms_[k];
         if (watch & watch_nonfinite) seen.nonfinite = all.nonfinite;
         if (watch & watch_update_norm) seen.update_norm = std::sqrt(all.update);
@@ -482,10 +528,12 @@ void Step::count_all_nonfinite() noexcept {
 void Step::run_kernels(Phase phase, Piece piece, const Manner& manner) noexcept {
     const Pass pass = pass_of(phase);
     const auto rows_of = [](const Work& work) {
-        const bool is_read_by_rows = work.buffered & bit(grad_stream) && !work.layout->has_blocks;
+        const bool is_read_by_rows =
+            work.buffered & bit(grad_stream) && !work.layout->has_blocks && !work.grad.rows;
         return Transposed(work.layout->shape, is_read_by_rows ? work.grad : Stream());
     };
     const auto unit = [&](const Work& work) {
+        if (work.touched) return work.touched->length;
         const std::size_t row = work.buffered ? rows_of(work).length : 0;
         return row ? row : tile_elements;
     };
@@ -500,7 +548,7 @@ void Step::run_kernels(Phase phase, Piece piece, const Manner& manner) noexcept 
     };
     for_each_part(piece, unit, [&](std::size_t k, std::size_t first, std::size_t last) {
         const Work& work = works[k];
-        const bool is_direct = !work.buffered && !work.has_copy;
+        const bool is_direct = !work.buffered && !work.has_copy && !work.touched;
         if (is_direct && pass.used == all_streams && first == 0 && last == work.block.count) {
             if (k != end || work.plan != works[begin].plan) {
                 run_whole();
@@ -513,6 +561,11 @@ void Step::run_kernels(Phase phase, Piece piece, const Manner& manner) noexcept 
         const Plan& plan = plans[work.plan];
         const Call& call = plan.*pass.call;
         if (!call.kernel) return;
+        if (work.touched) {
+            const std::size_t length = work.touched->length;
+            return update_rows({&call, pass.used, pass.written}, work, first / length,
+                               last / length);
+        }
         const Block& next = works[std::min(k + 1, works.size() - 1)].block;
         if (phase == Phase::update && work.is_coded(plan)) {
             const CodedBlock part = work.coded_part(first, last - first);

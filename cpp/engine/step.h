@@ -43,7 +43,7 @@ public:
     void clear();
     /// Adds an array whose `streams` are updated by the plan added last.
     void add(const Layout& layout, StreamIndex target, unsigned streams, const Stream& grad,
-             bool raw_gradient);
+             bool raw_gradient, const TouchedRows* touched = nullptr);
     /// Everything that can fail; call it before `advance`.
     void reserve();
     /// Goes through the next phases, on as many threads as pay: up to a pause, and then false, or
@@ -88,7 +88,8 @@ private:
     std::vector<WatchedSums> watched_sums_;          ///< of each block
     std::vector<SeenParts> parts_;                   ///< of each array that has a slot in parts
     bool has_accumulated_ = false, measures_ = false, lends_ = false, has_parts_ = false;
-    bool has_norms_ = false;  ///< of gradients, from a phase of their own
+    bool has_touched_ = false;  ///< of some array only some rows are updated
+    bool has_norms_ = false;    ///< of gradients, from a phase of their own
 };
 
 /// Updates one array of contiguous streams, on as many threads as pay; where a source is given, the

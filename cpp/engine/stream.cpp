@@ -218,6 +218,7 @@ void Layout::find_coded() {
 
 void gather(const Shape& shape, const Stream& from, std::size_t start, std::size_t count,
             Precision to, void* buffer) {
+    if (from.rows) return from.rows->gather(start, count, to, buffer);
     if (from.coding != Coding::none) return decode(shape, from, start, count, to, buffer);
     const Copy copy = unit(to).gather[static_cast<int>(from.format)];
     const auto item = static_cast<std::ptrdiff_t>(itemsize(format_of(to)));

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/kernels.h"
+#include "engine/rows.h"
 
 namespace instep {
 
@@ -30,13 +31,17 @@ struct Stream {
     /// Between neighbours of it along each axis; null where it lies in the order of visits.
     const std::ptrdiff_t* companion_strides = nullptr;
 
-    bool contiguous() const { return strides == nullptr; }
+    /// A gradient of some rows, whose values these are; zero elsewhere.
+    const Rows* rows = nullptr;
+
+    bool contiguous() const { return strides == nullptr && rows == nullptr; }
     std::size_t item() const {
         return coding == Coding::none ? itemsize(format) : info_of(coding).itemsize;
     }
     /// Of so many elements, with what is kept beside them.
     std::size_t bytes(std::size_t elements) const {
         std::size_t beside = 0;
+        if (rows) return rows->positions() * rows->length * item();
         if (coding != Coding::none) {
             const CodingInfo& info = info_of(coding);
             beside = (elements + info.elements - 1) / info.elements * info.companion_bytes;
@@ -104,6 +109,10 @@ struct Layout {
 
     /// Between neighbours along each axis of the shape, in C order; empty: as visited.
     std::vector<std::ptrdiff_t> steps;
+    /// Elements of each row, the parts along the array's first axis, where those are visited one
+    /// after the other; else 0.
+    std::size_t row_length = 0;
+    std::size_t rows() const { return row_length ? size / row_length : 0; }
     bool has_blocks = false;  ///< some stream is coded in blocks, and can't be visited by rows
     bool is_random = false;   ///< random bits decide on some stream's roundings
 

@@ -51,7 +51,7 @@ double careful_sum(const Block& block, const Factors& unscale, Precision precisi
 
 }  // namespace
 
-WatchedSums run_watched(const WatchedCall& call, const Work& work, const Plan& plan,
+WatchedSums run_watched(const Operation& operation, const Work& work, const Plan& plan,
                         std::size_t start, std::size_t count, const Ahead& ahead,
                         unsigned watch) noexcept {
     const Precision precision = work.precision();
@@ -89,7 +89,7 @@ WatchedSums run_watched(const WatchedCall& call, const Work& work, const Plan& p
     const auto run = [&](const Block& block, const Block& next) {
         const void* const elements = block.data[param_stream];
         if (sees_update) std::memcpy(before, elements, block.count * item);
-        (*call.call)({&block}, {next, manner});
+        (*operation.call)({&block}, {next, manner});
         if (sees_gradient) look_at_gradient(block);
         if (sees_update || sees_param) look_at_change(elements, block.count);
     };
@@ -97,7 +97,7 @@ WatchedSums run_watched(const WatchedCall& call, const Work& work, const Plan& p
         const std::size_t length = std::min(tile_elements, count - done);
         const Block rest = part_of(work.block, precision, start + done + length, 0);
         const Block& after = done + length < count ? rest : ahead.after;
-        for_each_tile(work, start + done, length, call.used, call.written, after, run);
+        for_each_tile(work, start + done, length, operation.used, operation.written, after, run);
     }
     return sums;
 }

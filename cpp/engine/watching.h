@@ -28,15 +28,9 @@ struct WatchedSums {
     double grad = 0, update = 0, param = 0, nonfinite = 0;
 };
 
-/// A kernel with the streams that it uses and writes.
-struct WatchedCall {
-    const Call* call;
-    unsigned used, written;
-};
-
 /// Runs a kernel over elements [start, start + count) of an array, `block_elements` at most, and
 /// returns what is watched of them.
-WatchedSums run_watched(const WatchedCall& call, const Work& work, const Plan& plan,
+WatchedSums run_watched(const Operation& operation, const Work& work, const Plan& plan,
                         std::size_t start, std::size_t count, const Ahead& ahead,
                         unsigned watch) noexcept;
 

@@ -38,6 +38,25 @@ struct Plan {
     void prepare(Precision precision, const Moment& moment, const double* hyperparameters);
 };
 
+/// What a pass over memory does with elements: a kernel, and the streams that it knows of.
+struct Operation {
+    const Call* call;
+    unsigned used, written;
+};
+
+class MissedUpdates;
+
+/// The rows of an array that a step updates.
+struct TouchedRows {
+    const std::vector<std::uint32_t>* ids = nullptr;  ///< ascending
+    std::size_t length = 0;                           ///< elements of each
+    MissedUpdates* missed = nullptr;                  ///< by all; null where that is nothing
+    bool others_miss = false;                         ///< this update, too
+    bool clears = false;                              ///< what was accumulated of them becomes zero
+
+    std::size_t elements() const { return ids->size() * length; }
+};
+
 /// One parameter array's part in a step.
 struct Work {
     Block block;  ///< all of its elements
@@ -51,6 +70,7 @@ struct Work {
     bool has_copy;                ///< a rounded copy is to be written of the parameter; likewise
     std::uint32_t noise_key = 0;  ///< of the array in this update
     SeenParts* parts = nullptr;   ///< of a slot in parts
+    const TouchedRows* touched = nullptr;  ///< null: all of its rows
 
     Work(const Layout& arrays, StreamIndex what, unsigned streams, const Stream& gradient,
          bool is_raw, std::size_t its_plan);

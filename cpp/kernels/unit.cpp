@@ -126,6 +126,7 @@ constexpr RuleInfo info_of(const char* name) {
     }
     info.divisible_slot = divisible_slot<Declared>();
     info.tells_of_parts = tells_of_parts<Declared>;
+    info.rests = requires { Declared::rests; };
     return info;
 }
 

@@ -9,6 +9,7 @@ namespace instep::INSTEP_LEVEL {
 template <class T>
 struct Adagrad {
     static constexpr auto slots = state(positive("accumulator"));
+    static constexpr bool rests = true;
     static constexpr auto hyperparameters =
         names("learning_rate_decay", "epsilon", "epsilon_in_root", "rests_at_zero");
 

@@ -10,6 +10,7 @@ namespace instep::INSTEP_LEVEL {
 template <class T>
 struct SGD {
     static constexpr auto slots = state(optional("momentum"));
+    static constexpr bool rests = true;
     static constexpr auto hyperparameters =
         names("momentum", "dampening", "nesterov", "rate_in_momentum");
 

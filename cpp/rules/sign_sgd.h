@@ -8,6 +8,7 @@ namespace instep::INSTEP_LEVEL {
 template <class T>
 struct SignSGD {
     static constexpr auto slots = state();
+    static constexpr bool rests = true;
     static constexpr auto hyperparameters = names();
 
     T learning_rate;

@@ -18,6 +18,7 @@ from instep._config import set_num_threads as set_num_threads
 from instep._config import show_config as show_config
 from instep._group import Group as Group
 from instep._optimizer import Optimizer as Optimizer
+from instep._rows import Rows as Rows
 from instep._rule import FAMILIES as _FAMILIES
 from instep._rules import *  # noqa: F403
 
@@ -28,6 +29,7 @@ _ON_DEMAND = ("interop", "schedules", "typing")
 globals()["__all__"] = [
     "Group",
     "Optimizer",
+    "Rows",
     "get_num_threads",
     "interop",
     "kernels",

@@ -258,6 +258,7 @@ class Binding:
             "in_window": of_each(counters["in_window"], False),
             "begun": of_each(counters["begun"], False),
             "frozen": of_each(counters["frozen"], False),
+            "rows_in_window": of_each(counters["rows_in_window"], None),
         }
 
     def _orders_of(
@@ -463,7 +464,7 @@ class Binding:
                 {
                     "values": group.plain,
                     "own": each,
-                    "other_options": variant.other_options(),
+                    "other_options": variant.other_options(group.plain),
                     "other_numbers": variant.other_numbers(group),
                 }
                 for group, each in zip(groups, own, strict=True)

@@ -59,6 +59,7 @@ class Counters(TypedDict):
     in_window: list[bool]
     begun: list[bool]
     frozen: list[bool]
+    rows_in_window: list[list[int] | None]
     swapped: bool
 
 class Manner(TypedDict):

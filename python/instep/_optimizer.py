@@ -33,6 +33,7 @@ from instep._hyperparameters import (
 )
 from instep._kinds import Choice as OneOf
 from instep._kinds import Optional, counted
+from instep._rows import MEANINGS
 from instep._rule import GROUP_OPTIONS, WATCHABLE, Rule, Values, Variant
 from instep._signature import Constructed, Signature, argument
 
@@ -147,6 +148,10 @@ class Optimizer(Rule, Constructed):
         writes them on its way, without another look at the parameters.
     seed : int, optional
         Of random roundings; 0 by default. Same seeds, same bits.
+    sparse : {"lazy", "exact"}, optional
+        What gradients that are `Rows` mean for other rows: "lazy", the default, that these stay as
+        they are; "exact", that their gradient is zero: bit for bit what the dense gradient does,
+        though rows get what they have missed when they are named again, or by `settle`.
 
     Notes
     -----
@@ -184,6 +189,7 @@ class Optimizer(Rule, Constructed):
     state_dtype: Choice = Choice(STATE_DTYPES, default=None)
     rounding: Word = Word(ROUNDINGS, default="remainder")
     seed: Count = Count(default=0, at_least=0, at_most=2**62)
+    sparse: Word = Word(MEANINGS, default="lazy")
     watch: Words = Words(WATCHABLE, default=())
 
     if not TYPE_CHECKING:  # type checkers see a constructor with each class's hyperparameters
@@ -498,6 +504,7 @@ class Optimizer(Rule, Constructed):
         TypeError, ValueError, RuntimeError
             As for `build` and `step`. Nothing has changed then.
         """
+        self.settle()
         binding: Binding | None = self._binding
         tree = _core.Tree(params, Group, ignoring(self._ignore), False)
         if binding is None:
@@ -535,6 +542,16 @@ class Optimizer(Rule, Constructed):
         self._step_on_others(binding, new, grads, stay=True)
         return new
 
+    def settle(self) -> None:
+        """Let all rows have the updates that they have missed.
+
+        With ``sparse="exact"``, rows that a gradient does not name get its update when they are
+        named again. Before that, what is in the memory of parameters is of an earlier time. What is
+        read through the optimizer (`state`, `averages`, `save`, `updated`) is settled before.
+        """
+        with self._hold():
+            pass
+
     def updates(self, grads: Gradients) -> Any:
         """Return what a step would add to the parameters, and leave those as they are.
 
@@ -556,6 +573,7 @@ class Optimizer(Rule, Constructed):
             As for `step`. Nothing has changed then.
         """
         binding = self._bound("updates")
+        self.settle()
         binding.core.check_unchanged()
         leaves = [leaf.copy(order="K") for leaf in binding.tree.leaves]
         new = binding.tree.unflatten(leaves)

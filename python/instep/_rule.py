@@ -10,6 +10,7 @@ from instep import _core, _formats
 from instep._conventions import CONVENTIONS, COUNTS_CALLS, GLOBAL_CLOCK, Convention
 from instep._documentation import Documentation
 from instep._hyperparameters import Hyperparameter
+from instep._rows import MEANINGS
 
 if TYPE_CHECKING:
     from instep._memory import Array, Scratch
@@ -87,6 +88,7 @@ class Rule:
             "independent_weight_decay",
             "first_step",
             "seed",
+            "sparse",
             *_formats.OPTIONS,
         }
     )
@@ -355,9 +357,10 @@ class Variant:
             if (name not in _core.options if names is None else name in names)
         ]
 
-    def other_options(self) -> dict[str, float]:
+    def other_options(self, values: Mapping[str, Any]) -> dict[str, float]:
         """Return what the engine is told in place of options that all rules have."""
-        return {"weight_decay": 0.0} if self.cell.decay == "inside" else {}
+        meaning = {"sparse": MEANINGS.index(values["sparse"])}
+        return {"weight_decay": 0.0, **meaning} if self.cell.decay == "inside" else meaning
 
     def other_numbers(self, values: Mapping[str, Any]) -> dict[str, float]:
         """Return what the kernel is told besides hyperparameters, or in their place."""

@@ -90,7 +90,7 @@ def _told(variant: Variant, given: Values) -> _core.Told:
     tied = variant.check_together(values)
     watched = Watched(values)
     in_place_of_numbers = variant.other_numbers(watched)
-    return values, variant.other_options(), in_place_of_numbers, tied | watched.seen
+    return values, variant.other_options(values), in_place_of_numbers, tied | watched.seen
 
 
 def _counted(step: Any, rule: str, is_needed: bool) -> int:

@@ -1,0 +1,158 @@
+#include "bindings/row_gradients.h"
+
+#include <pybind11/numpy.h>
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "bindings/unlocked.h"
+
+namespace instep::bindings {
+namespace {
+
+PyObject* rows_type = nullptr;  // instep's own, there as long as the module is
+
+std::string text_of(const std::vector<py::ssize_t>& shape) {
+    return py::str(py::tuple(py::cast(shape)));
+}
+
+std::vector<py::ssize_t> shape_of(const py::array& array) {
+    return {array.shape(), array.shape() + array.ndim()};
+}
+
+/// Calls visit(pointer) for each element, in C order.
+template <class Visit>
+void for_each_element(const py::array& array, Visit visit) {
+    const auto axes = static_cast<std::size_t>(array.ndim());
+    const char* at = static_cast<const char*>(array.data());
+    if (array.flags() & py::array::c_style) {
+        for (py::ssize_t k = 0; k < array.size(); ++k, at += array.itemsize()) visit(at);
+        return;
+    }
+    std::vector<py::ssize_t> index(axes);
+    for (py::ssize_t left = array.size(); left > 0; --left) {
+        visit(at);
+        for (std::size_t axis = axes; axis-- > 0;) {
+            const auto its = static_cast<py::ssize_t>(axis);
+            at += array.strides(its);
+            if (++index[axis] < array.shape(its)) break;
+            at -= array.strides(its) * array.shape(its);
+            index[axis] = 0;
+        }
+    }
+}
+
+template <class Id>
+void add_ids(const py::array& ids, std::size_t count, const Name& name, Rows& to) {
+    for_each_element(ids, [&](const char* at) {
+        Id id;
+        std::memcpy(&id, at, sizeof id);
+        if (!std::cmp_less(id, count) || std::cmp_less(id, 0)) {
+            // Positions are told as those of the ids that were given.
+            std::size_t position = to.positions();
+            std::vector<py::ssize_t> index(static_cast<std::size_t>(ids.ndim()));
+            for (std::size_t axis = index.size(); axis-- > 0;) {
+                const auto extent =
+                    static_cast<std::size_t>(ids.shape(static_cast<py::ssize_t>(axis)));
+                index[axis] = static_cast<py::ssize_t>(position % extent);
+                position /= extent;
+            }
+            throw py::value_error(name + ": expected ids of rows from 0 to " +
+                                  std::to_string(static_cast<long long>(count) - 1) + ", got " +
+                                  std::to_string(id) + " at position " + text_of(index));
+        }
+        to.add(static_cast<std::size_t>(id));
+    });
+}
+
+/// Between the values of neighbouring positions, in bytes; nothing where those, or the elements of
+/// a row, do not lie one after the other.
+std::optional<std::ptrdiff_t> stride_of_positions(const py::array& values, py::ssize_t id_axes) {
+    py::ssize_t expected = values.itemsize();
+    for (py::ssize_t axis = values.ndim(); axis-- > id_axes;) {
+        if (values.shape(axis) != 1 && values.strides(axis) != expected) return std::nullopt;
+        expected *= values.shape(axis);
+    }
+    std::optional<std::ptrdiff_t> stride;
+    py::ssize_t next = 0;
+    for (py::ssize_t axis = id_axes; axis-- > 0;) {
+        if (values.shape(axis) == 1) continue;
+        if (!stride)
+            stride = values.strides(axis);
+        else if (values.strides(axis) != next)
+            return std::nullopt;
+        next = values.strides(axis) * values.shape(axis);
+    }
+    return stride ? stride : expected;
+}
+
+}  // namespace
+
+void know_rows(const py::object& type) {
+    rows_type = type.ptr();
+    Py_INCREF(rows_type);
+}
+
+bool is_rows(py::handle object) {
+    return rows_type && reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())) == rows_type;
+}
+
+py::object read_rows(py::handle object, const View& param, const Name& name, Rows& to) {
+    const auto ids = py::reinterpret_steal<py::array>(PyObject_GetAttrString(object.ptr(), "ids"));
+    auto values = py::reinterpret_steal<py::array>(PyObject_GetAttrString(object.ptr(), "values"));
+    if (!ids || !values) throw py::error_already_set();
+    if (!is_array(ids) || !is_array(values))
+        throw py::type_error(name + ": expected Rows of NumPy arrays, got ids that are " +
+                             description(ids) + " and values that are " + description(values));
+    if (param.ndim() == 0)
+        throw py::type_error(name + ": expected an array, as the parameter has no rows, got Rows");
+    const char kind = ids.dtype().kind();
+    if ((kind != 'i' && kind != 'u') || !View(ids).is_native())
+        throw py::type_error(name + ": expected ids that are integers, got a " + description(ids));
+    std::vector<py::ssize_t> expected = shape_of(ids), row;
+    for (int axis = 1; axis < param.ndim(); ++axis) row.push_back(param.extent(axis));
+    expected.insert(expected.end(), row.begin(), row.end());
+    check_values(values, name);
+    if (shape_of(values) != expected)
+        throw py::value_error(name + ": expected values of shape " + text_of(expected) +
+                              ", a row of shape " + text_of(row) +
+                              " for each of the ids, whose shape is " + text_of(shape_of(ids)) +
+                              ", got " + text_of(shape_of(values)));
+    if (static_cast<std::size_t>(ids.size()) > Rows::most ||
+        static_cast<std::size_t>(param.extent(0)) > Rows::most)
+        throw py::value_error(name + ": expected at most 4294967295 rows and ids");
+    std::optional<std::ptrdiff_t> stride = stride_of_positions(values, ids.ndim());
+    if (!stride) {
+        values = py::array(py::module_::import("numpy").attr("ascontiguousarray")(values));
+        stride = stride_of_positions(values, ids.ndim());
+    }
+    const auto count = static_cast<std::size_t>(param.extent(0));
+    to.reserve(static_cast<std::size_t>(ids.size()));
+    to.length = count ? param.size() / count : 0;
+    switch (ids.itemsize()) {
+        case 1:
+            kind == 'i' ? add_ids<std::int8_t>(ids, count, name, to)
+                        : add_ids<std::uint8_t>(ids, count, name, to);
+            break;
+        case 2:
+            kind == 'i' ? add_ids<std::int16_t>(ids, count, name, to)
+                        : add_ids<std::uint16_t>(ids, count, name, to);
+            break;
+        case 4:
+            kind == 'i' ? add_ids<std::int32_t>(ids, count, name, to)
+                        : add_ids<std::uint32_t>(ids, count, name, to);
+            break;
+        default:
+            kind == 'i' ? add_ids<std::int64_t>(ids, count, name, to)
+                        : add_ids<std::uint64_t>(ids, count, name, to);
+    }
+    to.sort();
+    to.values = View(values).data();
+    to.format = View(values).format();
+    to.stride = *stride;
+    return values;
+}
+
+}  // namespace instep::bindings
