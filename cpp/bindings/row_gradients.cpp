@@ -27,8 +27,9 @@ template <class Visit>
 void for_each_element(const py::array& array, Visit visit) {
     const auto axes = static_cast<std::size_t>(array.ndim());
     const char* at = static_cast<const char*>(array.data());
+    const py::ssize_t item = array.itemsize();
     if (array.flags() & py::array::c_style) {
-        for (py::ssize_t k = 0; k < array.size(); ++k, at += array.itemsize()) visit(at);
+        for (py::ssize_t left = array.size(); left > 0; --left, at += item) visit(at);
         return;
     }
     std::vector<py::ssize_t> index(axes);

@@ -13,151 +13,214 @@
 namespace instep {
 namespace {
 
-/// So many rows, or parts of rows, are updated by one call of a kernel.
-constexpr std::size_t most_blocks = 64;
-/// Rows are fetched while as many before them are updated.
-constexpr std::size_t rows_ahead = 3;
-
 alignas(64) constexpr char zeros[tile_elements * sizeof(double)] = {};
 
 /// Whether kernels can read the rows of all streams where they lie; of the gradient others see to
 /// that.
 bool is_direct(const Work& work) {
-    return !(work.buffered & ~bit(grad_stream)) && !work.has_copy && !work.layout->has_blocks;
+    return !(work.buffered & ~bit(grad_stream)) && !work.has_copy;
 }
 
 }  // namespace
 
-/// Updates rows one after the other: those of which all streams lie in memory as kernels read them
-/// many at a time, others each on its own.
-class RowUpdates {
+/// What rows have had, and are to have.
+class RowClock {
 public:
-    /// `operation`: null where rows get nothing but what they have missed.
-    RowUpdates(const Work& work, const Operation* operation, std::size_t length,
-               MissedUpdates* missed)
+    RowClock(MissedUpdates* missed, bool others_miss)
+        : missed_(missed), afterwards_(missed ? missed->missed_.size() + others_miss : 0) {}
+
+    const std::vector<Missed>& updates() const { return missed_->missed_; }
+    bool is_behind(std::size_t row) const {
+        return missed_ && missed_->had_[row] < missed_->missed_.size();
+    }
+    std::size_t had(std::size_t row) const { return missed_ ? missed_->had_[row] : 0; }
+    /// Whether there are such among them as act on rows whose state is zero.
+    bool acts_at_zero(std::size_t row) const {
+        return missed_->had_[row] < missed_->last_that_acts_;
+    }
+    void set(std::size_t row) const {
+        if (missed_) missed_->had_[row] = static_cast<std::uint32_t>(afterwards_);
+    }
+    void fetch([[maybe_unused]] std::size_t row) const {
+#if defined(__GNUC__)
+        if (missed_) __builtin_prefetch(&missed_->had_[row]);
+#endif
+    }
+
+private:
+    MissedUpdates* missed_;
+    std::size_t afterwards_;
+};
+
+namespace {
+
+/// Rows that a work has or is to get gradients for, in ascending order.
+class RowGradients {
+public:
+    RowGradients(const Work& work, std::size_t length, std::size_t first_row)
+        : work_(work),
+          rows_(work.grad.rows),
+          length_(length),
+          item_(itemsize(format_of(work.precision()))),
+          next_(rows_ ? rows_->find(first_row) : 0) {}
+
+    /// Goes to a row, which comes after the one before.
+    void go_to(std::size_t row) {
+        row_ = row;
+        if (!rows_) return;
+        const std::vector<std::uint32_t>& ids = rows_->ids();
+        while (next_ < ids.size() && ids[next_] < row) ++next_;
+        is_named_ = next_ < ids.size() && ids[next_] == row;
+        if (next_ + ahead < ids.size()) rows_->fetch(next_ + ahead);
+    }
+    /// Where its gradient lies in one piece, and in which format; null: it must be read.
+    const char* in_place(Format& format) const {
+        format = format_of(work_.precision());
+        if (!rows_) {
+            if (!work_.grad.contiguous()) return nullptr;
+            format = work_.block.grad_format;
+            return static_cast<const char*>(work_.block.data[grad_stream]) +
+                   row_ * length_ * itemsize(format);
+        }
+        if (!is_named_ || !rows_->single(next_)) return nullptr;
+        format = rows_->format;
+        return rows_->single(next_);
+    }
+    /// Whether those of the row named next lie behind it.
+    bool is_followed() const {
+        const std::vector<std::uint32_t>& ids = rows_->ids();
+        if (next_ + 1 >= ids.size()) return false;
+        const char *const here = rows_->single(next_), *const there = rows_->single(next_ + 1);
+        return here && there && there == here + length_ * itemsize(rows_->format);
+    }
+    /// Elements [start, start + count) of it, as kernels compute.
+    void read(std::size_t start, std::size_t count, void* to) const {
+        if (!rows_)
+            gather(work_.layout->shape, work_.grad, row_ * length_ + start, count,
+                   work_.precision(), to);
+        else if (is_named_)
+            rows_->sum(next_, start, count, work_.precision(), to);
+        else
+            std::memset(to, 0, count * item_);
+    }
+
+private:
+    static constexpr std::size_t ahead = 8;  ///< rows whose values are fetched meanwhile
+
+    const Work& work_;
+    const Rows* rows_;
+    std::size_t length_, item_, next_, row_ = 0;
+    bool is_named_ = false;
+};
+
+/// Updates rows where they lie, many at a time: neighbours together.
+class RowsInPlace {
+public:
+    RowsInPlace(const Work& work, const Operation* operation, std::size_t length,
+                const RowClock& clock)
         : work_(work),
           operation_(operation),
           precision_(work.precision()),
           item_(itemsize(format_of(precision_))),
           length_(length),
-          missed_(missed && missed->any() ? missed : nullptr),
-          clock_(missed),
-          is_direct_(is_direct(work)) {
-        if (clock_) had_afterwards_ = static_cast<std::uint32_t>(clock_->missed_.size());
-        if (operation) had_afterwards_ += work.touched->others_miss;
-    }
+          clock_(clock) {}
 
-    /// Rows number [first, last), of which row_at(k) is the k-th.
-    template <class RowAt>
-    void run(std::size_t first, std::size_t last, RowAt row_at) {
-        const Rows* const rows = work_.grad.rows;
-        std::size_t named = rows && first < last ? rows->find(row_at(first)) : 0;
-        if (rows) fetch_values(named);
-        for (std::size_t k = first; k < last; ++k) {
-            const std::size_t row = row_at(k);
-            const bool is_named = rows && named < rows->ids().size() && rows->ids()[named] == row;
-            const std::size_t next = k + 1 < last ? row_at(k + 1) : row;
-            if (is_direct_ && k + rows_ahead < last && clock_) fetch_clock(row_at(k + rows_ahead));
-            for (std::size_t start = 0; start < length_; start += tile_elements) {
-                const std::size_t count = std::min(tile_elements, length_ - start);
-                const bool is_last = start + count == length_;
-                if (is_direct_)
-                    add(row, start, count, is_named ? &named : nullptr, is_last, next);
-                else
-                    update(row, start, count, is_named ? &named : nullptr);
+    /// Takes a row at which the gradients are; `next` is the one that follows, or the same.
+    void add(std::size_t row, const RowGradients& gradients, std::size_t next) {
+        Format format = format_of(precision_);
+        const char* const in_place = operation_ ? gradients.in_place(format) : nullptr;
+        for (std::size_t start = 0; start < length_; start += tile_elements) {
+            const std::size_t count = std::min(tile_elements, length_ - start);
+            if (count_ == most_blocks || read_ + count * item_ > sizeof gradients_)
+                flush(part_of(work_.block, precision_, row * length_ + start, 0));
+            const char* gradient = in_place ? in_place + start * itemsize(format) : nullptr;
+            const bool joins = joins_last(row, count);
+            // Rows whose values lie elsewhere are one block where these are brought together.
+            if (!(joins && extends_last(gradient, format)) && operation_ &&
+                (!gradient || (joins && is_read_[count_ - 1]) ||
+                 (next == row + 1 && !gradients.is_followed()))) {
+                gradient = gradients_ + read_;
+                format = format_of(precision_);
+                gradients.read(start, count, gradients_ + read_);
+                read_ += count * item_;
             }
-            if (!is_direct_ && clock_) clock_->had_[row] = had_afterwards_;
-            if (is_named) fetch_values(++named + most_blocks / 8);
+            if (joins && extends_last(gradient, format)) {
+                blocks_[count_ - 1].count += count;
+                rows_[count_ - 1].count += 1;
+                continue;
+            }
+            Block& block = blocks_[count_];
+            block = part_of(work_.block, precision_, row * length_ + start, count);
+            if (operation_) {
+                block.data[grad_stream] = const_cast<char*>(gradient);
+                block.grad_format = format;
+            }
+            is_read_[count_] = gradients_ <= gradient && gradient < gradients_ + sizeof gradients_;
+            rows_[count_++] = {row, 1, start + count == length_};
         }
+    }
+    void flush() {
         if (count_) flush(blocks_[0]);
     }
 
 private:
-    /// Fetches the values of a row that is to come where they must be added up before.
-    void fetch_values(std::size_t named) const {
-        const Rows& rows = *work_.grad.rows;
-        if (named < rows.ids().size() && (!rows.single(named) || !is_direct_)) rows.fetch(named);
-    }
-    void fetch_clock(std::size_t row) const {
-#if defined(__GNUC__)
-        __builtin_prefetch(&clock_->had_[row]);
-#endif
-    }
+    static constexpr std::size_t most_blocks = 64;
+    /// Rows are fetched while as many before them are updated.
+    static constexpr std::size_t rows_ahead = 3;
 
-    /// Elements of a row with its gradient, which may have to be added up into `buffer`.
-    Block block_at(std::size_t row, std::size_t start, std::size_t count, const std::size_t* named,
-                   char* buffer) const {
-        Block block = part_of(work_.block, precision_, row * length_ + start, count);
-        if (!work_.grad.rows) {
-            if (!work_.grad.data || work_.grad.contiguous()) return block;
-            block.data[grad_stream] = buffer;
-            block.grad_format = format_of(precision_);
-            if (buffer)
-                gather(work_.layout->shape, work_.grad, row * length_ + start, count, precision_,
-                       buffer);
-            return block;
-        }
-        const Rows& rows = *work_.grad.rows;
-        block.grad_format = format_of(precision_);
-        if (!named) {
-            block.data[grad_stream] = const_cast<char*>(zeros);
-        } else if (char* const values = rows.single(*named)) {
-            block.grad_format = rows.format;
-            block.data[grad_stream] = values + start * itemsize(rows.format);
-        } else {
-            block.data[grad_stream] = buffer ? buffer : const_cast<char*>(zeros);
-            if (buffer) rows.sum(*named, start, count, precision_, buffer);
-        }
-        return block;
-    }
+    struct Run {
+        std::size_t row, count;
+        bool is_whole;  ///< or the end of a row
+    };
 
-    void add(std::size_t row, std::size_t start, std::size_t count, const std::size_t* named,
-             bool is_last, std::size_t next) {
-        const std::size_t bytes = count * item_;
-        if (count_ == most_blocks || summed_ + bytes > sizeof sums_)
-            flush(block_at(row, start, count, nullptr, nullptr));
-        Block& block = blocks_[count_];
-        block = block_at(row, start, count, named, sums_ + summed_);
-        if (block.data[grad_stream] == sums_ + summed_) summed_ += (bytes + 63) / 64 * 64;
-        rows_[count_] = row;
-        starts_[count_] = start;
-        is_last_[count_] = is_last;
-        ++count_;
-        if (count_ == most_blocks)
-            flush(block_at(next, 0, std::min(tile_elements, length_), nullptr, nullptr));
+    bool joins_last(std::size_t row, std::size_t count) const {
+        if (count_ == 0 || length_ > tile_elements) return false;
+        const Run& last = rows_[count_ - 1];
+        return last.row + last.count == row && blocks_[count_ - 1].count + count <= tile_elements &&
+               clock_.had(last.row) == clock_.had(row);
+    }
+    bool extends_last(const char* gradient, Format format) const {
+        const Block& last = blocks_[count_ - 1];
+        return !operation_ ||
+               (last.grad_format == format &&
+                static_cast<const char*>(last.data[grad_stream]) + last.count * itemsize(format) ==
+                    gradient);
     }
 
     void flush(const Block& after) {
-        if (missed_) catch_up();
+        catch_up();
         if (operation_) {
-            const Manner manner{rows_ahead * blocks_[0].count * item_, true};
+            const Manner manner{rows_ahead * length_ * item_, true};
             (*operation_->call)({blocks_, count_, sizeof(Block)}, {after, manner});
         }
-        if (operation_ && work_.touched->clears)
-            for (std::size_t k = 0; k < count_; ++k)
-                clear_accumulated(rows_[k] * length_ + starts_[k], blocks_[k].count);
-        if (clock_)
-            for (std::size_t k = 0; k < count_; ++k)
-                if (is_last_[k]) clock_->had_[rows_[k]] = had_afterwards_;
-        count_ = summed_ = 0;
+        std::size_t read = 0;
+        for (std::size_t k = 0; k < count_; ++k) {
+            if (operation_ && work_.touched->clears) clear_accumulated(k);
+            for (std::size_t row = 0; rows_[k].is_whole && row < rows_[k].count; ++row)
+                clock_.set(rows_[k].row + row);
+        }
+        count_ = read_ = read;
     }
-
-    void clear_accumulated(std::size_t first, std::size_t count) const {
-        scatter(work_.layout->shape, work_.layout->streams[accumulated_stream], first, count,
-                precision_, zeros);
+    void clear_accumulated(std::size_t k) const {
+        const char* const base = static_cast<const char*>(work_.block.data[param_stream]);
+        const char* const param = static_cast<const char*>(blocks_[k].data[param_stream]);
+        const auto first = static_cast<std::size_t>(param - base) / item_;
+        scatter(work_.layout->shape, work_.layout->streams[accumulated_stream], first,
+                blocks_[k].count, precision_, zeros);
     }
 
     /// Lets the blocks have what their rows have missed: those that are farthest behind first.
     void catch_up() {
-        const std::vector<Missed>& missed = missed_->missed_;
         std::array<std::size_t, most_blocks> order;
         std::size_t behind = 0;
         for (std::size_t k = 0; k < count_; ++k)
-            if (clock_->had_[rows_[k]] < missed.size() && !rests(k)) order[behind++] = k;
+            if (clock_.is_behind(rows_[k].row) && !rests(k)) order[behind++] = k;
         if (behind == 0) return;
-        const auto had = [&](std::size_t k) { return clock_->had_[rows_[k]]; };
+        const auto had = [&](std::size_t k) { return clock_.had(rows_[order[k]].row); };
         std::sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(behind),
-                  [&](std::size_t a, std::size_t b) { return had(a) < had(b); });
+                  [&](std::size_t a, std::size_t b) {
+                      return clock_.had(rows_[a].row) < clock_.had(rows_[b].row);
+                  });
         for (std::size_t k = 0; k < behind; ++k) {
             Block& block = late_[k];
             block = blocks_[order[k]];
@@ -166,75 +229,221 @@ private:
             block.grad_format = format_of(precision_);
         }
         std::size_t late = 0;
-        for (std::size_t update = had(order[0]); update < missed.size(); ++update) {
-            while (late < behind && had(order[late]) <= update) ++late;
-            const Missed& one = missed[update];
+        for (std::size_t update = had(0); update < clock_.updates().size(); ++update) {
+            while (late < behind && had(late) <= update) ++late;
+            const Missed& one = clock_.updates()[update];
             for (std::size_t k = 0; k < late; ++k) late_[k].factors = one.factors;
             one.call({late_, late, sizeof(Block)}, {late_[0], {}});
         }
     }
-
-    /// Whether what a row has missed leaves it alone.
+    /// Whether what a block's rows have missed leaves them alone.
     bool rests(std::size_t k) const {
-        if (clock_->had_[rows_[k]] < missed_->last_that_acts_) return false;
+        if (clock_.acts_at_zero(rows_[k].row)) return false;
         for (int s = first_slot; s < stream_count; ++s) {
-            const char* const slot = static_cast<const char*>(blocks_[k].data[s]);
+            const void* const slot = blocks_[k].data[s];
             if (slot && std::memcmp(slot, zeros, blocks_[k].count * item_) != 0) return false;
         }
         return true;
-    }
-
-    /// Elements of a row that go through buffers.
-    void update(std::size_t row, std::size_t start, std::size_t count, const std::size_t* named) {
-        const std::size_t first = row * length_ + start;
-        Work part = work_;
-        part.buffered &= ~bit(grad_stream);
-        const auto with_gradient = [&](char* data, Format format) {
-            part.grad = Stream{data, format};
-            part.block.grad_format = format;
-            part.block.data[grad_stream] =
-                data - static_cast<std::ptrdiff_t>(first * itemsize(format));
-        };
-        if (missed_) {
-            with_gradient(const_cast<char*>(zeros), format_of(precision_));
-            const std::vector<Missed>& missed = missed_->missed_;
-            for (std::size_t k = clock_->had_[row]; k < missed.size(); ++k) {
-                part.block.factors = missed[k].factors;
-                part.noise_key = missed[k].noise_key;
-                run(missed[k].call, missed[k].used, missed[k].written, part, first, count);
-            }
-        }
-        if (!operation_) return;
-        part.block.factors = work_.block.factors;
-        part.noise_key = work_.noise_key;
-        part.grad = work_.grad;
-        if (part.grad.data) {
-            const Block block = block_at(row, start, count, named, sums_);
-            with_gradient(static_cast<char*>(block.data[grad_stream]), block.grad_format);
-        }
-        run(*operation_->call, operation_->used, operation_->written, part, first, count);
-        if (work_.touched->clears) clear_accumulated(first, count);
-    }
-    static void run(const Call& call, unsigned used, unsigned written, const Work& part,
-                    std::size_t first, std::size_t count) {
-        for_each_tile(part, first, count, used, written, part.block,
-                      [&](const Block& block, const Block& next) { call({&block}, {next, {}}); });
     }
 
     const Work& work_;
     const Operation* operation_;
     Precision precision_;
     std::size_t item_, length_;
-    MissedUpdates *missed_, *clock_;
-    bool is_direct_;
-    std::uint32_t had_afterwards_ = 0;
+    RowClock clock_;
 
-    std::size_t count_ = 0, summed_ = 0;
-    std::array<std::size_t, most_blocks> rows_, starts_;
-    std::array<bool, most_blocks> is_last_;
+    std::size_t count_ = 0, read_ = 0;
+    std::array<Run, most_blocks> rows_;
+    std::array<bool, most_blocks> is_read_;  ///< whether the gradient is in `gradients_`
     Block blocks_[most_blocks], late_[most_blocks];
-    alignas(64) char sums_[2 * tile_elements * sizeof(double)];
+    alignas(64) char gradients_[2 * tile_elements * sizeof(double)];
 };
+
+/// Updates rows in buffers, a tile of them at a time: short ones, and those that kernels can't read
+/// where they lie.
+class RowsInBuffers {
+public:
+    RowsInBuffers(const Work& work, const Operation* operation, std::size_t length,
+                  const RowClock& clock)
+        : work_(work),
+          operation_(operation),
+          precision_(work.precision()),
+          item_(itemsize(format_of(precision_))),
+          length_(length),
+          is_direct_(is_direct(work)),
+          clock_(clock) {}
+
+    void add(std::size_t row, const RowGradients& gradients, std::size_t) {
+        for (std::size_t start = 0; start < length_; start += tile_elements) {
+            const std::size_t count = std::min(tile_elements, length_ - start);
+            if (elements_ + count > tile_elements) flush();
+            if (operation_) gradients.read(start, count, given_ + elements_ * item_);
+            Run* const last = count_ ? &runs_[count_ - 1] : nullptr;
+            if (last && last->element + last->elements == row * length_ + start && start == 0 &&
+                clock_.had(row) == last->had) {
+                last->elements += count;
+                ++last->rows;
+            } else {
+                runs_[count_++] = {
+                    row * length_ + start,   count, elements_, row, 1, clock_.had(row),
+                    start + count == length_};
+            }
+            elements_ += count;
+        }
+    }
+    void flush() {
+        if (count_ == 0) return;
+        // Those that are farthest behind come first: all that are to have an update are together.
+        std::stable_sort(runs_.begin(), runs_.begin() + static_cast<std::ptrdiff_t>(count_),
+                         [](const Run& a, const Run& b) { return a.had < b.had; });
+        for (int s = 0; s < stream_count; ++s)
+            if (s != grad_stream && work_.block.data[s]) read(s, count_);
+        catch_up();
+        if (operation_) {
+            std::size_t at = 0;
+            for (std::size_t k = 0; k < count_; at += runs_[k++].elements)
+                std::memcpy(buffers_[grad_stream] + at * item_, given_ + runs_[k].given * item_,
+                            runs_[k].elements * item_);
+            Block block = block_of(elements_);
+            block.factors = work_.block.factors;
+            (*operation_->call)({&block}, {block, {}});
+            write(operation_->written & ~bit(accumulated_stream), count_, work_.noise_key);
+        }
+        for (std::size_t k = 0; k < count_; ++k) {
+            const Run& run = runs_[k];
+            if (operation_ && work_.touched->clears)
+                scatter(work_.layout->shape, work_.layout->streams[accumulated_stream], run.element,
+                        run.elements, precision_, zeros);
+            for (std::size_t row = 0; run.is_whole && row < run.rows; ++row)
+                clock_.set(run.row + row);
+        }
+        count_ = elements_ = 0;
+    }
+
+private:
+    /// Neighbours, which have had the same.
+    struct Run {
+        std::size_t element, elements;
+        std::size_t given;  ///< where their gradients stand
+        std::size_t row, rows, had;
+        bool is_whole;  ///< or the end of a row
+    };
+
+    Block block_of(std::size_t elements) {
+        Block block{};
+        for (int s = 0; s < stream_count; ++s)
+            if (work_.block.data[s]) block.data[s] = buffers_[s];
+        block.data[grad_stream] = buffers_[grad_stream];
+        block.count = elements;
+        block.grad_format = format_of(precision_);
+        return block;
+    }
+    bool is_in_place(int s) const { return !(work_.buffered & bit(s)); }
+    char* place(int s, const Run& run) const {
+        return static_cast<char*>(work_.block.data[s]) + run.element * item_;
+    }
+    void copy(char* to, const char* from, std::size_t bytes) const {
+        if (bytes == sizeof(float))
+            std::memcpy(to, from, sizeof(float));
+        else
+            std::memcpy(to, from, bytes);
+    }
+
+    /// Reads the first runs of a stream.
+    void read(int s, std::size_t runs) {
+        char* to = buffers_[s];
+        for (std::size_t k = 0; k < runs; to += runs_[k++].elements * item_)
+            if (is_in_place(s))
+                copy(to, place(s, runs_[k]), runs_[k].elements * item_);
+            else
+                gather(work_.layout->shape, work_.source(s), runs_[k].element, runs_[k].elements,
+                       precision_, to);
+    }
+    /// Writes them.
+    void write(unsigned written, std::size_t runs, std::uint32_t noise_key) {
+        if (is_direct_) {
+            for (int s = 0; s < stream_count; ++s) {
+                const char* from = buffers_[s];
+                if (!(written & bit(s)) || !work_.block.data[s]) continue;
+                for (std::size_t k = 0; k < runs; from += runs_[k++].elements * item_)
+                    copy(place(s, runs_[k]), from, runs_[k].elements * item_);
+            }
+            return;
+        }
+        Noise noise(*work_.layout, noise_key);
+        const Shape& shape = work_.layout->shape;
+        std::size_t at = 0;
+        for (std::size_t k = 0; k < runs; at += runs_[k++].elements) {
+            const Run& run = runs_[k];
+            const std::uint16_t* const random_bits = noise.at(run.element, run.elements);
+            for (int s = 0; s < stream_count; ++s)
+                if (written & bit(s) && work_.block.data[s])
+                    scatter(shape, work_.stream(s), run.element, run.elements, precision_,
+                            buffers_[s] + at * item_, random_bits);
+            if (work_.is_copied(written))
+                scatter(shape, work_.layout->copy, run.element, run.elements, precision_,
+                        buffers_[param_stream] + at * item_);
+        }
+    }
+
+    void catch_up() {
+        if (!clock_.is_behind(runs_[0].row)) return;
+        std::memset(buffers_[grad_stream], 0, elements_ * item_);
+        std::size_t late = 0, elements = 0;
+        for (std::size_t update = runs_[0].had; update < clock_.updates().size(); ++update) {
+            for (; late < count_ && runs_[late].had <= update; ++late)
+                elements += runs_[late].elements;
+            const Missed& one = clock_.updates()[update];
+            Block block = block_of(elements);
+            block.data[accumulated_stream] = nullptr;
+            block.factors = one.factors;
+            one.call({&block}, {block, {}});
+            if (is_direct_) continue;
+            // What rounding makes of them is what the next update sees.
+            write(one.written, late, one.noise_key);
+            for (int s = 0; s < stream_count; ++s)
+                if (one.written & bit(s) && work_.block.data[s]) read(s, late);
+        }
+        if (is_direct_) write(all_streams & ~bit(grad_stream) & ~bit(accumulated_stream), late, 0);
+    }
+
+    const Work& work_;
+    const Operation* operation_;
+    Precision precision_;
+    std::size_t item_, length_;
+    bool is_direct_;
+    RowClock clock_;
+
+    std::size_t count_ = 0, elements_ = 0;
+    std::array<Run, tile_elements> runs_;
+    alignas(64) char given_[tile_elements * sizeof(double)];
+    alignas(64) char buffers_[stream_count][tile_elements * sizeof(double)];
+};
+
+/// Updates rows number [first, last), of which row_at(k) is the k-th. `operation`: null where rows
+/// get nothing but what they have missed.
+template <class RowAt>
+void update(const Work& work, const Operation* operation, std::size_t length, const RowClock& clock,
+            std::size_t first, std::size_t last, RowAt row_at) {
+    constexpr std::size_t line = 64, clocks_ahead = 16;
+    const auto run = [&](auto&& updates) {
+        RowGradients gradients(work, length, row_at(first));
+        for (std::size_t k = first; k < last; ++k) {
+            const std::size_t row = row_at(k);
+            if (k + clocks_ahead < last) clock.fetch(row_at(k + clocks_ahead));
+            gradients.go_to(row);
+            updates.add(row, gradients, k + 1 < last ? row_at(k + 1) : row);
+        }
+        updates.flush();
+    };
+    if (first == last) return;
+    if (is_direct(work) && length * itemsize(format_of(work.precision())) >= line)
+        run(RowsInPlace(work, operation, length, clock));
+    else
+        run(RowsInBuffers(work, operation, length, clock));
+}
+
+}  // namespace
 
 void MissedUpdates::reserve(std::size_t rows) {
     missed_.reserve(missed_.size() + 1 > missed_.capacity()
@@ -261,10 +470,10 @@ void MissedUpdates::settle(const Layout& layout) noexcept {
     for_each_piece(threads, piece_count(bytes, threads), [&](Piece piece, bool is_caller) {
         std::optional<FlushSubnormals> its_own;
         if (!is_caller) its_own.emplace();
-        RowUpdates updates(work, nullptr, layout.row_length, this);
         const std::size_t rows = had_.size();
-        updates.run(rows * piece.index / piece.count, rows * (piece.index + 1) / piece.count,
-                    [](std::size_t row) { return row; });
+        update(work, nullptr, layout.row_length, RowClock(this, false),
+               rows * piece.index / piece.count, rows * (piece.index + 1) / piece.count,
+               [](std::size_t row) { return row; });
     });
     missed_.clear();
     last_that_acts_ = 0;
@@ -298,8 +507,8 @@ bool rests_at_zero(const Plan& plan, Precision precision) {
 void update_rows(const Operation& operation, const Work& work, std::size_t first,
                  std::size_t last) noexcept {
     const TouchedRows& touched = *work.touched;
-    RowUpdates updates(work, &operation, touched.length, touched.missed);
-    updates.run(first, last, [&](std::size_t k) { return std::size_t{(*touched.ids)[k]}; });
+    update(work, &operation, touched.length, RowClock(touched.missed, touched.others_miss), first,
+           last, [&](std::size_t k) { return std::size_t{(*touched.ids)[k]}; });
 }
 
 }  // namespace instep

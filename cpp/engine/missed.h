@@ -36,7 +36,7 @@ public:
     void settle(const Layout& layout) noexcept;
 
 private:
-    friend class RowUpdates;
+    friend class RowClock;
 
     std::vector<Missed> missed_;
     std::vector<std::uint32_t> had_;  ///< of each row, how many of those
