@@ -483,8 +483,13 @@ Counters Bound::counters_from(const py::dict& told) const {
         is_other(result.frozen) || is_other(result.rows_in_window))
         throw py::value_error("counters: expected those of " + std::to_string(parameters_.size()) +
                               " parameters");
-    for (const auto& ids : result.rows_in_window)
-        result.row_states.push_back(ids ? RowState::of_window(*ids) : nullptr);
+    for (std::size_t k = 0; k < parameters_.size(); ++k) {
+        const auto& ids = result.rows_in_window[k];
+        const Layout& layout = optimizer_.arrays[k].layout;
+        if (ids && !ids->empty() && ids->back() >= layout.rows() && layout.row_length)
+            throw py::value_error("counters: expected ids of rows");
+        result.row_states.push_back(ids && layout.row_length ? RowState::of_window(*ids) : nullptr);
+    }
     return result;
 }
 
@@ -556,6 +561,8 @@ void update_arrays(const Rule& rule, const py::object& param, const py::object& 
     py::object seen = grad;
     parameter.read_gradient(seen, memory, gradients[0], looked_closer);
     parameter.check_still(seen, gradients[0]);
+    if (gradients[0].rows && source)
+        throw py::value_error("out: expected none with rows, of which others stay as they are");
     if (source && !source->is_current())
         throw py::value_error("param: expected an array that stays as it is during the step");
     Array array = parameter.array();
@@ -565,6 +572,8 @@ void update_arrays(const Rule& rule, const py::object& param, const py::object& 
     optimizer.clocks[0].steps = step - 1;
     optimizer.clocks[0].begun = step > 1;
     optimizer.groups.push_back(group);
+    if (gradients[0].rows && !optimizer.can_be_lazy(0))
+        throw py::value_error("rows: expected none, as the update of each element depends on all");
     optimizer.prepare(gradients);
     work(optimizer.arrays[0].layout.size, [&] { optimizer.advance(); });
 }

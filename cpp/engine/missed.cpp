@@ -278,6 +278,12 @@ public:
             const std::size_t count = std::min(tile_elements, length_ - start);
             if (elements_ + count > tile_elements) flush();
             if (operation_) gradients.read(start, count, given_ + elements_ * item_);
+            if (has_row_numbers()) {
+                if (start == 0) tell(row, gradients);
+                const void* const number = number_;
+                work_.touched->parts->combine(nullptr, 0, &number, 1, seen_ + elements_ * item_,
+                                              count);
+            }
             Run* const last = count_ ? &runs_[count_ - 1] : nullptr;
             if (last && last->element + last->elements == row * length_ + start && start == 0 &&
                 clock_.had(row) == last->had) {
@@ -301,9 +307,13 @@ public:
         catch_up();
         if (operation_) {
             std::size_t at = 0;
-            for (std::size_t k = 0; k < count_; at += runs_[k++].elements)
-                std::memcpy(buffers_[grad_stream] + at * item_, given_ + runs_[k].given * item_,
-                            runs_[k].elements * item_);
+            for (std::size_t k = 0; k < count_; at += runs_[k++].elements) {
+                const std::size_t from = runs_[k].given * item_, bytes = runs_[k].elements * item_;
+                std::memcpy(buffers_[grad_stream] + at * item_, given_ + from, bytes);
+                if (has_row_numbers())
+                    std::memcpy(buffers_[work_.layout->parts_stream] + at * item_, seen_ + from,
+                                bytes);
+            }
             Block block = block_of(elements_);
             block.factors = work_.block.factors;
             (*operation_->call)({&block}, {block, {}});
@@ -329,10 +339,40 @@ private:
         bool is_whole;  ///< or the end of a row
     };
 
+    bool has_row_numbers() const { return operation_ && work_.touched->parts; }
+    /// Lets a row's gradient tell the number that there is of it, which becomes another one.
+    void tell(std::size_t row, const RowGradients& gradients) {
+        const Layout& layout = *work_.layout;
+        const PartKernels& kernels = *work_.touched->parts;
+        const Coefficients& coefficients = operation_->call->coefficients;
+        const Part& part = layout.parts[0];
+        double told = 0, becomes;  // the latter and `number_` in the array's precision
+        double* const all = &told;
+        for (std::size_t start = 0; start < length_; start += tile_elements) {
+            Block block = block_of(std::min(tile_elements, length_ - start));
+            for (const int s : {int{param_stream}, int{accumulated_stream}}) {
+                block.data[s] = work_.block.data[s] ? told_[s] : nullptr;
+                if (block.data[s])
+                    gather(layout.shape, work_.source(s), row * length_ + start, block.count,
+                           precision_, told_[s]);
+            }
+            gradients.read(start, block.count, told_[grad_stream]);
+            block.data[grad_stream] = told_[grad_stream];
+            block.factors = work_.block.factors;
+            kernels.fold(block, 0, coefficients, nullptr, &all, 1);
+        }
+        gather(part.shape, part.stream, row, 1, precision_, number_);
+        kernels.renew(coefficients, &told, 1, 1, static_cast<double>(length_), number_, &becomes,
+                      1);
+        scatter(part.shape, part.stream, row, 1, precision_, &becomes);
+    }
+
     Block block_of(std::size_t elements) {
         Block block{};
         for (int s = 0; s < stream_count; ++s)
             if (work_.block.data[s]) block.data[s] = buffers_[s];
+        if (has_row_numbers())
+            block.data[work_.layout->parts_stream] = buffers_[work_.layout->parts_stream];
         block.data[grad_stream] = buffers_[grad_stream];
         block.count = elements;
         block.grad_format = format_of(precision_);
@@ -416,6 +456,9 @@ private:
 
     std::size_t count_ = 0, elements_ = 0;
     std::array<Run, tile_elements> runs_;
+    alignas(double) char number_[sizeof(double)];  ///< of the row that told last
+    alignas(64) char told_[accumulated_stream + 1][tile_elements * sizeof(double)];
+    alignas(64) char seen_[tile_elements * sizeof(double)];
     alignas(64) char given_[tile_elements * sizeof(double)];
     alignas(64) char buffers_[stream_count][tile_elements * sizeof(double)];
 };
@@ -437,7 +480,8 @@ void update(const Work& work, const Operation* operation, std::size_t length, co
         updates.flush();
     };
     if (first == last) return;
-    if (is_direct(work) && length * itemsize(format_of(work.precision())) >= line)
+    const bool has_parts = operation && work.touched->parts;
+    if (!has_parts && is_direct(work) && length * itemsize(format_of(work.precision())) >= line)
         run(RowsInPlace(work, operation, length, clock));
     else
         run(RowsInBuffers(work, operation, length, clock));

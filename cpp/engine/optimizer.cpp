@@ -33,7 +33,9 @@ Optimizer::Optimizer(const Rule& rule, std::vector<Array> bound)
     : arrays(std::move(bound)), clocks(arrays.size()), watched(arrays.size()), rule_(rule) {}
 
 bool Optimizer::can_be_lazy(std::size_t array) const {
-    return !lends() && rule_.info.sum_count == 0 && arrays[array].layout.parts.empty();
+    const Layout& layout = arrays[array].layout;
+    return !lends() && rule_.info.sum_count == 0 &&
+           (layout.parts.empty() || layout.has_row_numbers());
 }
 
 void Optimizer::settle() noexcept {
@@ -84,7 +86,9 @@ const TouchedRows* Optimizer::find_touched(std::size_t array, const Stream& grad
     const bool some_in_window = !clock.in_window || !rows->all_in_window;
     const bool has_gradient = gradient.data || clock.in_window;
     if (!has_gradient) return nullptr;
-    if (!some_given || !some_in_window || !can_be_lazy(array)) {
+    const bool is_exact = groups[arrays[array].group].options.sparse == exact;
+    const bool has_parts = !arrays[array].layout.parts.empty();
+    if (!some_given || !some_in_window || !can_be_lazy(array) || (is_exact && has_parts)) {
         rows->settles = rows->missed.any();
         return nullptr;
     }
@@ -101,6 +105,7 @@ const TouchedRows* Optimizer::find_touched(std::size_t array, const Stream& grad
     }
     rows->touched.length = arrays[array].layout.row_length;
     rows->touched.clears = clock.in_window;
+    rows->touched.parts = has_parts ? &rule_.in(arrays[array].layout.precision).parts : nullptr;
     rows->settles = rows->missed.is_full();
     return &rows->touched;
 }

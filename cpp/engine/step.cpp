@@ -155,7 +155,7 @@ void Step::add(const Layout& layout, StreamIndex target, unsigned streams, const
     has_accumulated_ |= work.block.data[accumulated_stream] != nullptr;
     measures_ |= plans.back().measure != nullptr;
     lends_ |= plans.back().lend.kernel != nullptr;
-    has_parts_ |= plans.back().parts != nullptr;
+    has_parts_ |= plans.back().parts != nullptr && !touched;
 }
 
 void Step::reserve() {
@@ -203,13 +203,15 @@ void Step::read_parts() {
     if (parts_.empty()) {
         std::vector<SeenParts> made;
         made.reserve(works.size());  // they stay where they are
+        const auto sees_parts = [&](const Work& work) {
+            return plans[work.plan].parts && !work.touched;
+        };
         for (const Work& work : works)
-            if (const PartKernels* const kernels = plans[work.plan].parts)
-                made.emplace_back(*work.layout, *kernels);
+            if (sees_parts(work)) made.emplace_back(*work.layout, *plans[work.plan].parts);
         parts_ = std::move(made);
         auto next = parts_.begin();
         for (Work& work : works)
-            if (plans[work.plan].parts) work.parts = &*next++;
+            if (sees_parts(work)) work.parts = &*next++;
     }
     for (SeenParts& parts : parts_) parts.read();
 }

@@ -113,6 +113,11 @@ struct Layout {
     /// after the other; else 0.
     std::size_t row_length = 0;
     std::size_t rows() const { return row_length ? size / row_length : 0; }
+    /// Whether a slot is kept in a single part, with a number for each row.
+    bool has_row_numbers() const {
+        return parts.size() == 1 && row_length && parts[0].size == rows() &&
+               (parts[0].steps.empty() || rows() == 1 || parts[0].steps[0] == 1);
+    }
     bool has_blocks = false;  ///< some stream is coded in blocks, and can't be visited by rows
     bool is_random = false;   ///< random bits decide on some stream's roundings
 

@@ -53,6 +53,7 @@ struct TouchedRows {
     MissedUpdates* missed = nullptr;                  ///< by all; null where that is nothing
     bool others_miss = false;                         ///< this update, too
     bool clears = false;                              ///< what was accumulated of them becomes zero
+    const PartKernels* parts = nullptr;  ///< of the slot that has a number for each row
 
     std::size_t elements() const { return ids->size() * length; }
 };

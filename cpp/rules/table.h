@@ -22,6 +22,7 @@
 #include "rules/prodigy.h"
 #include "rules/radam.h"
 #include "rules/rmsprop.h"
+#include "rules/rowwise_adagrad.h"
 #include "rules/rprop.h"
 #include "rules/schedule_free.h"
 #include "rules/sgd.h"
@@ -52,6 +53,7 @@
     row("prodigy", Prodigy)                         \
     row("radam", RAdam)                             \
     row("rmsprop", RMSprop)                         \
+    row("rowwise_adagrad", RowwiseAdagrad)          \
     row("rprop", Rprop)                             \
     row("schedule_free_adamw", ScheduleFreeAdamW)   \
     row("schedule_free_sgd", ScheduleFreeSGD)       \

@@ -457,6 +457,11 @@ CONVENTIONS: Mapping[str, Mapping[str, Convention]] = {
             "v *= min(1, max_speed / norm(v)); p -= v",
         ),
     },
+    "RowwiseAdagrad": {
+        "paper": _row(
+            "Mudigere 2022", "a[row] += mean(g[row]**2); p -= lr * g / (sqrt(a[row]) + epsilon)"
+        ),
+    },
     "Fromage": {
         "paper": _row("Bernstein 2020", "p = (p - lr * norm(p) / norm(g) * g) / sqrt(1 + lr**2)"),
         "optax": _row("fromage", "the paper's", learning_rate=REQUIRED),

@@ -440,6 +440,20 @@ def rmsprop(
 ) -> None:
     """Update a parameter and its state by the rule of `instep.RMSprop`."""
 
+def rowwise_adagrad(
+    param: Array,
+    grad: Array,
+    *state: Array | None,
+    step: int | None = None,
+    learning_rate: float = 0.01,
+    epsilon: float = 1e-08,
+    l2: float = 0.0,
+    weight_decay: float = 0.0,
+    convention: Convention = "paper",
+    out: Array | None = None,
+) -> None:
+    """Update a parameter and its state by the rule of `instep.RowwiseAdagrad`."""
+
 def rprop(
     param: Array,
     grad: Array,

@@ -1165,6 +1165,37 @@ class Adafactor(Optimizer):
         }
 
 
+class RowwiseAdagrad(Optimizer):
+    """Row-wise Adagrad: Adagrad with one sum for each row, for embedding tables.
+
+    Rows are the parts of an array along its first axis: ``a[row] += mean(g[row]**2)``;
+    ``p[row] -= learning_rate * g[row] / (sqrt(a[row]) + epsilon)``. Arrays of one dimension have
+    Adagrad.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule, optional
+        0.01 by default.
+    epsilon : float, optional
+        1e-8 by default.
+
+    References
+    ----------
+    D. Mudigere et al., "Software-hardware co-design for fast and scalable training of deep learning
+    recommendation models", ISCA 2022; FBGEMM's EXACT_ROWWISE_ADAGRAD.
+    """
+
+    _family = "with numbers for rows and columns"
+    _kernel = "rowwise_adagrad"
+
+    learning_rate: Rate = Rate(default=0.01)
+    epsilon: Number = non_negative(default=1e-8)
+
+    @classmethod
+    def _parts(cls, shape: tuple[int, ...], numbers: Values) -> Mapping[str, tuple[int, ...]]:
+        return {"accumulator": (0,)} if len(shape) > 1 else {}
+
+
 class SM3(Optimizer):
     """SM3: Adagrad whose sums are bounded by one number per row, column and so on.
 

@@ -21,6 +21,10 @@ Copies = list[tuple["Array", "Array"]]
 Memories = list[tuple[Any, Any]]
 """Pairs of a schedule that has a memory and the state that it is to go on from."""
 
+ROWS = "rows_in_window"
+"""Those that an unfinished window has gradients of, in an array's state; where it has them of all,
+there is nothing of that name."""
+
 FORMAT = 2
 EARLIER_FORMATS = (1,)
 """In the first one accumulators held plain sums, not times `_core.window_share`."""
@@ -45,6 +49,7 @@ def dump(values: Values, binding: Binding, *, copy: bool = True, params: bool = 
             "in_window": counters["in_window"][k],
             **({"begun": False} if counters["steps"][k] and not counters["begun"][k] else {}),
             **({"frozen": True} if counters["frozen"][k] else {}),
+            **({} if (ids := counters["rows_in_window"][k]) is None else {ROWS: np.array(ids)}),
             **({"kept": dict(binding.kept[k])} if binding.kept[k] else {}),
             **({"order": np.array(orders[k])} if binding.is_in_blocks(k) else {}),
             **{
@@ -181,7 +186,12 @@ def load(
             for name in entry
             if _formats.slot_of(name) in optional and name not in arrays_here
         }
-        numbers = {"group", "step", "in_window", "begun", "frozen", "kept", "order"}
+        counters["rows_in_window"][k] = (
+            _ids(entry[ROWS], binding.tree.leaves[k], what)
+            if is_in_window and ROWS in entry
+            else None
+        )
+        numbers = {"group", "step", "in_window", "begun", "frozen", "kept", "order", ROWS}
         known = {*numbers, *arrays_here, *target.asleep[k]}
         if unknown := set(entry) - known:
             raise ValueError(f"{what}: expected no {sorted(unknown, key=str)}")
@@ -222,6 +232,20 @@ def _asleep_like(binding: Binding, k: int, name: str) -> Array:
     beside = _formats.beside(kept, param.shape, kept)
     shape, dtype = beside.get(name, (param.shape, _formats.dtype_of(kept, name, param.dtype)))
     return np.broadcast_to(np.zeros((), dtype), shape)
+
+
+def _ids(saved: Any, param: Array, what: str) -> list[int]:
+    """Return ids of a parameter's rows, ascending."""
+    is_list = isinstance(saved, np.ndarray) and saved.ndim == 1
+    rows = param.shape[0] if param.ndim else 0
+    if not is_list or (saved.size and saved.dtype.kind not in "iu"):
+        raise TypeError(f"{what}[{ROWS!r}]: expected a list of ids, got {shown(saved)}")
+    ids: list[int] = saved.tolist()
+    if ids and not (ids[0] >= 0 and ids[-1] < rows and (np.diff(saved.astype(np.int64)) > 0).all()):
+        raise ValueError(
+            f"{what}[{ROWS!r}]: expected ascending ids below {rows}, got {shown(saved)}"
+        )
+    return list(map(int, ids))
 
 
 def _check_scale(scale: Array, what: str) -> None:

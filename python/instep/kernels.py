@@ -6,7 +6,8 @@ None. State arrays stand in the order of the rule's slots; one that a configurat
 None, or left out at the end. `step` is the 1-based count of the update.
 
 All of them take `l2`, `weight_decay` and `convention`, which mean what they mean for the class, and
-`out`: an array like `param`, to which the updated parameter goes instead.
+`out`: an array like `param`, to which the updated parameter goes instead; those that work element
+by element take `rows`, too: the ids of those rows that the gradient is of.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 from instep import _array_rules, _core, _rules, _slots
 from instep._kinds import WholeNumber
 from instep._optimizer import Optimizer, meant
+from instep._rows import Rows
 from instep._rule import Values, Variant, Watched
 
 if TYPE_CHECKING:
@@ -36,8 +38,10 @@ _OPTIONS = ("l2", "weight_decay")
 # Arguments by name alone would cost a look-up each where they are left out; none is passed by
 # position, as the one before them takes the first that is, and is refused.
 _SOURCE = """
-def {rule}(param, grad, {state_arguments} _=..., step=None, {arguments}, out=None):
-{begun}    run(param, grad, {state} _, step, {values} out)
+def {rule}(param, grad, {state_arguments} _=..., step=None, {arguments}, out=None, rows=None):
+{begun}    if rows is not None:
+        grad = Rows(rows, grad)
+    run(param, grad, {state} _, step, {values} out)
 """
 
 _DOCUMENTATION = """Update a parameter and its state by the rule of `instep.{cls}`.
@@ -54,6 +58,9 @@ _DOCUMENTATION = """Update a parameter and its state by the rule of `instep.{cls
         As in `instep.{cls}`. What is left out has the convention's default.
     convention : str
         Whose formula and defaults, as in `instep.{cls}`.
+    rows : array_like of int
+        The ids of the rows, along the first axis, that `grad` is the gradient of; others stay as
+        they are. Then `grad` has the shape ``rows.shape + param.shape[1:]``. See `instep.Rows`.
     out : ndarray
         Where the updated parameter goes, and `param` stays as it is: an array of its shape and
         dtype that shares no memory with the others; or `param` itself, as by default.
@@ -160,7 +167,12 @@ def _kernel(rule: str, cls: type[Optimizer]) -> Kernel:
     switches = {*cls._optional_slots.values(), "weight_decay"}
     arguments = [(name, hyperparameters[name].kind.limits, name in switches) for name in names]
     run = _core.Kernel(cls._kernel, [*arguments, ("convention", None, False)], check, check_step)
-    namespace: dict[str, Any] = {"run": run, "zeros": np.zeros, "__name__": __name__}
+    namespace: dict[str, Any] = {
+        "run": run,
+        "zeros": np.zeros,
+        "Rows": Rows,
+        "__name__": __name__,
+    }
     exec(source, namespace)  # Python's own messages of arrays, and speed
     kernel: Kernel = namespace[rule]
     documented = _SLOTS.format(names=", ".join(states), cls=cls.__name__) if states else ""

@@ -64,6 +64,36 @@ VECTOR_REFERENCES["SM3"] = replace(
 )
 
 
+def rowwise_adagrad(
+    p: Quantity,
+    g: Quantity,
+    state: State,
+    *,
+    learning_rate: float = 0.01,
+    epsilon: float = 1e-8,
+) -> tuple[Quantity, State]:
+    """Mudigere et al. 2022: Adagrad with a sum for each row, of the means of its squares."""
+    a, of_each = state["accumulator"], g * g
+    if g.value.ndim > 1:
+        a = a + mean(of_each, -1)
+        return p - learning_rate * g / (sqrt(a[..., None]) + epsilon), {"accumulator": a}
+    a = a + of_each
+    return p - learning_rate * g / (sqrt(a) + epsilon), {"accumulator": a}
+
+
+REFERENCES["RowwiseAdagrad"] = Reference(
+    rowwise_adagrad,
+    slots={"accumulator": None},
+    configurations=({}, {"learning_rate": 0.1, "epsilon": 1e-3}),
+    start={"accumulator": vector(0)},
+    elementwise=False,
+)
+
+
+# Of a vector, which has other slots than a matrix.
+VECTOR_REFERENCES["RowwiseAdagrad"] = replace(REFERENCES["RowwiseAdagrad"], start={})
+
+
 def adafactor(
     p: Quantity,
     g: Quantity,
