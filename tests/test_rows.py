@@ -127,6 +127,19 @@ def arrays_of(opt: Any) -> list[Any]:
     return [opt.params, *(value for _, value in state if value.ndim)]
 
 
+@pytest.mark.parametrize("sparse", ["lazy", "exact"])
+def test_dense_gradients_in_between(sparse: str) -> None:
+    """Whatever the gradient before it was, and wherever it lies."""
+    p, q = np.ones((5, 2)), np.ones((5, 2))
+    opt, twin = untyped.AdamW(p, sparse=sparse), instep.AdamW(q)
+    dense = np.full((5, 2), 0.5)
+    for k in range(20):
+        rows = Rows(np.arange(5), dense)
+        opt.step(rows if k % 3 == 2 else dense)
+        twin.step(dense)
+        assert p.tobytes() == q.tobytes()
+
+
 def test_an_update_without_rows_counts() -> None:
     p = np.ones((3, 2))
     opt = instep.Adam(p)

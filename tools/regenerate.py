@@ -43,6 +43,8 @@ TYPES: dict[type, str] = {
     _hyperparameters.Scheduled: "float",
 }
 """What a kernel takes for a hyperparameter."""
+OTHERS = {"step": "int", "convention": "Convention", "rows": "ArrayLike"}
+"""What it takes for others than arrays."""
 NOTES = {"SGD": "(momentum, dampening, Nesterov)", "Adam": "(`amsgrad=True`: AMSGrad)"}
 """What README says of a rule behind its name."""
 
@@ -94,6 +96,8 @@ def signatures(_: str) -> str:
     lines = [
         '"""Every function of `instep.kernels`; written by tools/regenerate.py."""',
         "",
+        "from numpy.typing import ArrayLike",
+        "",
         "from instep.typing import Array, Convention",
     ]
     for name, rule in sorted(kernels._RULES.items()):
@@ -107,7 +111,7 @@ def signatures(_: str) -> str:
             if each.name in known and each.kind is each.KEYWORD_ONLY:
                 type_ = TYPES[type(known[each.name])]
             else:
-                type_ = {"step": "int", "convention": "Convention"}.get(each.name, "Array")
+                type_ = OTHERS.get(each.name, "Array")
             if each.kind is each.VAR_POSITIONAL:
                 lines.append(f"    *{each.name}: Array | None,")
             elif each.default is each.empty:

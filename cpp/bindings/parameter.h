@@ -64,6 +64,7 @@ public:
             to.data = View(object).data();
             to.format = as_bound_.format();
             to.strides = nullptr;
+            to.rows = nullptr;
             return;
         }
         looked_closer = true;

@@ -18,8 +18,37 @@ alignas(64) constexpr char zeros[tile_elements * sizeof(double)] = {};
 /// Whether kernels can read the rows of all streams where they lie; of the gradient others see to
 /// that.
 bool is_direct(const Work& work) {
-    return !(work.buffered & ~bit(grad_stream)) && !work.has_copy;
+    const int parts = work.layout->parts_stream;
+    const unsigned others = bit(grad_stream) | (parts < 0 ? 0 : bit(parts));
+    return !(work.buffered & ~others) && !work.has_copy;
 }
+
+/// The number that there is of a row, which its gradient changes.
+class RowNumber {
+public:
+    RowNumber(const Work& work, std::size_t row)
+        : part_(work.layout->parts[0]), precision_(work.precision()), row_(row) {}
+
+    /// Lets elements of the row tell it of their gradient.
+    void tell(const Block& block, const Coefficients& coefficients, const PartKernels& kernels) {
+        double* const all = &told_;
+        kernels.fold(block, 0, coefficients, nullptr, &all, 1);
+    }
+    /// Writes what becomes of it, and what kernels see of that, in the array's precision.
+    void renew(const Coefficients& coefficients, const PartKernels& kernels, std::size_t elements,
+               void* seen) {
+        double becomes;
+        gather(part_.shape, part_.stream, row_, 1, precision_, seen);
+        kernels.renew(coefficients, &told_, 1, 1, static_cast<double>(elements), seen, &becomes, 1);
+        scatter(part_.shape, part_.stream, row_, 1, precision_, &becomes);
+    }
+
+private:
+    const Part& part_;
+    Precision precision_;
+    std::size_t row_;
+    double told_ = 0;
+};
 
 }  // namespace
 
@@ -155,6 +184,7 @@ public:
                 block.data[grad_stream] = const_cast<char*>(gradient);
                 block.grad_format = format;
             }
+            if (operation_ && work_.touched->parts) see_number(block, row);
             is_read_[count_] = gradients_ <= gradient && gradient < gradients_ + sizeof gradients_;
             rows_[count_++] = {row, 1, start + count == length_};
         }
@@ -173,8 +203,19 @@ private:
         bool is_whole;  ///< or the end of a row
     };
 
+    /// Lets a row's gradient change the number that there is of it, and the kernel see that.
+    void see_number(Block& block, std::size_t row) {
+        const Coefficients& coefficients = operation_->call->coefficients;
+        RowNumber number(work_, row);
+        number.tell(block, coefficients, *work_.touched->parts);
+        number.renew(coefficients, *work_.touched->parts, length_, &numbers_[count_]);
+        block.common = &numbers_[count_];
+        block.data[work_.layout->parts_stream] = const_cast<char*>(zeros);
+    }
+
     bool joins_last(std::size_t row, std::size_t count) const {
         if (count_ == 0 || length_ > tile_elements) return false;
+        if (operation_ && work_.touched->parts) return false;
         const Run& last = rows_[count_ - 1];
         return last.row + last.count == row && blocks_[count_ - 1].count + count <= tile_elements &&
                clock_.had(last.row) == clock_.had(row);
@@ -254,7 +295,8 @@ private:
 
     std::size_t count_ = 0, read_ = 0;
     std::array<Run, most_blocks> rows_;
-    std::array<bool, most_blocks> is_read_;  ///< whether the gradient is in `gradients_`
+    std::array<bool, most_blocks> is_read_;    ///< whether the gradient is in `gradients_`
+    std::array<double, most_blocks> numbers_;  ///< of rows, in the array's precision
     Block blocks_[most_blocks], late_[most_blocks];
     alignas(64) char gradients_[2 * tile_elements * sizeof(double)];
 };
@@ -345,9 +387,7 @@ private:
         const Layout& layout = *work_.layout;
         const PartKernels& kernels = *work_.touched->parts;
         const Coefficients& coefficients = operation_->call->coefficients;
-        const Part& part = layout.parts[0];
-        double told = 0, becomes;  // the latter and `number_` in the array's precision
-        double* const all = &told;
+        RowNumber number(work_, row);
         for (std::size_t start = 0; start < length_; start += tile_elements) {
             Block block = block_of(std::min(tile_elements, length_ - start));
             for (const int s : {int{param_stream}, int{accumulated_stream}}) {
@@ -359,12 +399,9 @@ private:
             gradients.read(start, block.count, told_[grad_stream]);
             block.data[grad_stream] = told_[grad_stream];
             block.factors = work_.block.factors;
-            kernels.fold(block, 0, coefficients, nullptr, &all, 1);
+            number.tell(block, coefficients, kernels);
         }
-        gather(part.shape, part.stream, row, 1, precision_, number_);
-        kernels.renew(coefficients, &told, 1, 1, static_cast<double>(length_), number_, &becomes,
-                      1);
-        scatter(part.shape, part.stream, row, 1, precision_, &becomes);
+        number.renew(coefficients, kernels, length_, number_);
     }
 
     Block block_of(std::size_t elements) {
@@ -480,8 +517,8 @@ void update(const Work& work, const Operation* operation, std::size_t length, co
         updates.flush();
     };
     if (first == last) return;
-    const bool has_parts = operation && work.touched->parts;
-    if (!has_parts && is_direct(work) && length * itemsize(format_of(work.precision())) >= line)
+    const bool is_too_long = operation && work.touched->parts && length > tile_elements;
+    if (!is_too_long && is_direct(work) && length * itemsize(format_of(work.precision())) >= line)
         run(RowsInPlace(work, operation, length, clock));
     else
         run(RowsInBuffers(work, operation, length, clock));

@@ -166,6 +166,11 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "backward passes use it; otherwise steps repeat in warm caches",
     )
     bench.add_argument(
+        "--rows",
+        action="store_true",
+        help="measure gradients of some rows of a table instead, beside sparse optimizers",
+    )
+    bench.add_argument(
         "--quick",
         action="store_true",
         help=f"a rough look: fewer rounds, without {_BENCH_LARGE} unless it is named",
@@ -184,6 +189,16 @@ def _run_bench(arguments: argparse.Namespace) -> int:
     missing = [_DISTRIBUTIONS[module] for module in modules if not _importable(module)]
     if missing:
         return _fail(f'instep bench needs {_listed(missing)}: pip install "instep[bench]"')
+
+    if arguments.rows:
+        from instep._bench import rows
+
+        return rows.run(
+            arguments.threads,
+            quick=arguments.quick,
+            json_path=arguments.json,
+            plot=arguments.plot,
+        )
 
     from instep._bench import command
     from instep._bench.case import RULES, Case

@@ -1,5 +1,7 @@
 """Every function of `instep.kernels`; written by tools/regenerate.py."""
 
+from numpy.typing import ArrayLike
+
 from instep.typing import Array, Convention
 
 def adabelief(
@@ -19,6 +21,7 @@ def adabelief(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.AdaBelief`."""
 
@@ -36,6 +39,7 @@ def adadelta(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Adadelta`."""
 
@@ -76,6 +80,7 @@ def adagrad(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Adagrad`."""
 
@@ -96,6 +101,7 @@ def adam(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Adam`."""
 
@@ -115,6 +121,7 @@ def adamax(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Adamax`."""
 
@@ -135,6 +142,7 @@ def adamw(
     weight_decay: float = 0.01,
     convention: Convention = "paper",
     out: Array | None = None,
+    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.AdamW`."""
 
@@ -157,6 +165,7 @@ def adan(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Adan`."""
 
@@ -179,6 +188,7 @@ def ademamix(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.AdEMAMix`."""
 
@@ -198,6 +208,7 @@ def asgd(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.ASGD`."""
 
@@ -214,6 +225,7 @@ def clipup(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.ClipUp`."""
 
@@ -228,6 +240,7 @@ def fromage(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Fromage`."""
 
@@ -248,6 +261,7 @@ def ftrl(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Ftrl`."""
 
@@ -268,6 +282,7 @@ def lamb(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Lamb`."""
 
@@ -287,6 +302,7 @@ def lars(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Lars`."""
 
@@ -303,6 +319,7 @@ def lion(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Lion`."""
 
@@ -349,6 +366,7 @@ def nadam(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Nadam`."""
 
@@ -368,6 +386,7 @@ def novograd(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.NovoGrad`."""
 
@@ -394,6 +413,7 @@ def prodigy(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Prodigy`."""
 
@@ -415,6 +435,7 @@ def radam(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.RAdam`."""
 
@@ -437,6 +458,7 @@ def rmsprop(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.RMSprop`."""
 
@@ -470,6 +492,7 @@ def rprop(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Rprop`."""
 
@@ -493,6 +516,7 @@ def schedule_free_adamw(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.ScheduleFreeAdamW`."""
 
@@ -513,6 +537,7 @@ def schedule_free_sgd(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.ScheduleFreeSGD`."""
 
@@ -530,6 +555,7 @@ def sgd(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.SGD`."""
 
@@ -543,6 +569,7 @@ def sign_sgd(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.SignSGD`."""
 
@@ -558,6 +585,7 @@ def signum(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Signum`."""
 
@@ -592,5 +620,6 @@ def yogi(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Yogi`."""

@@ -103,7 +103,7 @@ class Rows:
             f"{type(gradient).__name__}"
         )
 
-    def dense(self, shape: tuple[int, ...], dtype: DTypeLike = None) -> Array:
+    def dense(self, shape: tuple[int, ...], dtype: DTypeLike | None = None) -> Array:
         """Return the array that means the same: zero in other rows.
 
         Parameters
@@ -114,7 +114,8 @@ class Rows:
             That of the values by default.
         """
         array: Array = np.zeros(shape, self.values.dtype if dtype is None else dtype)
-        np.add.at(array, self.ids, self.values)
+        ids: Any = self.ids
+        np.add.at(array, ids, self.values)
         return array
 
     def __repr__(self) -> str:

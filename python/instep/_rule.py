@@ -359,7 +359,7 @@ class Variant:
 
     def other_options(self, values: Mapping[str, Any]) -> dict[str, float]:
         """Return what the engine is told in place of options that all rules have."""
-        meaning = {"sparse": MEANINGS.index(values["sparse"])}
+        meaning: dict[str, float] = {"sparse": MEANINGS.index(values["sparse"])}
         return {"weight_decay": 0.0, **meaning} if self.cell.decay == "inside" else meaning
 
     def other_numbers(self, values: Mapping[str, Any]) -> dict[str, float]:

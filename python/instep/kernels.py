@@ -269,7 +269,13 @@ def _documented(kernel: Any, cls: type[Optimizer], names: Sequence[str], state: 
     ]
     arguments += [
         kinds(name, kinds.KEYWORD_ONLY, default=default)
-        for name, default in {"step": None, **defaults, "convention": "paper", "out": None}.items()
+        for name, default in {
+            "step": None,
+            **defaults,
+            "convention": "paper",
+            "out": None,
+            **({"rows": None} if "rows" in signature.parameters else {}),
+        }.items()
     ]
     kernel.__signature__ = inspect.Signature(arguments)
     documented: Kernel = kernel

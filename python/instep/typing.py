@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from instep._group import Group
+    from instep._rows import Rows
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -59,7 +60,7 @@ Arrays: TypeAlias = (
 """Parameters: an array, or any nesting of list, tuple and dict of arrays, with groups in it."""
 
 Gradients: TypeAlias = (
-    "Array | Foreign | float | Items[Gradients] | Mapping[Any, Gradients] | list[object] | "
-    "dict[Any, object] | None"
+    "Array | Rows | Foreign | float | Items[Gradients] | Mapping[Any, Gradients] | "
+    "list[object] | dict[Any, object] | None"
 )
 """Gradients in the structure of the parameters; None where there is none."""
