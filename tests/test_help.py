@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from references import REFERENCES
 
 import instep
 from instep._documentation import Documentation
@@ -105,13 +106,20 @@ def test_completion_is_tidy() -> None:
     assert namespace.keys() - {"__builtins__"} == {*untyped.__all__}
 
 
+ELEMENTWISE = {each.rule.__name__ for each in REFERENCES.values() if each.elementwise} | {"adamw"}
+    reference.rule.__name__ for reference in REFERENCES.values() if reference.elementwise
+}
+
+
 @pytest.mark.parametrize("kernel", instep.kernels.__all__)
 def test_kernels_show_their_defaults(kernel: str) -> None:
     function = getattr(instep.kernels, kernel)
     signature = inspect.signature(function)
     names = list(signature.parameters)
     assert names[:2] == ["param", "grad"]
-    assert names[-4:] == ["l2", "weight_decay", "convention", "out"]
+    takes_rows = ["rows"] if names[-1] == "rows" else []
+    assert names[-4 - len(takes_rows) :] == ["l2", "weight_decay", "convention", "out", *takes_rows]
+    assert bool(takes_rows) == (kernel in ELEMENTWISE)
     by_name = [each for each in signature.parameters.values() if each.kind is each.KEYWORD_ONLY]
     assert [each.name for each in by_name][:2] == ["step", "learning_rate"]
     assert all(each.default is not ... for each in by_name)

@@ -103,7 +103,13 @@ def test_the_number_of_paths() -> None:
     assert f"in {count} configurations" in README
 
 
-PAGES = ["README.md", "docs/conventions.md", "docs/formats.md", "docs/frameworks.md"]
+PAGES = [
+    "README.md",
+    "docs/conventions.md",
+    "docs/formats.md",
+    "docs/frameworks.md",
+    "docs/rows.md",
+]
 
 
 @pytest.mark.parametrize("page", PAGES)

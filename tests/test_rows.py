@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import re
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ from references import REFERENCES
 
 import instep
 from instep import Rows
+from instep._cli import main
 
 # Called with arguments that a type checker would refuse.
 untyped: Any = instep
@@ -127,17 +131,17 @@ def arrays_of(opt: Any) -> list[Any]:
     return [opt.params, *(value for _, value in state if value.ndim)]
 
 
-@pytest.mark.parametrize("sparse", ["lazy", "exact"])
-def test_dense_gradients_in_between(sparse: str) -> None:
+def test_dense_gradients_in_between() -> None:
     """Whatever the gradient before it was, and wherever it lies."""
     p, q = np.ones((5, 2)), np.ones((5, 2))
-    opt, twin = untyped.AdamW(p, sparse=sparse), instep.AdamW(q)
+    opt, twin = instep.AdamW(p, sparse="exact"), instep.AdamW(q)
     dense = np.full((5, 2), 0.5)
-    for k in range(20):
-        rows = Rows(np.arange(5), dense)
-        opt.step(rows if k % 3 == 2 else dense)
-        twin.step(dense)
-        assert p.tobytes() == q.tobytes()
+    for k in range(30):
+        rows = Rows([k % 5], dense[:1])
+        opt.step(rows if k % 3 else dense)
+        twin.step(rows.dense((5, 2)) if k % 3 else dense)
+    opt.settle()
+    assert p.tobytes() == q.tobytes()
 
 
 def test_an_update_without_rows_counts() -> None:
@@ -361,7 +365,7 @@ def test_blocks_are_those_of_rows() -> None:
 
 @pytest.mark.parametrize("sparse", ["lazy", "exact"])
 @pytest.mark.parametrize("at", range(7))
-def test_resume_at_any_call(sparse: str, at: int, tmp_path: Any) -> None:
+def test_resume_at_any_call(sparse: str, at: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(9)
     shape = (12, 3)
     options: dict[str, Any] = {"gradient_accumulation_steps": 3, "use_ema": True, "sparse": sparse}
@@ -425,6 +429,36 @@ def test_what_is_read_is_settled() -> None:
         assert (p[0] <= expected[0]).all()
         if read not in (reads[5],):
             assert p.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("length", [2, 40])
+def test_rows_that_are_looked_up_are_settled_alone(length: int) -> None:
+    rng = np.random.default_rng(12)
+    start = rng.standard_normal((30, length))
+    tables, twins = [{"t": start.copy(), "u": [start.copy()]} for _ in range(2)]
+    opt: Any = instep.AdamW(tables, sparse="exact")
+    twin = instep.AdamW(twins)
+    for _ in range(12):
+        rows = random_rows(rng, (30, length), "f8")
+        ids = rng.integers(0, 30, (2, 3)).astype("u1")
+        opt.settle({"t": ids, "u": [rows]})
+        assert np.array_equal(tables["t"][ids], twins["t"][ids])
+        assert np.array_equal(tables["u"][0][rows.ids], twins["u"][0][rows.ids])
+        opt.settle({"t": None})
+        opt.step({"t": rows, "u": [rows]})
+        dense = rows.dense((30, length))
+        twin.step({"t": dense, "u": [dense]})
+    assert not np.array_equal(tables["t"], twins["t"])
+    opt.settle()
+    assert np.array_equal(tables["t"], twins["t"])
+    for bad, message in [
+        ({"t": [30]}, "expected Rows, an array of ids or None"),
+        ({"t": np.array([30])}, r"ids for params\['t'\]: expected ids of rows from 0 to 29"),
+        ({"t": np.array([0.5])}, "expected ids that are integers"),
+        ({"x": np.array([1])}, "which the parameters don't have"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=message):
+            opt.settle(bad)
 
 
 def test_out_of_place_settles_before() -> None:
@@ -521,8 +555,10 @@ def test_kernels() -> None:
         instep.kernels.adam(p, grad, m, v, step=step, rows=ids)
         opt.step(Rows(ids, grad))
     assert p.tobytes() == q.tobytes()
-    with pytest.raises(ValueError, match="rows: expected none"):
-        instep.kernels.lars(p, grad, m, rows=ids)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'rows'"):
+        untyped.kernels.lars(p, grad, m, rows=ids)
+    with pytest.raises(ValueError, match="sparse"):
+        instep.kernels.lars(p, Rows(ids, grad), m)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="out: expected none with rows"):
         instep.kernels.sgd(p, grad, rows=ids, out=q)
 
@@ -572,8 +608,46 @@ def test_sparse_adam_of_torch() -> None:
     opt = instep.Adam(p, learning_rate=0.1, convention="torch")
     for _ in range(10):
         rows = random_rows(rng, (30, 4), "f8")
-        weight.grad = torch.sparse_coo_tensor(rows.ids[None], rows.values, (30, 4))
+        weight.grad = torch.sparse_coo_tensor(
+            rows.ids[None], rows.values, (30, 4), check_invariants=True
+        )
         theirs.step()
         opt.step(Rows.of(weight.grad))
         # Theirs has epsilon on the uncorrected root.
         np.testing.assert_allclose(p, weight.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+# --- what the page promises ---------------------------------------------------------------------
+
+
+def test_the_page_on_rows() -> None:
+    page = Path(__file__).parent.parent / "docs" / "rows.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, names)
+    assert names["opt"].iterations == names["exact"].iterations == 1
+    assert np.count_nonzero(names["table"].any(axis=1)) == 3
+
+
+def test_the_benchmark_of_rows(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pytest.importorskip("rich")
+    pytest.importorskip("matplotlib")
+    before = instep.get_num_threads()
+    made = tmp_path / "rows.png", tmp_path / "rows.json"
+    options = ["--quick", "--threads", "1", "--plot", str(made[0]), "--json", str(made[1])]
+    try:
+        assert main(["bench", "--rows", *options]) == 0
+    finally:
+        instep.set_num_threads(before)
+    assert "instep exact" in capsys.readouterr().out
+    assert all(path.stat().st_size > 0 for path in made)
+
+
+def test_word_vectors(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "examples"))
+    program: Any = import_module("word_vectors")
+    monkeypatch.setattr(program, "BUCKETS", 2**10)
+    monkeypatch.setattr("sys.argv", ["word_vectors.py", "--words", "4000", "--epochs", "2"])
+    program.main()
+    assert "dense and exact losses are the same" in capsys.readouterr().out

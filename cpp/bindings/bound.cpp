@@ -326,6 +326,24 @@ void Bound::settle() {
     work(elements_, [&] { optimizer_.settle(); });
 }
 
+void Bound::settle(py::handle ids) {
+    check_not_swapped();
+    check_unchanged();
+    walked().match(ids, true, found_);
+    const std::vector<py::object> given = std::move(found_);
+    std::size_t elements = 0;
+    std::vector<const Rows*> rows(parameters_.size());
+    for (std::size_t k = 0; k < given.size(); ++k) {
+        if (given[k].is_none()) continue;
+        rows[k] = &parameters_[k].named(given[k]);
+        elements += rows[k]->ids().size() * rows[k]->length;
+    }
+    work(elements, [&] {
+        for (std::size_t k = 0; k < rows.size(); ++k)
+            if (rows[k]) optimizer_.settle(k, rows[k]->ids());
+    });
+}
+
 void Bound::step(py::handle gradients, bool lenient) {
     const struct Found {
         std::vector<py::object>& gradients;

@@ -112,6 +112,8 @@ public:
     void refresh();
     /// Lets rows have the updates that they have missed.
     void settle();
+    /// The same for those that ids, in the structure of the parameters, name.
+    void settle(py::handle ids);
     /// Puts averages in the place of parameters, or back. No step is possible meanwhile.
     void swap_averages();
     /// Raises RuntimeError where they are there.

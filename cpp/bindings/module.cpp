@@ -23,7 +23,7 @@ namespace {
 
 /// What Python needs to know of a rule: its slots as (name, optional), the name of the divisible
 /// one, if there is one, those of the positive and the exact ones, of its hyperparameters and
-/// scalars.
+/// scalars, and whether each element goes its own way.
 py::dict described(const RuleInfo& rule) {
     py::list slots, positive, exact, hyperparameters, scalars;
     for (int s = 0; s < rule.slot_count; ++s) {
@@ -44,6 +44,7 @@ py::dict described(const RuleInfo& rule) {
     described["exact"] = py::tuple(exact);
     described["hyperparameters"] = py::tuple(hyperparameters);
     described["scalars"] = py::tuple(scalars);
+    described["elementwise"] = rule.sum_count == 0 && rule.divisible_slot < 0;
     return described;
 }
 

@@ -71,6 +71,11 @@ public:
         to = checked_gradient(object, memory);
     }
 
+    /// The rows that ids, or Rows, name; until the next gradient. Raises for what is neither.
+    const Rows& named(py::handle ids) {
+        read_ids(ids, View(param_), Name("ids", " for ", path_), rows_);
+        return rows_;
+    }
     /// Raises ValueError where parameter or gradient have changed since `gradient`.
     void check_still(py::handle object, const Stream& stream) const;
 

@@ -68,6 +68,44 @@ void add_ids(const py::array& ids, std::size_t count, const Name& name, Rows& to
     });
 }
 
+/// Raises for what are no ids of a parameter's rows.
+void check_ids(const py::array& ids, const View& param, const Name& name) {
+    if (param.ndim() == 0)
+        throw py::type_error(name + ": expected an array, as the parameter has no rows, got Rows");
+    const char kind = ids.dtype().kind();
+    if ((kind != 'i' && kind != 'u') || !View(ids).is_native())
+        throw py::type_error(name + ": expected ids that are integers, got a " + description(ids));
+    if (static_cast<std::size_t>(ids.size()) > Rows::most ||
+        static_cast<std::size_t>(param.extent(0)) > Rows::most)
+        throw py::value_error(name + ": expected at most 4294967295 rows and ids");
+}
+
+/// Adds all of them, and puts them in order.
+void add_all(const py::array& ids, const View& param, const Name& name, Rows& to) {
+    const char kind = ids.dtype().kind();
+    const auto count = static_cast<std::size_t>(param.extent(0));
+    to.reserve(static_cast<std::size_t>(ids.size()));
+    to.length = count ? param.size() / count : 0;
+    switch (ids.itemsize()) {
+        case 1:
+            kind == 'i' ? add_ids<std::int8_t>(ids, count, name, to)
+                        : add_ids<std::uint8_t>(ids, count, name, to);
+            break;
+        case 2:
+            kind == 'i' ? add_ids<std::int16_t>(ids, count, name, to)
+                        : add_ids<std::uint16_t>(ids, count, name, to);
+            break;
+        case 4:
+            kind == 'i' ? add_ids<std::int32_t>(ids, count, name, to)
+                        : add_ids<std::uint32_t>(ids, count, name, to);
+            break;
+        default:
+            kind == 'i' ? add_ids<std::int64_t>(ids, count, name, to)
+                        : add_ids<std::uint64_t>(ids, count, name, to);
+    }
+    to.sort();
+}
+
 /// Between the values of neighbouring positions, in bytes; nothing where those, or the elements of
 /// a row, do not lie one after the other.
 std::optional<std::ptrdiff_t> stride_of_positions(const py::array& values, py::ssize_t id_axes) {
@@ -100,6 +138,17 @@ bool is_rows(py::handle object) {
     return rows_type && reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())) == rows_type;
 }
 
+void read_ids(py::handle object, const View& param, const Name& name, Rows& to) {
+    const auto ids = py::reinterpret_steal<py::array>(
+        is_rows(object) ? PyObject_GetAttrString(object.ptr(), "ids") : object.inc_ref().ptr());
+    if (!ids) throw py::error_already_set();
+    if (!is_array(ids))
+        throw py::type_error(name + ": expected Rows, an array of ids or None, got " +
+                             description(ids));
+    check_ids(ids, param, name);
+    add_all(ids, param, name, to);
+}
+
 py::object read_rows(py::handle object, const View& param, const Name& name, Rows& to) {
     const auto ids = py::reinterpret_steal<py::array>(PyObject_GetAttrString(object.ptr(), "ids"));
     auto values = py::reinterpret_steal<py::array>(PyObject_GetAttrString(object.ptr(), "values"));
@@ -107,11 +156,7 @@ py::object read_rows(py::handle object, const View& param, const Name& name, Row
     if (!is_array(ids) || !is_array(values))
         throw py::type_error(name + ": expected Rows of NumPy arrays, got ids that are " +
                              description(ids) + " and values that are " + description(values));
-    if (param.ndim() == 0)
-        throw py::type_error(name + ": expected an array, as the parameter has no rows, got Rows");
-    const char kind = ids.dtype().kind();
-    if ((kind != 'i' && kind != 'u') || !View(ids).is_native())
-        throw py::type_error(name + ": expected ids that are integers, got a " + description(ids));
+    check_ids(ids, param, name);
     std::vector<py::ssize_t> expected = shape_of(ids), row;
     for (int axis = 1; axis < param.ndim(); ++axis) row.push_back(param.extent(axis));
     expected.insert(expected.end(), row.begin(), row.end());
@@ -121,35 +166,12 @@ py::object read_rows(py::handle object, const View& param, const Name& name, Row
                               ", a row of shape " + text_of(row) +
                               " for each of the ids, whose shape is " + text_of(shape_of(ids)) +
                               ", got " + text_of(shape_of(values)));
-    if (static_cast<std::size_t>(ids.size()) > Rows::most ||
-        static_cast<std::size_t>(param.extent(0)) > Rows::most)
-        throw py::value_error(name + ": expected at most 4294967295 rows and ids");
     std::optional<std::ptrdiff_t> stride = stride_of_positions(values, ids.ndim());
     if (!stride) {
         values = py::array(py::module_::import("numpy").attr("ascontiguousarray")(values));
         stride = stride_of_positions(values, ids.ndim());
     }
-    const auto count = static_cast<std::size_t>(param.extent(0));
-    to.reserve(static_cast<std::size_t>(ids.size()));
-    to.length = count ? param.size() / count : 0;
-    switch (ids.itemsize()) {
-        case 1:
-            kind == 'i' ? add_ids<std::int8_t>(ids, count, name, to)
-                        : add_ids<std::uint8_t>(ids, count, name, to);
-            break;
-        case 2:
-            kind == 'i' ? add_ids<std::int16_t>(ids, count, name, to)
-                        : add_ids<std::uint16_t>(ids, count, name, to);
-            break;
-        case 4:
-            kind == 'i' ? add_ids<std::int32_t>(ids, count, name, to)
-                        : add_ids<std::uint32_t>(ids, count, name, to);
-            break;
-        default:
-            kind == 'i' ? add_ids<std::int64_t>(ids, count, name, to)
-                        : add_ids<std::uint64_t>(ids, count, name, to);
-    }
-    to.sort();
+    add_all(ids, param, name, to);
     to.values = View(values).data();
     to.format = View(values).format();
     to.stride = *stride;

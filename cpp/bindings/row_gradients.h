@@ -17,4 +17,7 @@ bool is_rows(py::handle object);
 /// array of values, which must be kept as long as the rows are read.
 py::object read_rows(py::handle object, const View& param, const Name& name, Rows& to);
 
+/// Reads ids alone, of Rows or of an array.
+void read_ids(py::handle object, const View& param, const Name& name, Rows& to);
+
 }  // namespace instep::bindings

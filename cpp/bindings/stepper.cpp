@@ -305,6 +305,14 @@ PyTypeObject* make_hold_type() {
         {{Py_tp_methods, methods}, {Py_tp_dealloc, reinterpret_cast<void*>(free_hold)}});
 }
 
+PyObject* settle(PyObject* self, PyObject* ids) {
+    return guarded([&] {
+        const AtWork at_work(as<Stepper>(self).busy);
+        if (const py::object core = core_of(self)) Box<Bound>::of(core.ptr()).settle(ids);
+        return py::none();
+    });
+}
+
 PyObject* refresh(PyObject* self, PyObject*) {
     return guarded([&] {
         Stepper& stepper = as<Stepper>(self);
@@ -446,6 +454,8 @@ PyTypeObject* make_stepper_type() {
          "_step_on(params, grads, stay): a step on other arrays, laid out as those that are "
          "bound,\n"
          "which stay bound afterwards or not; False, and nothing happened, where they are not."},
+        {"_settle", settle, METH_O,
+         "_settle(ids): lets rows that ids name have the updates that they have missed."},
         {"_refresh", refresh, METH_NOARGS,
          "_refresh(): before the first update, makes copies of parameters anew; not in a step."},
         {"_hold", hold, METH_NOARGS,

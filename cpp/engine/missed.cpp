@@ -29,6 +29,12 @@ public:
     RowNumber(const Work& work, std::size_t row)
         : part_(work.layout->parts[0]), precision_(work.precision()), row_(row) {}
 
+    static void fetch([[maybe_unused]] const Work& work, [[maybe_unused]] std::size_t row) {
+#if defined(__GNUC__)
+        const Stream& numbers = work.layout->parts[0].stream;
+        if (numbers.contiguous()) __builtin_prefetch(numbers.data + row * numbers.item(), 1);
+#endif
+    }
     /// Lets elements of the row tell it of their gradient.
     void tell(const Block& block, const Coefficients& coefficients, const PartKernels& kernels) {
         double* const all = &told_;
@@ -134,7 +140,7 @@ public:
     }
 
 private:
-    static constexpr std::size_t ahead = 8;  ///< rows whose values are fetched meanwhile
+    static constexpr std::size_t ahead = 4;  ///< rows whose values are fetched meanwhile
 
     const Work& work_;
     const Rows* rows_;
@@ -505,19 +511,23 @@ private:
 template <class RowAt>
 void update(const Work& work, const Operation* operation, std::size_t length, const RowClock& clock,
             std::size_t first, std::size_t last, RowAt row_at) {
-    constexpr std::size_t line = 64, clocks_ahead = 16;
+    constexpr std::size_t line = 64, rows_ahead = 16;
+    const bool has_numbers = operation && work.touched->parts;
     const auto run = [&](auto&& updates) {
         RowGradients gradients(work, length, row_at(first));
         for (std::size_t k = first; k < last; ++k) {
             const std::size_t row = row_at(k);
-            if (k + clocks_ahead < last) clock.fetch(row_at(k + clocks_ahead));
+            if (k + rows_ahead < last) {
+                clock.fetch(row_at(k + rows_ahead));
+                if (has_numbers) RowNumber::fetch(work, row_at(k + rows_ahead));
+            }
             gradients.go_to(row);
             updates.add(row, gradients, k + 1 < last ? row_at(k + 1) : row);
         }
         updates.flush();
     };
     if (first == last) return;
-    const bool is_too_long = operation && work.touched->parts && length > tile_elements;
+    const bool is_too_long = has_numbers && length > tile_elements;
     if (!is_too_long && is_direct(work) && length * itemsize(format_of(work.precision())) >= line)
         run(RowsInPlace(work, operation, length, clock));
     else
@@ -538,24 +548,32 @@ void MissedUpdates::add(const Missed& update) noexcept {
     if (!update.rests_at_zero) last_that_acts_ = missed_.size();
 }
 
-void MissedUpdates::settle(const Layout& layout) noexcept {
-    if (!any()) return;
+template <class RowAt>
+void MissedUpdates::catch_up(const Layout& layout, std::size_t rows, RowAt row_at) noexcept {
     unsigned used = 0;
     for (const Missed& each : missed_) used |= each.used;
     const Work work(layout, param_stream, used & ~bit(accumulated_stream), Stream(), false, 0);
     std::size_t bytes = 0;
     for (int s = 0; s < stream_count; ++s)
-        if (work.block.data[s] && s != grad_stream) bytes += work.stream(s).bytes(layout.size);
+        if (work.block.data[s] && s != grad_stream)
+            bytes += work.stream(s).bytes(rows * layout.row_length);
     const FlushSubnormals flushing;
     const int threads = threads_for(bytes);
     for_each_piece(threads, piece_count(bytes, threads), [&](Piece piece, bool is_caller) {
         std::optional<FlushSubnormals> its_own;
         if (!is_caller) its_own.emplace();
-        const std::size_t rows = had_.size();
         update(work, nullptr, layout.row_length, RowClock(this, false),
-               rows * piece.index / piece.count, rows * (piece.index + 1) / piece.count,
-               [](std::size_t row) { return row; });
+               rows * piece.index / piece.count, rows * (piece.index + 1) / piece.count, row_at);
     });
+}
+
+void MissedUpdates::settle(const Layout& layout, const std::vector<std::uint32_t>& ids) noexcept {
+    if (any()) catch_up(layout, ids.size(), [&](std::size_t k) { return std::size_t{ids[k]}; });
+}
+
+void MissedUpdates::settle(const Layout& layout) noexcept {
+    if (!any()) return;
+    catch_up(layout, had_.size(), [](std::size_t row) { return row; });
     missed_.clear();
     last_that_acts_ = 0;
     std::fill(had_.begin(), had_.end(), 0);

@@ -34,9 +34,14 @@ public:
 
     /// Lets all rows have what they have missed, on as many threads as pay.
     void settle(const Layout& layout) noexcept;
+    /// The same for these rows, ascending.
+    void settle(const Layout& layout, const std::vector<std::uint32_t>& ids) noexcept;
 
 private:
     friend class RowClock;
+
+    template <class RowAt>
+    void catch_up(const Layout& layout, std::size_t rows, RowAt row_at) noexcept;
 
     std::vector<Missed> missed_;
     std::vector<std::uint32_t> had_;  ///< of each row, how many of those

@@ -125,6 +125,11 @@ public:
 
     /// Lets all rows have the updates that they have missed.
     void settle() noexcept;
+    /// The same for these rows of an array.
+    void settle(std::size_t array, const std::vector<std::uint32_t>& ids) noexcept {
+        if (array < rows_.size() && rows_[array])
+            rows_[array]->missed.settle(arrays[array].layout, ids);
+    }
     bool is_settled() const;
     /// Rows that an unfinished window has gradients of, if not of all.
     const std::vector<std::uint32_t>* rows_in_window(std::size_t array) const;

@@ -225,7 +225,6 @@ def clipup(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
-    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.ClipUp`."""
 
@@ -240,7 +239,6 @@ def fromage(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
-    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Fromage`."""
 
@@ -282,7 +280,6 @@ def lamb(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
-    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Lamb`."""
 
@@ -302,7 +299,6 @@ def lars(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
-    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Lars`."""
 
@@ -386,7 +382,6 @@ def novograd(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
-    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.NovoGrad`."""
 
@@ -413,7 +408,6 @@ def prodigy(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
-    rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Prodigy`."""
 

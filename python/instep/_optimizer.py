@@ -542,15 +542,31 @@ class Optimizer(Rule, Constructed):
         self._step_on_others(binding, new, grads, stay=True)
         return new
 
-    def settle(self) -> None:
-        """Let all rows have the updates that they have missed.
+    def settle(self, ids: Any = None) -> None:
+        """Let rows have the updates that they have missed.
 
         With ``sparse="exact"``, rows that a gradient does not name get its update when they are
         named again. Before that, what is in the memory of parameters is of an earlier time. What is
         read through the optimizer (`state`, `averages`, `save`, `updated`) is settled before.
+
+        Parameters
+        ----------
+        ids : ndarray of int, Rows, or nesting of list, tuple and dict, optional
+            The rows that are to be looked up, in the structure of the parameters; None, or nothing,
+            for an array of which there are none. By default all rows of all arrays.
+
+        Raises
+        ------
+        RuntimeError
+            If this very thread is in the middle of a step.
+        TypeError, ValueError
+            If ids are not those of rows. Nothing has changed then.
         """
-        with self._hold():
-            pass
+        if ids is None:
+            with self._hold():
+                pass
+        else:
+            self._settle(ids)
 
     def updates(self, grads: Gradients) -> Any:
         """Return what a step would add to the parameters, and leave those as they are.

@@ -44,6 +44,7 @@ WHOLE_ARRAYS: _core.RuleInfo = {
     "exact": (),
     "hyperparameters": (),
     "scalars": (),
+    "elementwise": False,
 }
 """What the engine knows of rules that see whole arrays."""
 NEXT_RATE = "next_learning_rate"

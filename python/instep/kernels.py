@@ -38,10 +38,8 @@ _OPTIONS = ("l2", "weight_decay")
 # Arguments by name alone would cost a look-up each where they are left out; none is passed by
 # position, as the one before them takes the first that is, and is refused.
 _SOURCE = """
-def {rule}(param, grad, {state_arguments} _=..., step=None, {arguments}, out=None, rows=None):
-{begun}    if rows is not None:
-        grad = Rows(rows, grad)
-    run(param, grad, {state} _, step, {values} out)
+def {rule}(param, grad, {state_arguments} _=..., step=None, {arguments}, out=None{rows}):
+{begun}    run(param, grad, {state} _, step, {values} out)
 """
 
 _DOCUMENTATION = """Update a parameter and its state by the rule of `instep.{cls}`.
@@ -58,18 +56,21 @@ _DOCUMENTATION = """Update a parameter and its state by the rule of `instep.{cls
         As in `instep.{cls}`. What is left out has the convention's default.
     convention : str
         Whose formula and defaults, as in `instep.{cls}`.
-    rows : array_like of int
-        The ids of the rows, along the first axis, that `grad` is the gradient of; others stay as
-        they are. Then `grad` has the shape ``rows.shape + param.shape[1:]``. See `instep.Rows`.
     out : ndarray
         Where the updated parameter goes, and `param` stays as it is: an array of its shape and
         dtype that shares no memory with the others; or `param` itself, as by default.
-
+{rows}
     Raises
     ------
     TypeError, ValueError
         For what the class refuses. Nothing has changed then.
     """
+
+_ROWS = """\
+    rows : array_like of int
+        The ids of the rows, along the first axis, that `grad` is the gradient of; others stay as
+        they are. Then `grad` has the shape ``rows.shape + param.shape[1:]``. See `instep.Rows`.
+"""
 
 _SLOTS = """\
     {names} : ndarray
@@ -161,7 +162,9 @@ def _kernel(rule: str, cls: type[Optimizer]) -> Kernel:
         ),
         arguments=", ".join([*(f"{name}=..." for name in names), 'convention="paper"']),
         values="".join(f"{name}, " for name in (*names, "convention")),
-        begun="".join(f"    {name} = zeros(()) if {name} is None else {name}\n" for name in newer),
+        begun="".join(f"    {name} = zeros(()) if {name} is None else {name}\n" for name in newer)
+        + ("    if rows is not None: grad = Rows(rows, grad)\n" if info["elementwise"] else ""),
+        rows=", rows=None" if info["elementwise"] else "",
         state="".join(f"{name}, " for name in states),
     )
     switches = {*cls._optional_slots.values(), "weight_decay"}
@@ -258,9 +261,12 @@ def _update_in_numpy(
 def _documented(kernel: Any, cls: type[Optimizer], names: Sequence[str], state: str) -> Kernel:
     """Give a function its documentation, and a signature with the paper's defaults."""
     numbers = ", ".join(names)
-    kernel.__doc__ = _DOCUMENTATION.format(cls=cls.__name__, state=state, numbers=numbers)
-    defaults = {name: cls._hyperparameters()[name].default for name in names}
     signature = inspect.signature(kernel)
+    rows = _ROWS if "rows" in signature.parameters else ""
+    kernel.__doc__ = _DOCUMENTATION.format(
+        cls=cls.__name__, state=state, numbers=numbers, rows=rows
+    )
+    defaults = {name: cls._hyperparameters()[name].default for name in names}
     known = signature.parameters.values()
     kinds = inspect.Parameter
     arguments = [
