@@ -107,8 +107,6 @@ def test_completion_is_tidy() -> None:
 
 
 ELEMENTWISE = {each.rule.__name__ for each in REFERENCES.values() if each.elementwise} | {"adamw"}
-    reference.rule.__name__ for reference in REFERENCES.values() if reference.elementwise
-}
 
 
 @pytest.mark.parametrize("kernel", instep.kernels.__all__)

@@ -591,7 +591,9 @@ void update_arrays(const Rule& rule, const py::object& param, const py::object& 
     optimizer.clocks[0].begun = step > 1;
     optimizer.groups.push_back(group);
     if (gradients[0].rows && !optimizer.can_be_lazy(0))
-        throw py::value_error("rows: expected none, as the update of each element depends on all");
+        throw py::value_error(
+            "grad: expected an array, as the update of each element depends on "
+            "all; got Rows");
     optimizer.prepare(gradients);
     work(optimizer.arrays[0].layout.size, [&] { optimizer.advance(); });
 }
