@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -232,3 +233,11 @@ def test_a_first_value() -> None:
     found = from_float8(opt.state["accumulator"], opt.state["accumulator_scale"], positive=True)
     assert np.abs(found - 0.1).max() < 0.013
     assert abs(found.mean() - 0.1) < 0.002
+
+
+def test_copies_of_one_that_has_not_stepped() -> None:
+    opt = instep.Adam(np.zeros((10, 256), "f4"), state_dtype="float8")
+    again = pickle.loads(pickle.dumps(opt))
+    again.load_state_dict(opt.state_dict())
+    again.step(np.ones((10, 256), "f4"))
+    assert np.isfinite(again.params).all()

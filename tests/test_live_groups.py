@@ -258,6 +258,20 @@ def test_gradients_that_are_left_out() -> None:
         assert snapshot(opt) == before
 
 
+def test_freezing_changes_no_numbers() -> None:
+    """Those that were assigned meanwhile stay in force."""
+    params = [np.zeros(1), np.zeros(1)]
+    opt = instep.SGD(params, learning_rate=1.0)
+    opt.learning_rate = 0.25
+    opt.freeze(params[1])
+    opt.step([np.ones(1), np.ones(1)])
+    assert [p[0] for p in params] == [-0.25, 0.0]
+    opt.weight_decay = 0.5
+    opt.unfreeze(params[1])
+    opt.step([np.zeros(1), np.zeros(1)])
+    assert params[0][0] == -0.25 + 0.25 * 0.5 * 0.25
+
+
 def test_options_of_a_group_are_items() -> None:
     opt = instep.SGD(np.ones(2))
     with pytest.raises(AttributeError, match=r"learning_rate: expected .*groups\[0\]\['learning_r"):

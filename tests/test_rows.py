@@ -320,11 +320,14 @@ FORMATS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.parametrize("length", [1, 3, 64, 200, 256, 1500])
 @pytest.mark.parametrize(("dtype", "options"), FORMATS, ids=str)
-def test_formats(dtype: str, options: dict[str, Any]) -> None:
+def test_formats(dtype: str, options: dict[str, Any], length: int) -> None:
+    if options.get("state_dtype") == "float8" and length % 256:
+        pytest.skip("blocks are of 256")
     ml_dtypes = pytest.importorskip("ml_dtypes")
     rng = np.random.default_rng(8)
-    shape = (20, 256)
+    shape = (20, length)
     start = rng.standard_normal(shape).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
     exact = untyped.Adam(start.copy(), sparse="exact", **options)
     dense = untyped.Adam(start.copy(), **options)
@@ -490,6 +493,65 @@ def test_long_absences_settle_by_themselves() -> None:
 def bits_of(opt: Any) -> list[bytes]:
     opt.settle()
     return [a.tobytes() for a in arrays_of(opt)]
+
+
+@pytest.mark.parametrize("sparse", ["lazy", "exact"])
+@pytest.mark.parametrize("length", [1, 16, 1100])
+@pytest.mark.parametrize("how", ["flush", "none", "rows"])
+def test_windows_end_as_they_may(sparse: str, length: int, how: str) -> None:
+    shape = (9, length)
+    p, q = np.ones(shape), np.ones(shape)
+    options: dict[str, Any] = {"gradient_accumulation_steps": 3, "sparse": sparse}
+    opt, twin = untyped.AdamW(p, **options), untyped.AdamW(q, **options)
+    rng = np.random.default_rng(13)
+    for _ in range(3):
+        gradients: list[Any] = [Rows([1, 2, 5, 6, 7], rng.standard_normal((5, length)))]
+        gradients.append(Rows([5, 1], rng.standard_normal((2, length))))
+        last = {"none": [None], "rows": [Rows([8], np.ones((1, length)))]}
+        gradients += last.get(how, [])
+        before = q.copy()
+        untouched = np.ones(9, bool)
+        for each in gradients:
+            opt.step(each)
+            twin.step(each and each.dense(shape))
+            if each:
+                untouched[each.ids] = False
+        if how == "flush":
+            assert opt.flush() == twin.flush()
+        if sparse == "lazy":
+            q[untouched] = before[untouched]
+            for name in ("m", "v"):
+                assert not opt.state[name][untouched].any() or how == "rows"
+        opt.settle()
+        assert p.tobytes() == q.tobytes()
+
+
+def test_updates_in_between() -> None:
+    p, q = np.zeros((4, 3)), np.zeros((4, 3))
+    opt = instep.SGD(p, sparse="exact", learning_rate=1.0, momentum=0.5)
+    twin = instep.SGD(q, learning_rate=1.0, momentum=0.5)
+    first, second = Rows([1], np.ones((1, 3))), Rows([0], np.ones((1, 3)))
+    opt.step(first)
+    twin.step(first.dense((4, 3)))
+    updates = opt.updates(second)
+    assert updates.tobytes() == twin.updates(second.dense((4, 3))).tobytes()
+    opt.settle()
+    assert p.tobytes() == q.tobytes()
+    opt.step(second)
+    new = opt.updated(p, first)
+    twin.step(second.dense((4, 3)))
+    assert new.tobytes() == twin.updated(q, first.dense((4, 3))).tobytes()
+    new.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        opt.settle()
+
+
+def test_dense_adds_in_the_precision_of_steps() -> None:
+    ones = Rows(np.zeros(5000, int), np.ones((5000, 1), "f2"))
+    assert ones.dense((2, 1))[0, 0] == 5000
+    for ids in ([-1], [2], np.array([2**63], "u8")):
+        with pytest.raises(ValueError, match="expected those of rows from 0 to 1"):
+            Rows(ids, np.ones((1, 1))).dense((2, 1))
 
 
 def test_groups_freezing_skipping_and_watching() -> None:

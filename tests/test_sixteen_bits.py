@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 from references import REFERENCES
-from stored import exact, from_bfloat16
+from stored import exact, from_bfloat16, with_remainder
 from workloads import LAYOUTS, OPTIONS, contiguous, place
 
 import instep
@@ -524,3 +524,23 @@ def test_names_of_what_is_kept_are_the_engines() -> None:
 
 if __name__ == "__main__":
     print(json.dumps(results()))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("rule", ["Adam", "SGD", "Lion"])
+def test_large_arrays_whose_pieces_are_several(rule: str, threads: int) -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    rng = np.random.default_rng(3)
+    bits = rng.standard_normal(300_007).astype(ml_dtypes.bfloat16)
+    params, twins = bits.copy(), bits.astype("f4")
+    opt, twin = getattr(instep, rule)(params), getattr(instep, rule)(twins)
+    before = instep.get_num_threads()
+    instep.set_num_threads(threads)
+    try:
+        for _ in range(3):
+            g = rng.standard_normal(params.size).astype("f4")
+            opt.step(g)
+            twin.step(g)
+    finally:
+        instep.set_num_threads(before)
+    assert with_remainder(params, opt.state["remainder"]).tobytes() == twins.tobytes()

@@ -190,6 +190,7 @@ PyObject* step_on(PyObject* self, PyObject* const* arguments, Py_ssize_t count) 
         exchange();
         try {
             carry_out(stepper.busy, bound, arguments[1]);
+            bound.settle();
         } catch (...) {
             exchange();
             throw;

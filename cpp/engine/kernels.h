@@ -58,7 +58,8 @@ struct Block {
 /// the array's elements is its first.
 struct CodedBlock : Block {
     const Coded* coded;
-    std::uint32_t noise_key, first;
+    std::uint32_t noise_key;
+    std::size_t first;
 };
 
 /// Blocks that are updated alike, each so many bytes behind the one before.

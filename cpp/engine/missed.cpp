@@ -123,8 +123,7 @@ public:
     }
     /// Whether those of the row named next lie behind it.
     bool is_followed() const {
-        const std::vector<std::uint32_t>& ids = rows_->ids();
-        if (next_ + 1 >= ids.size()) return false;
+        if (!rows_ || next_ + 1 >= rows_->ids().size()) return false;
         const char *const here = rows_->single(next_), *const there = rows_->single(next_ + 1);
         return here && there && there == here + length_ * itemsize(rows_->format);
     }
@@ -435,12 +434,16 @@ private:
     /// Reads the first runs of a stream.
     void read(int s, std::size_t runs) {
         char* to = buffers_[s];
-        for (std::size_t k = 0; k < runs; to += runs_[k++].elements * item_)
-            if (is_in_place(s))
-                copy(to, place(s, runs_[k]), runs_[k].elements * item_);
-            else
-                gather(work_.layout->shape, work_.source(s), runs_[k].element, runs_[k].elements,
-                       precision_, to);
+        for (std::size_t k = 0; k < runs; to += runs_[k++].elements * item_) {
+            const std::size_t bytes = runs_[k].elements * item_;
+            if (is_in_place(s)) {
+                copy(to, place(s, runs_[k]), bytes);
+                continue;
+            }
+            gather(work_.layout->shape, work_.source(s), runs_[k].element, runs_[k].elements,
+                   precision_, tile_);
+            std::memcpy(to, tile_, bytes);
+        }
     }
     /// Writes them.
     void write(unsigned written, std::size_t runs, std::uint32_t noise_key) {
@@ -459,13 +462,13 @@ private:
         for (std::size_t k = 0; k < runs; at += runs_[k++].elements) {
             const Run& run = runs_[k];
             const std::uint16_t* const random_bits = noise.at(run.element, run.elements);
+            const auto write_to = [&](const Stream& stream, int s) {
+                std::memcpy(tile_, buffers_[s] + at * item_, run.elements * item_);
+                scatter(shape, stream, run.element, run.elements, precision_, tile_, random_bits);
+            };
             for (int s = 0; s < stream_count; ++s)
-                if (written & bit(s) && work_.block.data[s])
-                    scatter(shape, work_.stream(s), run.element, run.elements, precision_,
-                            buffers_[s] + at * item_, random_bits);
-            if (work_.is_copied(written))
-                scatter(shape, work_.layout->copy, run.element, run.elements, precision_,
-                        buffers_[param_stream] + at * item_);
+                if (written & bit(s) && work_.block.data[s]) write_to(work_.stream(s), s);
+            if (work_.is_copied(written)) write_to(work_.layout->copy, param_stream);
         }
     }
 
@@ -502,6 +505,8 @@ private:
     alignas(double) char number_[sizeof(double)];  ///< of the row that told last
     alignas(64) char told_[accumulated_stream + 1][tile_elements * sizeof(double)];
     alignas(64) char seen_[tile_elements * sizeof(double)];
+    /// One run: what has a coding is read and written a little beyond it.
+    alignas(64) char tile_[tile_elements * sizeof(double)];
     alignas(64) char given_[tile_elements * sizeof(double)];
     alignas(64) char buffers_[stream_count][tile_elements * sizeof(double)];
 };

@@ -16,7 +16,7 @@ struct WithRandomBits : Way {
     INSTEP_INLINE WithRandomBits(Way way, const CodedBlock& block, std::size_t i) : Way(way) {
         if (!block.coded->is_random) return;
         const std::uint32_t key = block.noise_key;
-        const std::uint32_t first = block.first + static_cast<std::uint32_t>(i);
+        const auto first = static_cast<std::uint32_t>(block.first + i);
         constexpr std::uint32_t lanes = sizeof(Words) / sizeof(std::uint32_t);
         if constexpr (registers * lanes == 2 * sharing && lanes == sharing) {
             const Words words = random_words(first / 2 + key);
@@ -35,9 +35,15 @@ class CodedStream {
 public:
     INSTEP_INLINE CodedStream(const CodedBlock& block, int which)
         : data_(static_cast<char*>(block.data[which])),
-          beside_(static_cast<std::uint16_t*>(block.coded->companion[which])),
+          beside_(beside(block, which)),
           coding_(block.coded->coding[which]),
           index_(which) {}
+
+    /// What stands beside the block's first element.
+    static INSTEP_INLINE std::uint16_t* beside(const CodedBlock& block, int which) {
+        void* const companion = block.coded->companion[which];
+        return companion ? static_cast<std::uint16_t*>(companion) + block.first : nullptr;
+    }
 
     INSTEP_INLINE void look_ahead(const Block& block, std::ptrdiff_t offset) {
         ahead_ = static_cast<const char*>(block.data[index_]) +

@@ -392,7 +392,8 @@ class Optimizer(Rule, Constructed):
                 if is_meant:
                     counters["frozen"][k] = whether
                     counters["in_window"][k] &= not whether
-            self._install(self._values, binding, (), counters)
+            values = self._values
+            self._install(values, binding.configured(values), (), counters)
 
     @property
     def frozen(self) -> list[str]:
@@ -562,11 +563,12 @@ class Optimizer(Rule, Constructed):
         TypeError, ValueError
             If ids are not those of rows. Nothing has changed then.
         """
-        if ids is None:
-            with self._hold():
-                pass
-        else:
-            self._settle(ids)
+        if ids is not None:
+            return self._settle(ids)
+        with self._hold():  # which settles
+            if self._binding is not None:
+                self._binding.core.check_unchanged()
+        return None
 
     def updates(self, grads: Gradients) -> Any:
         """Return what a step would add to the parameters, and leave those as they are.
@@ -604,15 +606,17 @@ class Optimizer(Rule, Constructed):
             return
         # As after unpickling, when arrays are visited in another order than that of their memory.
         with self._hold():
-            moved = binding.moved(params, self._values, self._ignore)
-            self._install(self._values, moved)
+            values = self._values
+            moved = binding.moved(params, values, self._ignore)
+            self._install(values, moved)
         try:
             self.step(grads)
+            self.settle()
         except BaseException:
-            self._install(self._values, binding)
+            self._install(values, binding.configured(values))
             raise
         if not stay:
-            self._install(self._values, binding, (), moved.core.counters())
+            self._install(values, binding.configured(values), (), moved.core.counters())
 
     def _bind(self, params: Any, values: Values) -> Binding:
         """Return the first binding, or say what else the parameters look like."""
@@ -727,6 +731,7 @@ class Optimizer(Rule, Constructed):
             """
             if self._copied is None:
                 return None
+            self._refresh()
             binding = self._bound("copies")
             return binding.tree.unflatten(
                 [shown(_core.alias(each), self._copied) for each in binding.copies]

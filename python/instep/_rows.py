@@ -111,12 +111,20 @@ class Rows:
         shape : tuple of int
             That of the parameter.
         dtype : dtype, optional
-            That of the values by default.
+            That of the values by default; 16 bits are added up in float32.
+
+        Raises
+        ------
+        ValueError
+            If there are no such rows.
         """
-        array: Array = np.zeros(shape, self.values.dtype if dtype is None else dtype)
         ids: Any = self.ids
-        np.add.at(array, ids, self.values)
-        return array
+        if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < shape[0]:
+            raise ValueError(f"ids: expected those of rows from 0 to {shape[0] - 1}")
+        wanted = np.dtype(self.values.dtype if dtype is None else dtype)
+        array = np.zeros(shape, np.float32 if wanted.itemsize < 4 else wanted)
+        np.add.at(array, ids.astype(np.intp), self.values)
+        return array.astype(wanted, copy=False)
 
     def __repr__(self) -> str:
         return f"<Rows: {self.ids.size} ids, values {self.values.shape} {self.values.dtype}>"

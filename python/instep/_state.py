@@ -249,8 +249,8 @@ def _ids(saved: Any, param: Array, what: str) -> list[int]:
 
 
 def _check_scale(scale: Array, what: str) -> None:
-    if not (np.isfinite(scale).all() and (np.frexp(scale)[0] == 0.5).all()):
-        raise ValueError(f"{what}: expected positive powers of two, as float8 state has them")
+    if not (np.isfinite(scale).all() and ((np.frexp(scale)[0] == 0.5) | (scale == 0)).all()):
+        raise ValueError(f"{what}: expected powers of two or zeros, as float8 state has them")
 
 
 def _orders(binding: Binding, arrays: Mapping[str, Any]) -> list[list[int]]:
