@@ -507,7 +507,7 @@ def test_windows_end_as_they_may(sparse: str, length: int, how: str) -> None:
     for _ in range(3):
         gradients: list[Any] = [Rows([1, 2, 5, 6, 7], rng.standard_normal((5, length)))]
         gradients.append(Rows([5, 1], rng.standard_normal((2, length))))
-        last = {"none": [None], "rows": [Rows([8], np.ones((1, length)))]}
+        last: dict[str, list[Any]] = {"none": [None], "rows": [Rows([8], np.ones((1, length)))]}
         gradients += last.get(how, [])
         before = q.copy()
         untouched = np.ones(9, bool)
