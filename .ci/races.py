@@ -41,6 +41,19 @@ def train(rule: str, options: dict[str, Any], dtype: str, grad_dtype: str) -> No
     opt.step([np.ascontiguousarray(g).reshape(g.shape, order="F") for g in arrays(grad_dtype)])
 
 
+def train_rows(rule: str, sparse: str) -> None:
+    """Take a few steps with gradients of some rows."""
+    rng = np.random.default_rng(0)
+    tables = [np.ones((4000, 64), np.float32), np.ones((30_000, 3), np.float32)]
+    opt = getattr(instep, rule)(tables, sparse=sparse, use_ema=True, global_clipnorm=1.0)
+    for _ in range(4):
+        ids = [rng.integers(0, len(table), 9000) for table in tables]
+        opt.settle(ids)
+        grads = [rng.random((9000, t.shape[1]), np.float32) for t in tables]
+        opt.step([instep.Rows(*pair) for pair in zip(ids, grads, strict=True)])
+    opt.settle()
+
+
 def at_once(work: Callable[[], object], count: int) -> None:
     """Run something on several of Python's threads at once."""
     start = threading.Barrier(count)
@@ -96,6 +109,9 @@ for threads in (2, 7):
         kept = {"state_dtype": state_dtype, "rounding": "stochastic"}
         train("Adam", kept, "float16", "float32")
         train("Adam", {**kept, "copies": "float16"}, "float32", "float16")
+    train_rows("Adam", "lazy")
+    train_rows("Adam", "exact")
+    train_rows("RowwiseAdagrad", "lazy")
 instep.set_num_threads(4)
 for given in OPTIONS:
     at_once(lambda given=given: train("Lamb", given, "float32", "float32"), 3)  # type: ignore[misc]

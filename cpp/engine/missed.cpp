@@ -239,13 +239,12 @@ private:
             const Manner manner{rows_ahead * length_ * item_, true};
             (*operation_->call)({blocks_, count_, sizeof(Block)}, {after, manner});
         }
-        std::size_t read = 0;
         for (std::size_t k = 0; k < count_; ++k) {
             if (operation_ && work_.touched->clears) clear_accumulated(k);
             for (std::size_t row = 0; rows_[k].is_whole && row < rows_[k].count; ++row)
                 clock_.set(rows_[k].row + row);
         }
-        count_ = read_ = read;
+        count_ = read_ = 0;
     }
     void clear_accumulated(std::size_t k) const {
         const char* const base = static_cast<const char*>(work_.block.data[param_stream]);
