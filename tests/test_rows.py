@@ -588,20 +588,70 @@ def test_apply_gradients() -> None:
     assert bias.tolist() == [0, 0]
 
 
-def test_a_table_grows() -> None:
-    table = np.ones((3, 2))
-    opt = instep.Adam({"t": table, "w": np.ones(2)})
-    opt.step({"t": Rows([1], np.ones((1, 2))), "w": np.ones(2)})
-    m = opt.state["t"]["m"].copy()
-    grown = np.concatenate([table, np.zeros((2, 2))])
-    state = opt.state_dict()
-    for name in ("m", "v"):
-        old = state["arrays"]["params['t']"][name]
-        state["arrays"]["params['t']"][name] = np.concatenate([old, np.zeros((2, 2))])
-    bigger = instep.Adam({"t": grown, "w": opt.params["w"]})
-    bigger.load_state_dict(state)
-    bigger.step({"t": Rows([4, 1], np.ones((2, 2))), "w": None})
-    assert bigger.state["t"]["m"][1, 0] > m[1, 0]
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("name", [*ELEMENTWISE, "RowwiseAdagrad", "SM3", "Adafactor"])
+def test_a_table_grows(name: str, options: dict[str, Any]) -> None:
+    """Rows go on as they would have without those that came later."""
+    rng = np.random.default_rng(14)
+    make, options = getattr(untyped, name), options_of(name, options)
+    alone = name not in ("SM3", "Adafactor")
+    small = rng.standard_normal((6, 4))
+    opt, twin = make({"t": small}, **options), make({"t": small.copy()}, **options)
+    for _ in range(4):
+        g = rng.standard_normal((6, 4))
+        opt.step({"t": Rows(np.arange(6), g) if alone else g})
+        twin.step({"t": g})
+    before = twin.params["t"].copy()
+    table = np.concatenate([opt.params["t"], rng.standard_normal((3, 4))])
+    with pytest.raises(ValueError, match=r"expected a float64 array of shape \(6, 4\)"):
+        opt.build({"t": table})
+    opt.build({"t": table}, grow=True)
+    assert opt.params["t"] is table
+    assert table[:6].tobytes() == before.tobytes()
+    for name_of_slot, slot in twin.state["t"].items():
+        grown = np.asarray(opt.state["t"][name_of_slot])
+        same = np.shape(slot) == grown.shape
+        assert np.array_equal(grown if same else grown[:6], slot)
+    if not alone:
+        return
+    for _ in range(6):
+        g = rng.standard_normal((6, 4)) * 1e-3
+        opt.step({"t": Rows(np.arange(6), g)})
+        twin.step({"t": g})
+    assert table[:6].tobytes() == twin.params["t"].tobytes()
+    opt.step({"t": Rows([8], np.ones((1, 4)))})
+    opt.flush()
+    assert np.isfinite(table).all()
+
+
+def test_what_does_not_grow() -> None:
+    opt = instep.Adam({"t": np.ones((6, 4), "f4")}, state_dtype="float8")
+    with pytest.raises(ValueError, match=r"params\['t'\]: .* multiple of 256"):
+        opt.build({"t": np.ones((8, 4), "f4")}, grow=True)
+    for other in (np.ones((5, 4), "f4"), np.ones((8, 5), "f4"), np.ones((8, 4))):
+        with pytest.raises(ValueError, match="was bound"):
+            opt.build({"t": other}, grow=True)
+    wide = instep.Adam({"t": np.ones((6, 256), "f4")}, state_dtype="float8")
+    wide.step({"t": Rows([5], np.ones((1, 256), "f4"))})
+    m, scale = wide.state["t"]["m"].copy(), wide.state["t"]["m_scale"].copy()
+    wide.build({"t": np.ones((8, 256), "f4")}, grow=True)
+    assert np.array_equal(wide.state["t"]["m"][:6], m)
+    assert np.array_equal(wide.state["t"]["m_scale"][:6], scale)
+    wide.step({"t": Rows([7], np.ones((1, 256), "f4"))})
+
+
+def test_a_table_in_a_file(tmp_path: Path) -> None:
+    """A memory map is an array as any other."""
+    table = np.memmap(tmp_path / "table", np.float32, "w+", shape=(5000, 16))
+    twin = np.zeros((5000, 16), "f4")
+    opt, other = instep.Adam(table), instep.Adam(twin)
+    rng = np.random.default_rng(15)
+    for _ in range(3):
+        rows = random_rows(rng, (5000, 16), most=40)
+        opt.step(rows)
+        other.step(rows)
+    table.flush()
+    assert np.fromfile(tmp_path / "table", "f4").tobytes() == twin.tobytes()
 
 
 # --- functions, other libraries -----------------------------------------------------------------

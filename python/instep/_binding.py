@@ -94,6 +94,12 @@ class Binding:
             if old and origin is not None:
                 known = old.all_slots(origin)
                 _formats.check_same(path, known.keys() & shapes.keys(), old.kept[origin], kept)
+            grown: dict[str, Array] = {}
+            has_grown = bool(
+                old and origin is not None and old.tree.leaves[origin].shape != param.shape
+            )
+            if has_grown:
+                grown, known, old = known, {}, None
             if state:
                 known = state[k]
             places = len(shapes) + self.keeps_averages + accumulates
@@ -108,6 +114,8 @@ class Binding:
             firsts = _slots.encoded_first_values(variant, new, param, numbers, kept)
             for name, first in firsts.items():
                 slots[name][...] = first
+            for name in grown.keys() & slots.keys():
+                _write_rows(slots[name], grown[name])
             self.slots.append(slots)
             self.kept.append(kept)
             begun = counters is not None and counters["begun"][k]
@@ -119,7 +127,7 @@ class Binding:
                     if begun and name not in slots and _formats.slot_of(name) in optional
                 }
             )
-            if counters is not None and optional & (slots.keys() - known.keys()):
+            if counters is not None and optional & (slots.keys() - known.keys() - grown.keys()):
                 counters["begun"][k] = False
             parts.append(variant.rule._parts(param.shape, numbers))
             computed = _formats.computed(param.dtype)
@@ -131,12 +139,16 @@ class Binding:
                     # Of a parameter of fewer bits, the number that it stands for.
                     is_short = before is not None and before.tree is tree and param.itemsize == 2
                     average[...] = before.core.values(k) if before and is_short else param
+                if has_grown and before and before.averages and origin is not None:
+                    _write_rows(average, before.averages[origin])
                 self.averages.append(average)
             if accumulates:
                 if old and old.accumulators and origin is not None:
                     accumulator = old.accumulators[origin]
                 else:
                     accumulator = zeros_like(param, computed, places, places)
+                if has_grown and before and before.accumulators and origin is not None:
+                    _write_rows(accumulator, before.accumulators[origin])
                 self.accumulators.append(accumulator)
             if self.copied:
                 self.copies.append(
@@ -201,13 +213,17 @@ class Binding:
         """The structure of arrays: another one once `Stepper._move` has taken one."""
         return self.core.tree
 
-    def moved(self, params: Any, values: Values, ignore: Where = None) -> Binding:
+    def moved(
+        self, params: Any, values: Values, ignore: Where = None, *, grow: bool = False
+    ) -> Binding:
         """Return a binding of other arrays, some of which go on with this state."""
         tree = _core.Tree(params, Group, ignoring(ignore), True)
         origins = self._origins(tree)
         for path, origin, new in zip(tree.paths, origins, tree.leaves, strict=True):
             old = new if origin is None else self.tree.leaves[origin]
-            if (old.shape, old.dtype) != (new.shape, new.dtype):
+            if grow and origin is not None and _has_grown(old, new):
+                self._check_can_grow(origin, path)
+            elif (old.shape, old.dtype) != (new.shape, new.dtype):
                 raise ValueError(
                     f"{path}: expected a {old.dtype} array of shape {old.shape} as was bound, "
                     f"got a {new.dtype} array of shape {new.shape}"
@@ -221,6 +237,16 @@ class Binding:
             choosing = self.grouping.choosing
             grouping = Grouping.of(self.variant, tree, choosing, self.grouping, kept)
         return Binding(self.variant, tree, values, grouping, self, origins=origins)
+
+    def _check_can_grow(self, k: int, path: str) -> None:
+        """Raise ValueError where rows can't be added, since blocks of state are of several rows."""
+        leaf = self.tree.leaves[k]
+        row = leaf.size // leaf.shape[0] if leaf.size else 0
+        if self.is_in_blocks(k) and row % 256:
+            raise ValueError(
+                f"{path}: expected rows of a multiple of 256 elements, as blocks of float8 state "
+                f"have them, to add others; got rows of {row}"
+            )
 
     def _origins(self, tree: _core.Tree) -> list[int | None]:
         """Return which array each of another structure is, or takes the place of.
@@ -556,6 +582,18 @@ class Known:
         """Return which one an array is, by identity or memory; None if it is none."""
         index = self._by_identity.get(id(array))
         return self._by_memory.get(_memory_of(array)) if index is None else index
+
+
+def _has_grown(old: Array, new: Array) -> bool:
+    """Return whether an array is like another one with more rows."""
+    if old.dtype != new.dtype or not 1 <= old.ndim == new.ndim:
+        return False
+    return old.shape[1:] == new.shape[1:] and old.shape[0] < new.shape[0]
+
+
+def _write_rows(to: Array, rows: Array) -> None:
+    """Write an array to another one, or to its first rows."""
+    to[(... if to.shape == rows.shape else slice(len(rows)))] = rows
 
 
 def any_known(indices: Sequence[int | None]) -> bool:

@@ -406,7 +406,7 @@ class Optimizer(Rule, Constructed):
 
     # Stepping -----------------------------------------------------------------------------------
 
-    def build(self, params: Arrays) -> None:
+    def build(self, params: Arrays, *, grow: bool = False) -> None:
         """Bind to arrays, or rebind to others and keep the state.
 
         Parameters
@@ -418,6 +418,9 @@ class Optimizer(Rule, Constructed):
             is given up, and new ones start new. After `apply_gradients`, whose order means nothing,
             it goes with the arrays themselves wherever some of them are known. Where the new
             structure has no groups, arrays stay in theirs.
+        grow : bool, optional
+            Whether arrays may have more rows, along the first axis, than those whose places they
+            take: behind the rows that there were, whose state stays, new ones start new.
 
         Raises
         ------
@@ -431,7 +434,7 @@ class Optimizer(Rule, Constructed):
             if binding is None:
                 self._install(values, self._bind(params, values))
             elif binding.by_identity or not self._move(params):
-                self._install(values, binding.moved(params, values, self._ignore))
+                self._install(values, binding.moved(params, values, self._ignore, grow=bool(grow)))
 
     def apply_gradients(self, grads_and_vars: Iterable[tuple[Gradients, Array | Foreign]]) -> None:
         """Update variables with their gradients; binds the optimizer at the first call.
@@ -505,8 +508,8 @@ class Optimizer(Rule, Constructed):
         TypeError, ValueError, RuntimeError
             As for `build` and `step`. Nothing has changed then.
         """
-        self.settle()
-        binding: Binding | None = self._binding
+        with self._hold():  # which settles; what is bound need not be writable
+            binding: Binding | None = self._binding
         tree = _core.Tree(params, Group, ignoring(self._ignore), False)
         if binding is None:
             copies = tree.unflatten([leaf.copy(order="K") for leaf in tree.leaves])
