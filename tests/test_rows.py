@@ -753,6 +753,8 @@ def test_the_benchmark_of_rows(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     finally:
         instep.set_num_threads(before)
     assert "instep exact" in capsys.readouterr().out
+    assert main(["bench", "--rows", "--cold", "--rules", "SGD"]) == 1
+    assert "whatever --rules and --cold" in capsys.readouterr().err
     assert all(path.stat().st_size > 0 for path in made)
 
 

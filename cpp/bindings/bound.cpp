@@ -299,24 +299,25 @@ void Bound::gather_gradients(py::handle gradients, bool lenient) {
 
 void Bound::check_rows(std::size_t param) const {
     const Array& array = optimizer_.arrays[param];
-    const std::string gradient = "gradient for " + parameters_[param].path() + ": expected ";
-    const std::string rule = optimizer_.rule().info.name;
-    const bool is_exact = optimizer_.groups[array.group].options.sparse == exact;
-    if (!is_exact && !optimizer_.can_be_lazy(param))
-        throw py::value_error(gradient +
-                              "an array, or sparse=\"exact\": the update of each element "
-                              "depends on all others, those of rows that are not named, too; got "
-                              "Rows");
-    if (!optimizer_.can_be_lazy(param)) return;
+    const auto refuse = [&](const std::string& expected) {
+        throw py::value_error("gradient for " + parameters_[param].path() + ": expected " +
+                              expected);
+    };
+    if (!optimizer_.can_be_lazy(param)) {
+        if (optimizer_.groups[array.group].options.sparse == exact) return;
+        refuse(
+            "an array, or sparse=\"exact\": the update of each element depends on all others, "
+            "those of rows that are not named, too; got Rows");
+    }
     if (array.layout.has_blocks && array.layout.row_length % 256 != 0)
-        throw py::value_error(gradient +
-                              "no Rows with state in float8, unless a row has a multiple "
-                              "of 256 elements, as its blocks have; got rows of " +
-                              std::to_string(array.layout.row_length));
+        refuse(
+            "no Rows with state in float8, unless a row has a multiple of 256 elements, as its "
+            "blocks have; got rows of " +
+            std::to_string(array.layout.row_length));
     if (optimizer_.options.watch & (watch_update_norm | watch_param_norm))
-        throw py::value_error(gradient +
-                              "an array while update_norm or param_norm is watched, "
-                              "which are those of whole arrays; got Rows");
+        refuse(
+            "an array while update_norm or param_norm is watched, which are those of whole "
+            "arrays; got Rows");
 }
 
 void Bound::settle() {

@@ -147,17 +147,27 @@ private:
     bool is_named_ = false;
 };
 
+/// What is done to rows.
+struct RowUpdate {
+    const Work& work_;
+    const Operation* operation_;  ///< null: nothing but what they have missed
+    std::size_t length_;          ///< elements of a row
+    RowClock clock_;
+    Precision precision_ = work_.precision();
+    std::size_t item_ = itemsize(format_of(precision_));
+
+    /// Makes what was accumulated of elements zero, where it has been used.
+    void clear_accumulated(std::size_t first, std::size_t count) const {
+        if (operation_ && work_.touched->clears)
+            clear(work_.layout->shape, work_.layout->streams[accumulated_stream], first, count,
+                  precision_);
+    }
+};
+
 /// Updates rows where they lie, many at a time: neighbours together.
-class RowsInPlace {
+class RowsInPlace : RowUpdate {
 public:
-    RowsInPlace(const Work& work, const Operation* operation, std::size_t length,
-                const RowClock& clock)
-        : work_(work),
-          operation_(operation),
-          precision_(work.precision()),
-          item_(itemsize(format_of(precision_))),
-          length_(length),
-          clock_(clock) {}
+    explicit RowsInPlace(const RowUpdate& update) : RowUpdate(update) {}
 
     /// Takes a row at which the gradients are; `next` is the one that follows, or the same.
     void add(std::size_t row, const RowGradients& gradients, std::size_t next) {
@@ -191,7 +201,7 @@ public:
             }
             if (operation_ && work_.touched->parts) see_number(block, row);
             is_read_[count_] = gradients_ <= gradient && gradient < gradients_ + sizeof gradients_;
-            rows_[count_++] = {row, 1, start + count == length_};
+            rows_[count_++] = {row, 1, start, start + count == length_};
         }
     }
     void flush() {
@@ -205,7 +215,8 @@ private:
 
     struct Run {
         std::size_t row, count;
-        bool is_whole;  ///< or the end of a row
+        std::size_t start;  ///< within the first row
+        bool is_whole;      ///< or the end of a row
     };
 
     /// Lets a row's gradient change the number that there is of it, and the kernel see that.
@@ -240,20 +251,12 @@ private:
             (*operation_->call)({blocks_, count_, sizeof(Block)}, {after, manner});
         }
         for (std::size_t k = 0; k < count_; ++k) {
-            if (operation_ && work_.touched->clears) clear_accumulated(k);
+            clear_accumulated(rows_[k].row * length_ + rows_[k].start, blocks_[k].count);
             for (std::size_t row = 0; rows_[k].is_whole && row < rows_[k].count; ++row)
                 clock_.set(rows_[k].row + row);
         }
         count_ = read_ = 0;
     }
-    void clear_accumulated(std::size_t k) const {
-        const char* const base = static_cast<const char*>(work_.block.data[param_stream]);
-        const char* const param = static_cast<const char*>(blocks_[k].data[param_stream]);
-        const auto first = static_cast<std::size_t>(param - base) / item_;
-        scatter(work_.layout->shape, work_.layout->streams[accumulated_stream], first,
-                blocks_[k].count, precision_, zeros);
-    }
-
     /// Lets the blocks have what their rows have missed: those that are farthest behind first.
     void catch_up() {
         std::array<std::size_t, most_blocks> order;
@@ -291,12 +294,6 @@ private:
         return true;
     }
 
-    const Work& work_;
-    const Operation* operation_;
-    Precision precision_;
-    std::size_t item_, length_;
-    RowClock clock_;
-
     std::size_t count_ = 0, read_ = 0;
     std::array<Run, most_blocks> rows_;
     std::array<bool, most_blocks> is_read_;    ///< whether the gradient is in `gradients_`
@@ -307,17 +304,9 @@ private:
 
 /// Updates rows in buffers, a tile of them at a time: short ones, and those that kernels can't read
 /// where they lie.
-class RowsInBuffers {
+class RowsInBuffers : RowUpdate {
 public:
-    RowsInBuffers(const Work& work, const Operation* operation, std::size_t length,
-                  const RowClock& clock)
-        : work_(work),
-          operation_(operation),
-          precision_(work.precision()),
-          item_(itemsize(format_of(precision_))),
-          length_(length),
-          is_direct_(is_direct(work)),
-          clock_(clock) {}
+    explicit RowsInBuffers(const RowUpdate& update) : RowUpdate(update) {}
 
     void add(std::size_t row, const RowGradients& gradients, std::size_t) {
         for (std::size_t start = 0; start < length_; start += tile_elements) {
@@ -346,8 +335,10 @@ public:
     void flush() {
         if (count_ == 0) return;
         // Those that are farthest behind come first: all that are to have an update are together.
-        std::stable_sort(runs_.begin(), runs_.begin() + static_cast<std::ptrdiff_t>(count_),
-                         [](const Run& a, const Run& b) { return a.had < b.had; });
+        const auto is_before = [](const Run& a, const Run& b) { return a.had < b.had; };
+        const auto end = runs_.begin() + static_cast<std::ptrdiff_t>(count_);
+        if (!std::is_sorted(runs_.begin(), end, is_before))
+            std::sort(runs_.begin(), end, is_before);
         for (int s = 0; s < stream_count; ++s)
             if (s != grad_stream && work_.block.data[s]) read(s, count_);
         catch_up();
@@ -367,9 +358,7 @@ public:
         }
         for (std::size_t k = 0; k < count_; ++k) {
             const Run& run = runs_[k];
-            if (operation_ && work_.touched->clears)
-                scatter(work_.layout->shape, work_.layout->streams[accumulated_stream], run.element,
-                        run.elements, precision_, zeros);
+            clear_accumulated(run.element, run.elements);
             for (std::size_t row = 0; run.is_whole && row < run.rows; ++row)
                 clock_.set(run.row + row);
         }
@@ -492,12 +481,7 @@ private:
         if (is_direct_) write(all_streams & ~bit(grad_stream) & ~bit(accumulated_stream), late, 0);
     }
 
-    const Work& work_;
-    const Operation* operation_;
-    Precision precision_;
-    std::size_t item_, length_;
-    bool is_direct_;
-    RowClock clock_;
+    bool is_direct_ = is_direct(work_);
 
     std::size_t count_ = 0, elements_ = 0;
     std::array<Run, tile_elements> runs_;
@@ -533,9 +517,9 @@ void update(const Work& work, const Operation* operation, std::size_t length, co
     if (first == last) return;
     const bool is_too_long = has_numbers && length > tile_elements;
     if (!is_too_long && is_direct(work) && length * itemsize(format_of(work.precision())) >= line)
-        run(RowsInPlace(work, operation, length, clock));
+        run(RowsInPlace({work, operation, length, clock}));
     else
-        run(RowsInBuffers(work, operation, length, clock));
+        run(RowsInBuffers({work, operation, length, clock}));
 }
 
 }  // namespace

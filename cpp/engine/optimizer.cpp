@@ -20,13 +20,6 @@ unsigned required_slots(const RuleInfo& rule) {
     return slots;
 }
 
-void clear_accumulated(const Layout& layout) noexcept {
-    alignas(64) static constexpr char zeros[tile_elements * sizeof(double)] = {};
-    for (std::size_t start = 0; start < layout.size; start += tile_elements)
-        scatter(layout.shape, layout.streams[accumulated_stream], start,
-                std::min(tile_elements, layout.size - start), layout.precision, zeros);
-}
-
 }  // namespace
 
 Optimizer::Optimizer(const Rule& rule, std::vector<Array> bound)
@@ -416,7 +409,9 @@ bool Optimizer::advance() noexcept {
     for (std::size_t k = 0; k < rows_.size(); ++k) {
         if (!rows_[k]) continue;
         if (rows_[k]->settles) rows_[k]->missed.settle(arrays[k].layout);
-        if (rows_[k]->cleans) clear_accumulated(arrays[k].layout);
+        if (const Layout& layout = arrays[k].layout; rows_[k]->cleans)
+            clear(layout.shape, layout.streams[accumulated_stream], 0, layout.size,
+                  layout.precision);
     }
     if (!step_.advance()) return false;
     if (!step_.watched.empty()) keep_watched();

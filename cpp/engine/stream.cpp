@@ -244,6 +244,13 @@ void scatter(const Shape& shape, const Stream& to, std::size_t start, std::size_
                  });
 }
 
+void clear(const Shape& shape, const Stream& stream, std::size_t start, std::size_t count,
+           Precision precision) noexcept {
+    alignas(64) static constexpr char zeros[tile_elements * sizeof(double)] = {};
+    for (const std::size_t end = start + count; start < end; start += tile_elements)
+        scatter(shape, stream, start, std::min(tile_elements, end - start), precision, zeros);
+}
+
 namespace {
 
 /// In the place of random bits: with half of what is left out, numbers become the nearest ones.

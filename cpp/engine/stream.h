@@ -166,6 +166,10 @@ void gather(const Shape& shape, const Stream& from, std::size_t start, std::size
 void scatter(const Shape& shape, const Stream& to, std::size_t start, std::size_t count,
              Precision from, const void* buffer, const std::uint16_t* random_bits = nullptr);
 
+/// Makes elements [start, start + count) zero, of a stream without a coding.
+void clear(const Shape& shape, const Stream& stream, std::size_t start, std::size_t count,
+           Precision precision) noexcept;
+
 /// Copies all numbers of a stream to another one, each as the nearest that it holds. The shape does
 /// not tell of arrays without elements, so `size` does.
 void copy_numbers(const Shape& shape, std::size_t size, const Stream& from,

@@ -191,6 +191,10 @@ def _run_bench(arguments: argparse.Namespace) -> int:
         return _fail(f'instep bench needs {_listed(missing)}: pip install "instep[bench]"')
 
     if arguments.rows:
+        others = ("model", "sizes", "rules", "dtypes", "peers", "seconds", "cold")
+        if given := [f"--{name}" for name in others if getattr(arguments, name)]:
+            return _fail(f"instep bench --rows measures one table, whatever {_listed(given)}")
+
         from instep._bench import rows
 
         return rows.run(
