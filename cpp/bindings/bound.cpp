@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include "bindings/formula.h"
 #include "bindings/schedule.h"
 #include "bindings/unlocked.h"
 
@@ -21,16 +22,8 @@ py::object item_of(const py::object& list, std::size_t k) {
 
 }  // namespace
 
-const Rule& rule_named(const std::string& name) {
-    if (const Rule* const rule = find_rule(name)) return *rule;
-    const Rule& whole = internal(Internal::lend);
-    if (name != whole.info.name) throw py::value_error("there is no rule named '" + name + "'");
-    return whole;
-}
-
 Bound::Bound(const py::dict& given)
-    : tree_(entry(given, "tree")),
-      optimizer_(rule_named(entry(given, "rule").cast<std::string>()), {}) {
+    : rule_(entry(given, "rule")), tree_(entry(given, "tree")), optimizer_(rule_of(rule_), {}) {
     const Tree& tree = Box<Tree>::checked(tree_);
     py::list copies;
     for (const py::handle each : entry(given, "copies")) {

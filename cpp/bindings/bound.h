@@ -76,7 +76,7 @@ struct Move {
 
 class Bound {
 public:
-    /// From a dict with the rule's name (`rule`), the parameters (`tree`), for each of them a dict
+    /// From a dict with the rule (`rule`, as for `rule_of`), the parameters (`tree`), for each of them a dict
     /// of its state by name (`state`) and one of the axes of those of its arrays that are parts of
     /// the rule's divisible slot (`parts`) and one of formats and codings (`kept`, as for
     /// BoundParameter), its average and its accumulator (`averages`, `accumulators`, or None),
@@ -178,6 +178,7 @@ private:
     /// Lets the rule's function make updates of the gradients that it finds.
     Changes make_updates();
 
+    py::object rule_;  ///< keeps what the engine knows of it
     py::object tree_;
     std::vector<BoundParameter> parameters_;
     Memory memory_;
@@ -196,9 +197,6 @@ private:
     bool swapped_ = false, any_frozen_ = false;
     int next_rate_ = -1;  ///< which number of the rule is the next learning rate
 };
-
-/// Raises ValueError where there is none.
-const Rule& rule_named(const std::string& name);
 
 /// One update of bare arrays of any layout, with the rule's state and the axes of its parts by
 /// name; raises for what cannot be updated. `out` is where to write the updated parameter, or None.

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "bindings/bound.h"
+#include "bindings/formula.h"
 #include "bindings/unlocked.h"
 #include "engine/step.h"
 
@@ -86,9 +87,10 @@ bool make_block(PyObject* param, PyObject* source, PyObject* grad, PyObject* con
 
 }  // namespace
 
-Kernel::Kernel(const std::string& rule, const py::list& arguments, py::object check,
+Kernel::Kernel(py::object rule, const py::list& arguments, py::object check,
                py::object check_step)
-    : rule_(rule_named(rule)),
+    : rule_object_(std::move(rule)),
+      rule_(rule_of(rule_object_)),
       slots_(static_cast<std::size_t>(rule_.info.slot_count)),
       scalars_(static_cast<std::size_t>(rule_.info.scalar_count)),
       check_(std::move(check)),
@@ -216,10 +218,10 @@ void Kernel::clear() {
     check_step_ = py::object();
 }
 
-void update(const std::string& rule, const py::object& param, const py::object& grad,
+void update(const py::object& rule, const py::object& param, const py::object& grad,
             const py::object& out, const py::dict& state, const py::dict& parts, std::int64_t step,
             const py::tuple& told) {
-    const Rule& its_rule = rule_named(rule);
+    const Rule& its_rule = rule_of(rule);
     update_arrays(its_rule, param, grad, out, state, parts, step, group_from(told, its_rule.info));
 }
 

@@ -18,15 +18,14 @@ namespace py = pybind11;
 
 class Kernel {
 public:
-    /// `arguments` are those that decide on its numbers, the learning rate first: of each its name,
+    /// `rule` is as for `rule_of`. `arguments` are those that decide on its numbers, the learning rate first: of each its name,
     /// its limits (see limits.h), and whether it matters elsewhere if it is 0.
     ///
     /// check(arguments, whether each slot is given) returns hyperparameters by name, what the
     /// engine is told in place of options and of the rule's numbers of a name, and the set of those
     /// arguments that something else hangs on. check_step(step, arguments) returns the count of the
     /// update. An Ellipsis stands for what is left out.
-    Kernel(const std::string& rule, const py::list& arguments, py::object check,
-           py::object check_step);
+    Kernel(py::object rule, const py::list& arguments, py::object check, py::object check_step);
 
     /// Takes the parameter, its gradient, slots, scalars, an Ellipsis, the count, those arguments,
     /// and where the updated parameter goes, or None; as in boxes.h.
@@ -59,6 +58,7 @@ private:
     bool find_meaning(PyObject* const* given, Group& meaning) const;
     std::int64_t checked_step(PyObject* step, PyObject* const* given) const;
 
+    py::object rule_object_;  ///< keeps what the engine knows of it
     const Rule& rule_;
     std::size_t slots_, scalars_;
     std::vector<Argument> arguments_;
@@ -70,7 +70,7 @@ private:
 
 /// One update by a rule whose arrays of state depend on the shape of the parameter; `told` is what
 /// `check` of a kernel returns.
-void update(const std::string& rule, const py::object& param, const py::object& grad,
+void update(const py::object& rule, const py::object& param, const py::object& grad,
             const py::object& out, const py::dict& state, const py::dict& parts, std::int64_t step,
             const py::tuple& told);
 

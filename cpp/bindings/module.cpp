@@ -9,6 +9,7 @@
 #include "bindings/bound.h"
 #include "bindings/boxes.h"
 #include "bindings/codings.h"
+#include "bindings/formula.h"
 #include "bindings/kernel.h"
 #include "bindings/options.h"
 #include "bindings/probes.h"
@@ -20,33 +21,6 @@
 
 namespace instep::bindings {
 namespace {
-
-/// What Python needs to know of a rule: its slots as (name, optional), the name of the divisible
-/// one, if there is one, those of the positive and the exact ones, of its hyperparameters and
-/// scalars, and whether each element goes its own way.
-py::dict described(const RuleInfo& rule) {
-    py::list slots, positive, exact, hyperparameters, scalars;
-    for (int s = 0; s < rule.slot_count; ++s) {
-        const SlotInfo& slot = rule.slots[s];
-        slots.append(py::make_tuple(slot.name, slot.optional));
-        if (slot.positive) positive.append(slot.name);
-        if (slot.exact) exact.append(slot.name);
-    }
-    for (int h = 0; h < rule.hyperparameter_count; ++h)
-        hyperparameters.append(rule.hyperparameters[h]);
-    for (int s = 0; s < rule.scalar_count; ++s) scalars.append(rule.scalars[s]);
-    py::dict described;
-    described["slots"] = py::tuple(slots);
-    described["divisible"] = rule.divisible_slot < 0
-                                 ? py::object(py::none())
-                                 : py::str(rule.slots[rule.divisible_slot].name);
-    described["positive"] = py::tuple(positive);
-    described["exact"] = py::tuple(exact);
-    described["hyperparameters"] = py::tuple(hyperparameters);
-    described["scalars"] = py::tuple(scalars);
-    described["elementwise"] = rule.sum_count == 0 && rule.divisible_slot < 0;
-    return described;
-}
 
 py::dict all_rules() {
     py::dict result;
@@ -96,6 +70,7 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
         throw py::import_error(error.what());
     }
     add_boxes(module);
+    add_formula(module);
     add_stepper(module);
     add_attribute(module);
     add_probes(module);

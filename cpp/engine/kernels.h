@@ -20,7 +20,7 @@ inline constexpr unsigned in_parts = 1u << max_slots;
 inline constexpr unsigned slot_sets = 2 * in_parts;
 inline constexpr int max_hyperparameters = 12;
 inline constexpr int max_scalars = 3;
-inline constexpr int max_sums = 3;
+inline constexpr int max_sums = 4;
 
 /// Elements that go through buffers at a time: those of a few streams fit the first-level cache.
 /// Threads share an array at multiples of it.
@@ -102,7 +102,7 @@ struct Around {
 /// A rule's numbers for one step and what surrounds it, in its precision; opaque outside its
 /// kernels.
 struct alignas(64) Coefficients {
-    unsigned char bytes[256];
+    unsigned char bytes[512];
 };
 
 struct SlotInfo {
@@ -119,22 +119,34 @@ struct RuleInfo {
     const char* hyperparameters[max_hyperparameters];
     int scalar_count;
     const char* scalars[max_scalars];
-    int sum_count;        ///< sums over all elements that the update needs
-    bool sums_over_all;   ///< not of each array, but of all of them
+    int sum_count;           ///< sums over all elements that the update needs
+    unsigned sums_over_all;  ///< a bit for each: not of each array, but of all of them
     int divisible_slot;   ///< which slot may be kept in parts; negative: none
     bool tells_of_parts;  ///< elements look at their parts before they tell
     /// Where no optional slots are in use, a gradient of zero changes nothing.
     bool rests;
+
+    /// Whether there are sums, and none of an array alone: then its own numbers belong to all.
+    bool is_over_all() const { return sum_count && sums_over_all == bit(sum_count) - 1; }
 };
 
-/// `scalars` are the array's own numbers, which become those after the step. Returns whether
-/// nothing surrounds the rule but, maybe, decoupled decay, and its averages are long ones.
-using Prepare = bool (*)(const Moment&, const double* hyperparameters, double* scalars,
-                         const Around&, Coefficients* to);
+/// What a formula has become; see program.h.
+struct Program;
+
+/// `scalars` are the array's own numbers, which become those after the step. `program` is what the
+/// rule is made of that is a formula. Returns whether nothing surrounds the rule but, maybe,
+/// decoupled decay, and its averages are long ones.
+using Prepare = bool (*)(const Program* program, const Moment&, const double* hyperparameters,
+                         double* scalars, const Around&, Coefficients* to);
 /// Adds to `sum_lanes` partial sums for each of the rule's sums what a block contributes.
 using Measure = void (*)(const Block&, std::size_t bytes_ahead, const Coefficients&, double* sums);
-/// Completes the coefficients and scalars once the sums are known.
-using Complete = void (*)(const double* sums, double elements, double* scalars, Coefficients*);
+/// Completes the coefficients and scalars once the sums are known, of which some are over all
+/// arrays.
+struct Sums {
+    double values[max_sums];
+    double elements, all_elements;
+};
+using Complete = void (*)(const Sums&, double* scalars, Coefficients*);
 /// Updates blocks.
 using Update = void (*)(const Blocks&, const Ahead&, const Coefficients&);
 using UpdateCoded = void (*)(const CodedBlock&, const Ahead&, const Coefficients&);
@@ -163,6 +175,7 @@ struct PartKernels {
 
 /// A rule in one precision.
 struct RuleKernels {
+    const Program* program;
     Prepare prepare;
     Complete complete;
     /// By the set of slots in use (bit k: slot k); null where a slot is missing.
@@ -211,6 +224,7 @@ struct Unit {
     const RuleInfo* rules;
     const RuleKernels* kernels;  ///< of the rules, and then of `Internal`
     int rule_count;
+    RuleKernels formula;  ///< of any program; those of slots are the ones of none
     /// Adds the squares of (unscale * grad + accumulated) to `sum_lanes` sums.
     void (*sum_of_squares)(const Block&, const Factors& unscale, std::size_t bytes_ahead,
                            double* sums);

@@ -381,7 +381,7 @@ void Optimizer::keep_scalars() noexcept {
     };
     for (const Plan& plan : step_.plans) {
         if (&rule_ != plan.rule) continue;
-        if (!rule_.info.sums_over_all) {
+        if (!rule_.info.is_over_all()) {
             keep(plan, arrays[plan.array]);
             continue;
         }

@@ -416,13 +416,13 @@ void Step::complete() noexcept {
     for (std::size_t k = 0; k < works.size(); ++k) {
         Plan& plan = plans[works[k].plan];
         if (!plan.measure) continue;
-        const bool over_all = plan.rule->info.sums_over_all;
-        double own[max_sums] = {};
-        if (!over_all) add(k, own);
+        const unsigned over_all = plan.rule->info.sums_over_all;
+        Sums sums{{}, static_cast<double>(works[k].layout->size), all_elements};
+        if (!plan.rule->info.is_over_all()) add(k, sums.values);
+        for (std::size_t s = 0; s < max_sums; ++s)
+            if (over_all >> s & 1) sums.values[s] = all[s];
         plan.rule->in(works[k].precision())
-            .complete(over_all ? all : own,
-                      over_all ? all_elements : static_cast<double>(works[k].layout->size),
-                      plan.scalars, &plan.update.coefficients);
+            .complete(sums, plan.scalars, &plan.update.coefficients);
     }
 }
 

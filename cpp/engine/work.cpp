@@ -16,7 +16,7 @@ void Plan::prepare(Precision precision, const Moment& moment, const double* hype
     const FlushSubnormals mode;  // numbers, too, come from one floating-point mode
     const RuleKernels& kernels = rule->in(precision);
     const bool is_plain =
-        kernels.prepare(moment, hyperparameters, scalars, around, &update.coefficients);
+        kernels.prepare(kernels.program, moment, hyperparameters, scalars, around, &update.coefficients);
     update_coded = is_plain && slots < in_parts ? kernels.update_coded[slots] : nullptr;
 }
 

@@ -75,6 +75,11 @@ struct Pack<T, registers, is_plain, std::integer_sequence<int, k...>> {
         ((mask.part[k] = a.part[k] < b.part[k]), ...);
         return mask;
     }
+    friend INSTEP_INLINE Mask operator<=(Pack a, Pack b) {
+        Mask mask;
+        ((mask.part[k] = a.part[k] <= b.part[k]), ...);
+        return mask;
+    }
     /// Where the condition holds the element of a, else that of b.
     friend INSTEP_INLINE Pack select(Mask condition, Pack a, Pack b) {
         ((a.part[k] = condition.part[k] ? a.part[k] : b.part[k]), ...);

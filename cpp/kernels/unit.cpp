@@ -6,6 +6,7 @@
 #include "kernels/codings.h"
 #include "kernels/copy.h"
 #include "kernels/parts.h"
+#include "kernels/program.h"
 #include "kernels/sums.h"
 #include "kernels/touch.h"
 #include "kernels/update.h"
@@ -69,8 +70,17 @@ struct Take {
 
 // From a rule to its kernels
 
+template <class Rule>
+concept has_scalars = requires { Rule::scalars; };
+template <class Rule>
+concept measures = requires { Rule::sums; };
+template <class Rule>
+concept measures_all = requires { Rule::sums_over_all; };
+template <class Rule>
+concept has_parts = divisible_slot<Rule>() >= 0;
+
 template <template <class> class Rule>
-bool prepare(const Moment& moment, const double* own, double* scalars, const Around& around,
+bool prepare(const Program*, const Moment& moment, const double* own, double* scalars, const Around& around,
              Coefficients* to) {
     using Prepared = INSTEP_LEVEL::Prepared<Rule<Real>, Real>;
     static_assert(sizeof(Prepared) <= sizeof(Coefficients) &&
@@ -85,19 +95,11 @@ bool prepare(const Moment& moment, const double* own, double* scalars, const Aro
 
 /// Tells a rule the sums that it measured.
 template <template <class> class Rule>
-void complete(const double* sums, double elements, double* scalars, Coefficients* coefficients) {
+void complete(const Sums& sums, double* scalars, Coefficients* coefficients) {
+    const double elements = measures_all<Rule<Real>> ? sums.all_elements : sums.elements;
     reinterpret_cast<Prepared<Rule<Real>, Real>*>(coefficients)
-        ->rule.complete(Totals<Rule<Real>>{sums, elements, scalars});
+        ->rule.complete(Totals<Rule<Real>>{sums.values, elements, scalars});
 }
-
-template <class Rule>
-concept has_scalars = requires { Rule::scalars; };
-template <class Rule>
-concept measures = requires { Rule::sums; };
-template <class Rule>
-concept measures_all = requires { Rule::sums_over_all; };
-template <class Rule>
-concept has_parts = divisible_slot<Rule>() >= 0;
 
 template <template <class> class Rule>
 constexpr RuleInfo info_of(const char* name) {
@@ -122,7 +124,7 @@ constexpr RuleInfo info_of(const char* name) {
     if constexpr (measures<Declared>) {
         static_assert(Declared::sums.count <= max_sums);
         info.sum_count = Declared::sums.count;
-        info.sums_over_all = measures_all<Declared>;
+        info.sums_over_all = measures_all<Declared> ? bit(Declared::sums.count) - 1 : 0;
     }
     info.divisible_slot = divisible_slot<Declared>();
     info.tells_of_parts = tells_of_parts<Declared>;
@@ -213,6 +215,7 @@ constexpr Unit make_unit() {
     made.rules = rules;
     made.kernels = kernels;
     made.rule_count = sizeof rules / sizeof rules[0] - internal_count;
+    made.formula = program_kernels<Real>();
     made.sum_of_squares = sum_of_squares<Real>;
     made.watch_gradient = watch_gradient<Real>;
     made.watch_change = watch_change<Real>;

@@ -117,7 +117,7 @@ struct Numbers<Rule<T>> : Moment {
 template <class Rule>
 struct Totals {
     const double* values;
-    double elements;  ///< how many they are over
+    double elements;  ///< how many those are that they are over
     double* array_scalars;
 
     template <class R = Rule>

@@ -33,6 +33,7 @@ globals()["__all__"] = [
     "get_num_threads",
     "interop",
     "kernels",
+    "rule",
     "schedules",
     "set_num_threads",
     "show_config",
@@ -46,12 +47,17 @@ if _typing.TYPE_CHECKING:
     from instep import interop as interop
     from instep import schedules as schedules
     from instep import typing as typing
+    from instep._formulas.definition import rule as rule
 else:
 
     def __getattr__(name: str) -> object:
         """Import what not every program needs when it is asked for."""
         if name in _ON_DEMAND:
             return _import_module(f"instep.{name}")
+        if name == "rule":
+            from instep._formulas.definition import rule
+
+            return rule
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:

@@ -87,10 +87,33 @@ CHOICE_SAMPLES: int
 CHOICE_REST: int
 MOST_STEPS: int
 rules: dict[str, RuleInfo]
+element_operations: dict[str, int]
+number_operations: dict[str, int]
+program_layout: dict[str, int]
 formats: tuple[str, ...]
 codings: dict[str, CodingInfo]
 options: tuple[str, ...]
 group_options: tuple[str, ...]
+
+class Formula:
+    def __init__(
+        self,
+        *,
+        rule: str,
+        slots: tuple[str, ...],
+        positive: tuple[str, ...],
+        hyperparameters: tuple[str, ...],
+        scalars: tuple[str, ...],
+        literals: tuple[float, ...],
+        numbers: tuple[tuple[str | int, ...], ...],
+        constants: tuple[tuple[int, str], ...],
+        becomes: tuple[int, ...],
+        measure: tuple[tuple[str | int, ...], ...],
+        update: tuple[tuple[str | int, ...], ...],
+        sums: tuple[tuple[int, int, bool], ...],
+    ) -> None: ...
+    @property
+    def info(self) -> RuleInfo: ...
 
 class Tree:
     def __init__(
@@ -118,7 +141,7 @@ class Bound:
     def __init__(
         self,
         *,
-        rule: str,
+        rule: str | Formula,
         tree: Tree,
         state: list[dict[str, _Array]],
         parts: list[Mapping[str, tuple[int, ...]]],
@@ -186,7 +209,7 @@ class Stepper:
 class Kernel:
     def __new__(
         cls,
-        rule: str,
+        rule: str | Formula,
         arguments: Sequence[tuple[str, tuple[float, float] | None, bool]],
         check: Callable[[tuple[Any, ...], tuple[bool, ...]], Told],
         check_step: Callable[[Any, tuple[Any, ...]], int],
@@ -195,7 +218,7 @@ class Kernel:
     def __call__(self, *arguments: Any) -> None: ...
 
 def update(
-    rule: str,
+    rule: str | Formula,
     param: _Array,
     grad: _Array,
     out: _Array | None,

@@ -233,7 +233,8 @@ class Optimizer(Rule, Constructed):
     def _check_attribute(self, name: str) -> None:
         """Raise AttributeError for a new attribute that may be a misspelt one."""
         cls = type(self)
-        ours = cls.__module__.startswith("instep.")  # others may have attributes of their own
+        # Those that others have written may have attributes of their own.
+        ours = cls.__module__.startswith("instep.") or isinstance(cls._kernel, _core.Formula)
         if ours and not (name.startswith("_") or hasattr(cls, name)):
             raise AttributeError(
                 f"{cls.__name__}: expected a hyperparameter among "

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from instep import _core, _formats
 from instep._conventions import CONVENTIONS, COUNTS_CALLS, GLOBAL_CLOCK, Convention
@@ -15,6 +15,7 @@ from instep._rows import MEANINGS
 if TYPE_CHECKING:
     from instep._memory import Array, Scratch
 
+T = TypeVar("T")
 Values = dict[str, Any]
 """Hyperparameters by name."""
 
@@ -69,11 +70,25 @@ class Watched(Mapping[str, Any]):
         return len(self.plain)
 
 
+def _of_class(function: Callable[[Any], T]) -> classmethod[Any, [], T]:
+    """Make a method of a class that is called once for each, and lives no longer than that."""
+    known = f"{function.__name__}_known"
+
+    @functools.wraps(function)
+    def of_class(cls: Any) -> T:
+        if known not in vars(cls):
+            setattr(cls, known, function(cls))
+        result: T = vars(cls)[known]
+        return result
+
+    return classmethod(of_class)
+
+
 class Rule:
     """What a rule's class declares, besides its hyperparameters and its documentation."""
 
-    _kernel: ClassVar[str] = "lend"
-    """The name of its kernel. Without one of its own it sees whole arrays: the engine lends it
+    _kernel: ClassVar[str | _core.Formula] = "lend"
+    """The name of its kernel, or its formula. Without one of its own it sees whole arrays: the engine lends it
     gradients for `_update`, and takes what becomes of them off the parameters."""
     _family: ClassVar[str] = FAMILIES[-1]
     """Among which of `FAMILIES` it is listed."""
@@ -95,6 +110,10 @@ class Rule:
     )
     """Hyperparameters, and slots of numbers, that states of earlier releases lack; in those they
     have their defaults, and start at 0."""
+    _convention: ClassVar[Convention | None] = None
+    """Its only convention, where that is in no table."""
+    _formula: ClassVar[str | None] = None
+    """What it computes, where that is no built-in rule: states of another one are refused."""
     _clock: ClassVar[bool | str] = False
     """Whether the formula depends on the update's count, or the hyperparameter that makes it so."""
 
@@ -105,8 +124,7 @@ class Rule:
         if "_kernel" in vars(cls):
             _check_names(cls)
 
-    @classmethod
-    @functools.cache
+    @_of_class
     def _declared(cls) -> list[dict[str, Hyperparameter[Any]]]:
         """Return the hyperparameters that each base declares; last those that all rules have."""
         declared = (
@@ -115,8 +133,7 @@ class Rule:
         )
         return [each for each in declared if each]
 
-    @classmethod
-    @functools.cache
+    @_of_class
     def _hyperparameters(cls) -> dict[str, Hyperparameter[Any]]:
         """Return every hyperparameter by name, the learning rate and the rule's own ones first."""
         found: dict[str, Hyperparameter[Any]] = {}
@@ -125,8 +142,7 @@ class Rule:
                 found.setdefault(name, each)
         return dict(sorted(found.items(), key=lambda item: item[0] != "learning_rate"))
 
-    @classmethod
-    @functools.cache
+    @_of_class
     def _own(cls) -> list[str]:
         """Return the names of the rule's own hyperparameters: not of those that all rules have."""
         common = cls._declared()[-1]
@@ -135,11 +151,14 @@ class Rule:
     @classmethod
     def _info(cls) -> _core.RuleInfo:
         """Return what the engine knows of the rule: slots, hyperparameters and so on."""
-        return _core.rules.get(cls._kernel, WHOLE_ARRAYS)
+        kernel = cls._kernel
+        if isinstance(kernel, _core.Formula):
+            return kernel.info
+        return _core.rules.get(kernel, WHOLE_ARRAYS)
 
     @classmethod
     def _sees_whole_arrays(cls) -> bool:
-        return cls._kernel not in _core.rules
+        return isinstance(cls._kernel, str) and cls._kernel not in _core.rules
 
     @classmethod
     def _check_together(cls, values: Mapping[str, Any]) -> None:
@@ -388,6 +407,8 @@ def without_schedules(values: Values) -> Values:
 
 def conventions_of(rule: type[Rule]) -> Mapping[str, Convention]:
     """Return the conventions that a rule has; a rule that no table names has the paper's."""
+    if rule._convention is not None:
+        return {"paper": rule._convention}
     for each in rule.__mro__:
         if each.__name__ in CONVENTIONS:
             return CONVENTIONS[each.__name__]
@@ -402,7 +423,7 @@ def _check_names(cls: type[Rule]) -> None:
     switches = {name for each in conventions_of(cls).values() for name in each.values}
     for what, strange in {
         "_family": {cls._family} - {*FAMILIES},
-        "_kernel": {cls._kernel} - _core.rules.keys(),
+        "_kernel": {cls._kernel} - _core.rules.keys() if isinstance(cls._kernel, str) else set(),
         "_optional_slots": optional ^ cls._optional_slots.keys(),
         "hyperparameters of _optional_slots": {*cls._optional_slots.values()} - declared.keys(),
         "_initial_state": cls._initial_state.keys() - slots,

@@ -61,6 +61,7 @@ def dump(values: Values, binding: Binding, *, copy: bool = True, params: bool = 
         "format": FORMAT,
         "rule": binding.variant.rule.__name__,
         "convention": binding.variant.convention,
+        **({} if (formula := binding.variant.rule._formula) is None else {"formula": formula}),
         "hyperparameters": _plain(_saved(binding.variant, values)),
         "groups": {str(k): _plain(override) for k, override in enumerate(binding.overrides)},
         "iterations": counters["iterations"],
@@ -106,6 +107,7 @@ def load(
         _expect(state, "format", FORMAT)
     variant = binding.variant
     _expect(state, "rule", variant.rule.__name__)
+    _expect({"formula": None, **state}, "formula", variant.rule._formula)
     _expect(state, "convention", variant.convention)
 
     saved = _entry(state, "hyperparameters", "state")

@@ -112,7 +112,7 @@ def _counted(step: Any, rule: str, is_needed: bool) -> int:
 
 def _kernel(rule: str, cls: type[Optimizer]) -> Kernel:
     """Return the function of one rule, with the class's defaults and checks."""
-    info = _core.rules[cls._kernel]
+    info = cls._info()
     slots, scalars = info["slots"], info["scalars"]
     hyperparameters = cls._hyperparameters()
     own = [name for name in info["hyperparameters"] if name in cls._own()]
