@@ -80,7 +80,7 @@ void check(const Instructions& instructions, const Known& known, bool may_write_
         require(operation < element_operation_count, "program: unknown operation");
         const Form form = form_of_last(each.operation);
         const int count = element_operations[operation].operands;
-        for (int k = 0; k < 4; ++k) {
+        for (int k = 0; k < most_operands; ++k) {
             const int index = each.operand[k];
             const bool is_special = k == count - 1 && form != Form::number;
             require(is_special ? known.has_form(index, form)

@@ -29,6 +29,7 @@ namespace instep {
     row(root_add, 3)                   \
     row(product_over, 3)               \
     row(add_product_over, 4)           \
+    row(add_product_over_root, 6)      \
     row(average, 3)                    \
     row(average_of_squares, 4)         \
     row(decay_add, 3)
@@ -77,11 +78,12 @@ inline constexpr int first_constant = first_temporary + max_temporaries;
 inline constexpr int max_constants = 32;
 inline constexpr int operand_count = first_constant + max_constants;
 inline constexpr int max_instructions = 96;
+inline constexpr int most_operands = 6;
 
 struct Instruction {
     ElementOperation operation;
     std::uint8_t to;
-    std::uint8_t operand[4];
+    std::uint8_t operand[most_operands];
 };
 
 struct Instructions {

@@ -9,7 +9,7 @@ namespace instep::INSTEP_LEVEL {
 /// Elements that go through a program together: what there is of their streams and temporaries fits
 /// the first-level cache.
 template <class T>
-inline constexpr std::size_t chunk_elements = 2048 / sizeof(T);
+inline constexpr std::size_t chunk_elements = 1024 / sizeof(T);
 /// Chunks are made of so many, the last one's rest by padding.
 inline constexpr std::size_t grain = sum_lanes;
 
@@ -152,33 +152,55 @@ static void complete_program(const Sums& sums, double* scalars, Coefficients* co
 
 // Elements
 
-/// Fetches what comes, a part after each operation.
+/// Memory that is fetched while an operation goes over a chunk, as evenly: from here on so many
+/// times fewer bytes than those of its elements.
+struct Fetch {
+    const char* from;
+    int shift;
+
+    template <class T, std::size_t lanes>
+    INSTEP_INLINE void at(std::size_t i) const {
+        const char* const address = from + (i * sizeof(T) >> shift);
+        for (std::size_t byte = 0; byte < lanes * sizeof(T); byte += 64)
+            __builtin_prefetch(address + byte);
+    }
+};
+
+/// Shares what is fetched ahead out among the operations of a program.
 class Fetcher {
 public:
-    /// From elements i on of a block's streams; so many bytes of those of type T.
+    explicit Fetcher(int operations) : operations_(static_cast<std::size_t>(operations)) {}
+
+    /// From now on what elements i on of a block need.
     template <class T>
-    INSTEP_INLINE void look_at(const Block& block, std::size_t i, int operations) {
-        count_ = line_ = 0;
-        const std::size_t bytes = chunk_elements<T> * sizeof(T);
+    INSTEP_INLINE void look_at(const Block& block, std::size_t i) {
+        count_ = 0;
         for (int s = 0; s < stream_count; ++s) {
             if (!block.data[s]) continue;
             const std::size_t item = s == grad_stream ? itemsize(block.grad_format) : sizeof(T);
             from_[count_++] = static_cast<const char*>(block.data[s]) + i * item;
         }
-        lines_ = bytes / line_bytes;
-        share_ = (lines_ * count_ + operations - 1) / operations;
-    }
-    INSTEP_INLINE void fetch_some() {
-        for (std::size_t k = 0; k < share_ && count_ > 0; ++k) {
-            __builtin_prefetch(from_[count_ - 1] + line_ * line_bytes);
-            if (++line_ == lines_) line_ = 0, --count_;
+        for (shift_ = 0; count_ << (shift_ + 1) <= operations_; ++shift_) {
         }
+        bytes_ = chunk_elements<T> * sizeof(T) >> shift_;
+    }
+    /// The part of the k-th operation. Where there are more streams than operations, it fetches
+    /// others at once.
+    INSTEP_INLINE Fetch part(std::size_t k) const {
+        const std::size_t stream = k >> shift_;
+        if (stream >= count_) return {nothing, 63};
+        for (std::size_t other = stream + operations_; other < count_; other += operations_)
+            for (std::size_t byte = 0; byte < bytes_; byte += 64)
+                __builtin_prefetch(from_[other] + byte);
+        return {from_[stream] + (k - (stream << shift_)) * bytes_, shift_};
     }
 
 private:
-    static constexpr std::size_t line_bytes = 64;
+    alignas(64) static constexpr char nothing[128] = {};
+    std::size_t operations_;
     const char* from_[stream_count];
-    std::size_t count_ = 0, lines_ = 0, line_ = 0, share_ = 0;
+    std::size_t count_ = 0, bytes_ = 0;
+    int shift_ = 0;
 };
 
 /// What operations work on.
@@ -232,11 +254,9 @@ public:
         }
     }
 
-    void run(const Instructions& instructions, std::size_t count, Fetcher& fetcher) {
-        for (const Instruction& each : instructions) {
-            run(each, count);
-            fetcher.fetch_some();
-        }
+    void run(const Instructions& instructions, std::size_t count, const Fetcher& fetcher) {
+        for (int k = 0; k < instructions.count; ++k)
+            run(instructions.item[k], count, fetcher.part(static_cast<std::size_t>(k)));
     }
 
     /// Lets averages follow the parameter, which may become its average.
@@ -288,20 +308,24 @@ private:
         return Q::load(operand.at + (i & operand.moves));
     }
 
-    void run(const Instruction& instruction, std::size_t count) {
-        const Operand a = operands_[instruction.operand[0]], b = operands_[instruction.operand[1]],
-                      c = operands_[instruction.operand[2]], d = operands_[instruction.operand[3]];
+    void run(const Instruction& instruction, std::size_t count, const Fetch fetch) {
+        const auto operand = [&](int k) INSTEP_INLINE_LAMBDA {
+            return operands_[instruction.operand[k]];
+        };
+        const Operand a = operand(0), b = operand(1), c = operand(2), d = operand(3);
         T* const to = operands_[instruction.to].at;
         const auto each = [&](auto result) INSTEP_INLINE_LAMBDA {
-            for (std::size_t i = 0; i < count; i += P::lanes)
-                result([&](const Operand& operand) INSTEP_INLINE_LAMBDA {
-                    return P::load(operand.at + (i & operand.moves));
+            for (std::size_t i = 0; i < count; i += P::lanes) {
+                fetch.at<T, P::lanes>(i);
+                result([&](const Operand& x) INSTEP_INLINE_LAMBDA {
+                    return P::load(x.at + (i & x.moves));
                 }).store(to + i);
+            }
         };
-        const auto constant = [&]<class Type>(int operand, Type) INSTEP_INLINE_LAMBDA {
+        const auto constant = [&]<class Type>(int k, Type) INSTEP_INLINE_LAMBDA {
             Type value;
             __builtin_memcpy(
-                static_cast<void*>(&value), prepared_.constants + instruction.operand[operand] - first_constant,
+                static_cast<void*>(&value), prepared_.constants + instruction.operand[k] - first_constant,
                 sizeof value);
             return value;
         };
@@ -347,6 +371,10 @@ private:
                 INSTEP_RESULT(of(a) * of(b) / of(c));
             case ElementOperation::add_product_over:
                 INSTEP_RESULT(of(a) + of(b) * of(c) / of(d));
+            case ElementOperation::add_product_over_root: {
+                const Operand e = operand(4), f = operand(5);
+                INSTEP_RESULT(of(a) + of(b) * of(c) / (sqrt(of(d) * of(e)) + of(f)));
+            }
             case ElementOperation::average: {
                 const auto beta = constant(2, Average<T>());
                 INSTEP_RESULT(beta(of(a), of(b)));
@@ -411,7 +439,7 @@ template <class T>
 INSTEP_NOINLINE void update_rest(Elements<T>& elements, const Program& program, const Block& block,
                                  std::size_t start) {
     Padded<T> rest(block, start);
-    Fetcher nothing;
+    const Fetcher nothing(0);
     elements.template open<true>(rest.block, 0, grain);
     elements.run(program.update, grain, nothing);
     elements.follow(rest.block, 0, grain);
@@ -425,7 +453,7 @@ static void update_program(const Blocks& blocks, const Ahead& ahead,
     const Program& program = *prepared.program;
     choose_square_roots<T>(ahead.manner.half_of_roots);
     Elements<T> elements(prepared);
-    Fetcher fetcher;
+    Fetcher fetcher(program.update.count);
     const std::size_t chunk = chunk_elements<T>;
     const std::size_t bytes_ahead = ahead.manner.bytes_ahead;
     const std::size_t distance = (bytes_ahead / sizeof(T) + chunk - 1) / chunk * chunk;
@@ -437,7 +465,7 @@ static void update_program(const Blocks& blocks, const Ahead& ahead,
             if (bytes_ahead) {
                 const bool is_here = i + distance < block.count;
                 fetcher.look_at<T>(is_here ? block : block_ahead<T>(blocks, k, ahead),
-                                   is_here ? i + distance : 0, program.update.count);
+                                   is_here ? i + distance : 0);
             }
             elements.template open<true>(block, i, count);
             elements.run(program.update, count, fetcher);
@@ -454,7 +482,7 @@ static void measure_program(const Block& block, std::size_t, const Coefficients&
     const Program& program = *prepared.program;
     choose_square_roots<T>(true);
     Elements<T> elements(prepared);
-    Fetcher nothing;
+    const Fetcher nothing(0);
     const auto measure = [&](const Block& from, std::size_t i, std::size_t count,
                              std::size_t counted) {
         elements.template open<false>(from, i, count);

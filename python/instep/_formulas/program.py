@@ -297,9 +297,10 @@ class _Writer:
                 product = (self.node(first), self.node(second))
             else:
                 product = (self._constant(factor), self.node(numerator))
-            return self._write(
-                "add_product_over", self.value(other), *product, self.node(denominator)
-            )
+            value = self.value(other)
+            if (root := self._root(denominator)) is not None:
+                return self._write("add_product_over_root", value, *product, *root)
+            return self._write("add_product_over", value, *product, self.node(denominator))
         if factor is not None:
             if factor.literal == -1:
                 return self._write("subtract", self.value(other), self.node(of))
@@ -307,6 +308,21 @@ class _Writer:
         if self._is_part(of, "multiply"):
             return self._write("multiply_add", *map(self.node, of.arguments), self.value(other))
         return None
+
+    def _root(self, node: Node) -> tuple[Operand, Operand, Operand] | None:
+        """Return a, b and c where elements are sqrt(a * b) + c, and nobody else's."""
+        if not self._is_part(node, "add"):
+            return None
+        root, number = node.arguments
+        if isinstance(root, Number):
+            root, number = number, root
+        if not isinstance(root, Term) or not isinstance(number, Number):
+            return None
+        inside = root.of.arguments[0]
+        is_root = root.factor is None and self._is_part(root.of, "root")
+        if not is_root or not isinstance(inside, Term):
+            return None
+        return self._constant(inside.factor), self.node(inside.of), Constant(number)
 
     def _average(self, mean: Value, other: Value) -> Operand | None:
         """Write the average of two whose factors are a rate and one less that rate."""
