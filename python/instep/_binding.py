@@ -467,7 +467,7 @@ class Binding:
             g, param = np.atleast_1d(self._updates[k], numbers_of)
             views = {name: np.atleast_1d(array) for name, array in state.items()}
             with np.errstate(all="ignore"):  # as in the engine
-                new = self.variant.rule._update(g, param, views, numbers, step, scratch)
+                new = self.variant.update(g, param, views, numbers, step, scratch)
             changes += [
                 (
                     state[name],

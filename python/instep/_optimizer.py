@@ -7,6 +7,7 @@ import numbers
 import operator
 import os
 import sys
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, SupportsIndex
 
@@ -209,7 +210,7 @@ class Optimizer(Rule, Constructed):
                     f"params: expected arrays, got the number {params!r}; "
                     f"did you mean learning_rate={params!r}?"
                 )
-            self._variant = variant = Variant(type(self), convention)
+            self._variant = variant = self._new_variant(convention)
             if surplus:
                 raise TypeError(
                     f"{type(self).__name__}: expected all but params by name, got {surplus[0]!r}; "
@@ -227,6 +228,19 @@ class Optimizer(Rule, Constructed):
             self._choosing, self._ignore = _checked_groups(groups), ignore
             self._copied = _FORMAT_OF_COPIES.check("copies", copies)
             self._install(values, None if params is None else self._bind(params, values))
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "update" in vars(cls):
+            from instep import _functions
+
+            _functions.prepare(cls)
+
+    def _new_variant(self, convention: Any) -> Variant:
+        variant = Variant(type(self), convention)
+        if self._own_shapes is not None:
+            variant.optimizer = weakref.ref(self)
+        return variant
 
     # Hyperparameters ----------------------------------------------------------------------------
 
@@ -966,7 +980,7 @@ class Optimizer(Rule, Constructed):
             return state
 
     def __setstate__(self, state: Values) -> None:
-        self._variant, values = Variant(type(self), state["convention"]), state["values"]
+        self._variant, values = self._new_variant(state["convention"]), state["values"]
         self._choosing, self._ignore = state["choosing"], state["ignore"]
         self._copied = state.get("copies")
         if "params" not in state:

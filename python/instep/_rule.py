@@ -110,6 +110,9 @@ class Rule:
     )
     """Hyperparameters, and slots of numbers, that states of earlier releases lack; in those they
     have their defaults, and start at 0."""
+    _own_shapes: ClassVar[Mapping[str, Callable[[tuple[int, ...]], Any] | None] | None] = None
+    """Of rules whose `update` is a function of one's own, their state: a function from the
+    parameter's shape to its shape, or None where it has that."""
     _convention: ClassVar[Convention | None] = None
     """Its only convention, where that is in no table."""
     _formula: ClassVar[str | None] = None
@@ -194,7 +197,11 @@ class Rule:
         ValueError
             If the rule is not for arrays such as this one.
         """
-        return {}
+        if cls._own_shapes is None:
+            return {}
+        from instep import _functions
+
+        return _functions.shapes(cls, param, path)
 
     @classmethod
     def _update(
@@ -230,7 +237,7 @@ class Variant:
         If the rule does not have that convention.
     """
 
-    __slots__ = ("cell", "convention", "rule")
+    __slots__ = ("cell", "convention", "optimizer", "rule")
 
     def __init__(self, rule: type[Rule], convention: Any) -> None:
         known = conventions_of(rule)
@@ -240,6 +247,25 @@ class Variant:
                 f"({', '.join(map(repr, known))}), got {convention!r}"
             )
         self.rule, self.convention, self.cell = rule, convention, known[convention]
+        self.optimizer: Callable[[], Any] = lambda: None
+        """A weak reference to the optimizer, where updates are a function of it."""
+
+    def update(
+        self,
+        g: Array,
+        param: Array,
+        state: Mapping[str, Array],
+        numbers: Values,
+        step: int,
+        scratch: Scratch,
+    ) -> dict[str, Array]:
+        """Make the update of a rule on whole arrays; see `Rule._update`."""
+        optimizer = self.optimizer()
+        if optimizer is None:
+            return self.rule._update(g, param, state, numbers, step, scratch)
+        from instep import _functions
+
+        return _functions.update(optimizer, g, param, state, numbers, step)
 
     @property
     def has_global_clock(self) -> bool:

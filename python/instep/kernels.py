@@ -314,11 +314,35 @@ def _rules_by_name() -> dict[str, type[Optimizer]]:
 
 
 _RULES = _rules_by_name()
-__all__ = sorted(_RULES)
+__all__ = [*sorted(_RULES), "of"]
 
 
-def _make(name: str) -> Kernel:
-    cls = _RULES[name]
+def of(rule: type[Optimizer]) -> Kernel:
+    """Return the function of any rule, one's own among them.
+
+    Parameters
+    ----------
+    rule : type
+        A subclass of `instep.Optimizer`.
+
+    Returns
+    -------
+    callable
+        ``function(param, grad, *state, *numbers, step=t, learning_rate=..., <hyperparameters>)``.
+        It takes longer to make than to call: keep it.
+
+    Raises
+    ------
+    TypeError
+        If it is no rule.
+    """
+    is_rule = isinstance(rule, type) and issubclass(rule, Optimizer) and rule is not Optimizer
+    if not is_rule:
+        raise TypeError(f"rule: expected a subclass of instep.Optimizer, got {rule!r:.80}")
+    return _make(rule.__name__, rule)
+
+
+def _make(name: str, cls: type[Optimizer]) -> Kernel:
     depends_on_shape = cls._sees_whole_arrays() or cls._info()["divisible"]
     return _array_kernel(name, cls) if depends_on_shape else _kernel(name, cls)
 
@@ -331,7 +355,7 @@ else:
         """Make a function when it is asked for: all of them take longer than all else here."""
         if name not in _RULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        kernel = globals()[name] = _make(name)
+        kernel = globals()[name] = _make(name, _RULES[name])
         return kernel
 
 

@@ -4,40 +4,30 @@ from __future__ import annotations
 
 import ast
 import inspect
-import keyword
 import math
-import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
-from instep import _core
 from instep._conventions import Convention
-from instep._formulas.algebra import (
-    GRADIENT,
-    PARAMETER,
-    RATE,
-    STEP,
-    Algebra,
-    Names,
-    positive_state,
+from instep._formulas.algebra import PARAMETER, RATE, STEP, Algebra, Names, positive_state
+from instep._formulas.grammar import interpret
+from instep._formulas.naming import (
+    DECAY,
+    check_identifier,
+    checked_start,
+    declared,
+    entries,
+    names_in,
 )
-from instep._formulas.grammar import FUNCTIONS, OVER_ALL, interpret
 from instep._formulas.program import Program, compiled
-from instep._hyperparameters import Flag, Hyperparameter, Rate, Scheduled
-from instep._kinds import shown
+from instep._hyperparameters import Hyperparameter, Rate
 from instep._optimizer import Optimizer
 from instep._rule import PARAMETER as COPY_OF_PARAMETER
 
 Definition = Mapping[str, Any]
 """The arguments of `rule`: the name, and those by name as `arguments`."""
-
-_RESERVED = {PARAMETER, GRADIENT, RATE, STEP, OVER_ALL, *FUNCTIONS}
-_DECAY = "weight_decay"
-_RATES = ("beta", "rho", "momentum")
-_SMALL = ("eps", "epsilon")
-
 
 class FormulaOptimizer(Optimizer):
     """Base of the rules that `rule` makes; all of them work as the built-in ones do."""
@@ -61,20 +51,6 @@ def _blank(definition: Definition) -> FormulaOptimizer:
     cls: Any = known or rule(definition["name"], **definition["arguments"])
     new: FormulaOptimizer = cls.__new__(cls)
     return new
-
-
-class OfStep:
-    """A schedule from a function of the count of the update, which starts at 1."""
-
-    def __init__(self, function: Callable[[int], float]) -> None:
-        self.function = function
-
-    def __call__(self, index: int) -> float:
-        """Return its value for the 0-based index of an update."""
-        return self.function(index + 1)
-
-    def __repr__(self) -> str:
-        return f"OfStep({self.function!r})"
 
 
 def rule(
@@ -154,33 +130,40 @@ def rule(
     """
     definition = {"formula": formula, "state": state, "numbers": numbers, "doc": doc}
     definition |= {"learning_rate": learning_rate, **hyperparameters}
-    _check_identifier("rule", name)
-    starts = {"state": _starts("state", state), "numbers": _starts("numbers", numbers)}
-    declared = _declared(hyperparameters, {*starts["state"], *starts["numbers"]})
-    names = Names(
-        list(starts["state"]),
-        list(starts["numbers"]),
-        {each: it.kind.limits or (0.0, 1.0) for each, it in declared.items()},
-    )
-    if is_decay := isinstance(formula, str) and bool(re.search(rf"\b{_DECAY}\b", formula)):
-        names.hyperparameters = {**names.hyperparameters, _DECAY: (0.0, math.inf)}
-    _check_starts(starts, declared)
-    algebra = Algebra(names)
+    check_identifier("rule", name)
+    arrays, scalars = names_in("state", state), names_in("numbers", numbers)
+    own = declared(hyperparameters, {*arrays, *scalars})
+    arrays = {
+        each: checked_start("state", each, start, own, is_array=True)
+        for each, start in arrays.items()
+    }
+    scalars = {
+        each: checked_start("numbers", each, start, own, is_array=False)
+        for each, start in scalars.items()
+    }
+    if both := [each for each in arrays if each in scalars]:
+        raise ValueError(f"numbers: expected names of their own, got {both[0]!r}, which is state")
+    ranges = {each: it.kind.limits or (0.0, 1.0) for each, it in own.items()}
+    ranges[DECAY] = (0.0, math.inf)
+    algebra = Algebra(Names(list(arrays), list(scalars), ranges))
     interpret(formula, algebra)
-    _check_use(algebra, declared)
-    negative = {each for each, start in starts["state"].items() if not _is_never_negative(start, names)}
+    _check_use(algebra, own)
+    if not (is_decay := DECAY in algebra.used):
+        del ranges[DECAY]
+    negative = {
+        each for each, start in arrays.items() if not _is_never_negative(start, algebra.names)
+    }
     program = compiled(algebra, positive_state(algebra, negative))
     if learning_rate is None and RATE not in algebra.used:
         learning_rate = 1.0
-    initial = {
-        each: COPY_OF_PARAMETER if start == PARAMETER else start
-        for start_of in starts.values()
-        for each, start in start_of.items()
-        if start != 0
-    }
+    rate = Rate(default=learning_rate)
+    rate.name = "learning_rate"
+    if learning_rate is not None:
+        rate.check(learning_rate)
+    starts = {**arrays, **scalars}
     text = normalized(formula)
     namespace: dict[str, Any] = {
-        "__doc__": _documented(name, doc, text, declared),
+        "__doc__": _documented(name, doc, text, own),
         "__module__": _module_of_caller(),
         "_kernel": program.encoded(name),
         "_program": program,
@@ -188,14 +171,15 @@ def rule(
         "_definition": {"name": name, "arguments": definition},
         "_convention": Convention(name, text, {}, "inside" if is_decay else "decoupled"),
         "_clock": STEP in algebra.used,
-        "_initial_state": initial,
-        "learning_rate": Rate(default=learning_rate),
-        **declared,
+        "_initial_state": {
+            each: COPY_OF_PARAMETER if start == PARAMETER else start
+            for each, start in starts.items()
+            if start != 0
+        },
+        "learning_rate": rate,
+        **own,
     }
     cls: type[FormulaOptimizer] = type(name, (FormulaOptimizer,), namespace)
-    cls._hyperparameters()["learning_rate"].check(1.0 if learning_rate is None else learning_rate)
-    for each, it in declared.items():
-        it.check(it.default)
     _classes[repr(cls._definition)] = cls
     return cls
 
@@ -210,112 +194,14 @@ def _module_of_caller() -> str:
     return name
 
 
-def _check_identifier(what: str, name: Any) -> None:
-    if not isinstance(name, str):
-        raise TypeError(f"{what}: expected a name, got {shown(name)}")
-    is_name = name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("_")
-    if not is_name:
-        raise ValueError(f"{what}: expected a name such as m or beta_1, got {name!r}")
-
-
-# What stands beside slots in states and files, and what kernel functions call their arguments.
-_TAKEN = {
-    *("average", "accumulator_of_gradients", "group", "in_window", "begun", "frozen", "kept"),
-    *("order", "rows_in_window", "parameter", "update", "remainder", "master"),
-    *("param", "grad", "out", "rows", "run", "zeros", "Rows"),
-}
-
-
-def _check_free(what: str, name: str) -> None:
-    """Raise ValueError for a name that means something else already."""
-    _check_identifier(what, name)
-    is_taken = name in _RESERVED | _TAKEN or name.endswith("_scale") or hasattr(Optimizer, name)
-    if is_taken and name != _DECAY:
-        raise ValueError(f"{what}: expected a name of its own, got {name!r}, which is taken")
-
-
-def _starts(what: str, given: Any) -> dict[str, float | str]:
-    """Return the names of state, and what each starts as."""
-    if isinstance(given, str):
-        names = [each for each in re.split(r"[\s,]+", given) if each]
-        given = dict.fromkeys(names, 0.0)
-        if len(given) != len(names):
-            raise ValueError(f"{what}: expected each name once, got {names}")
-    if not isinstance(given, Mapping):
-        raise TypeError(
-            f'{what}: expected names such as "m v", or a dict of what they start as, got '
-            f"{type(given).__name__}"
-        )
-    starts: dict[str, float | str] = {}
-    for name, start in given.items():
-        _check_free(what, name)
-        if name == _DECAY:
-            raise ValueError(f"{what}: expected a name of its own, got {name!r}, which is taken")
-        is_number = isinstance(start, (int, float)) and math.isfinite(start)
-        if not (is_number or isinstance(start, str)) or (start == PARAMETER and what != "state"):
-            raise ValueError(
-                f"{what}: expected {name} to start as a finite number, the name of a "
-                f'hyperparameter or (in state) "{PARAMETER}", got {shown(start)}'
-            )
-        starts[name] = start if isinstance(start, str) else float(start)
-    return starts
-
-
-def _declared(given: Mapping[str, Any], others: set[str]) -> dict[str, Hyperparameter[Any]]:
-    """Return hyperparameters from their defaults."""
-    declared: dict[str, Hyperparameter[Any]] = {}
-    for name, default in given.items():
-        _check_free("hyperparameter", name)
-        if name in others:
-            raise ValueError(f"{name}: expected one meaning, got a hyperparameter and state")
-        declared[name] = _hyperparameter(name, default)
-    return declared
-
-
-def _hyperparameter(name: str, default: Any) -> Hyperparameter[Any]:
-    if isinstance(default, bool):
-        return Flag(default=default)
-    if isinstance(default, tuple):
-        if len(default) != 3:
-            raise ValueError(f"{name}: expected (default, least, greatest), got {default!r}")
-        default, least, greatest = default
-        return Scheduled(default=_of_step(default), at_least=least, at_most=greatest)
-    if not (isinstance(default, (int, float)) or callable(default)):
-        raise TypeError(
-            f"{name}: expected a number, a function of the step, True, False or (default, least, "
-            f"greatest), got {shown(default)}"
-        )
-    default = _of_step(default)
-    if name == _DECAY or name.startswith(_SMALL):
-        return Scheduled(default=default, at_least=0)
-    is_rate = name.startswith(_RATES) and (callable(default) or 0 <= default < 1)
-    return Scheduled(default=default, at_least=0, below=1) if is_rate else Scheduled(default=default)
-
-
-def _of_step(default: Any) -> Any:
-    return OfStep(default) if callable(default) else default
-
-
-def _check_starts(
-    starts: Mapping[str, Mapping[str, float | str]], declared: Mapping[str, Hyperparameter[Any]]
-) -> None:
-    for what, each in starts.items():
-        for name, start in each.items():
-            if isinstance(start, str) and start != PARAMETER and start not in declared:
-                raise ValueError(
-                    f"{what}: expected {name} to start as a number, or one of the "
-                    f"hyperparameters {', '.join(declared) or '(there are none)'}, got {start!r}"
-                )
-
-
-def _check_use(algebra: Algebra, declared: Mapping[str, Hyperparameter[Any]]) -> None:
+def _check_use(algebra: Algebra, own: Mapping[str, Hyperparameter[Any]]) -> None:
     """Raise ValueError where a formula leaves out what it should be about."""
     names, becomes = algebra.names, algebra.becomes
     for name in (PARAMETER, *names.state, *names.numbers):
         if name not in becomes:
             raise ValueError(f"formula: expected an assignment to {name}, got none")
-    for name in declared:
-        if name not in algebra.used and name != _DECAY:
+    for name in own:
+        if name not in algebra.used and name != DECAY:
             raise ValueError(f"{name}: expected a hyperparameter of the formula, which lacks it")
 
 
@@ -326,26 +212,10 @@ def _is_never_negative(start: float | str, names: Names) -> bool:
 
 
 def _documented(
-    name: str, doc: str, text: str, declared: Mapping[str, Hyperparameter[Any]]
+    name: str, doc: str, text: str, declared_ones: Mapping[str, Hyperparameter[Any]]
 ) -> str:
     """Return the documentation of a class: what is told of it, its formula, its parameters."""
     doc = inspect.cleandoc(doc) or "a rule from a formula."
     lines = [doc if doc.startswith(f"{name}:") else f"{name}: {doc}", "", "::", ""]
     lines += [f"    {line}" for line in text.splitlines()]
-    if declared:
-        lines += ["", "Parameters", "----------"]
-    for each, it in declared.items():
-        kind = "bool" if isinstance(it, Flag) else "float or schedule"
-        limits = it.kind.limits
-        bounds = ""
-        if limits:
-            least, greatest = (f"{bound:.6g}" for bound in limits)
-            if math.isfinite(limits[0]) and math.isfinite(limits[1]):
-                bounds = f"From {least} to {greatest}; "
-            elif math.isfinite(limits[0]):
-                bounds = f"At least {least}; "
-        shown_default = f"{it.default:g}" if isinstance(it.default, float | int) else "a schedule"
-        if isinstance(it, Flag):
-            shown_default = str(it.default)
-        lines += [f"{each} : {kind}, optional", f"    {bounds}{shown_default} by default."]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *entries(declared_ones)]) + "\n"
