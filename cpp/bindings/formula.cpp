@@ -76,7 +76,7 @@ Program program_from(const py::dict& given) {
     }
     const py::tuple constants(entry(given, "constants"));
     check_count(constants.size(), max_constants, "numbers of the step that elements meet");
-    const std::string forms[] = {"number", "average", "decay"};
+    const std::string forms[] = {"number", "average", "decay", "exponent"};
     for (const py::handle item : constants) {
         const auto each = item.cast<py::tuple>();
         const auto* const form = std::find(std::begin(forms), std::end(forms),

@@ -68,6 +68,8 @@ Form form_of_last(ElementOperation operation) {
             return Form::average;
         case ElementOperation::decay_add:
             return Form::decay;
+        case ElementOperation::power:
+            return Form::exponent;
         default:
             return Form::number;
     }

@@ -20,7 +20,7 @@ inline constexpr unsigned in_parts = 1u << max_slots;
 inline constexpr unsigned slot_sets = 2 * in_parts;
 inline constexpr int max_hyperparameters = 12;
 inline constexpr int max_scalars = 3;
-inline constexpr int max_sums = 4;
+inline constexpr int max_sums = 6;
 
 /// Elements that go through buffers at a time: those of a few streams fit the first-level cache.
 /// Threads share an array at multiples of it.

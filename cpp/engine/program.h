@@ -32,7 +32,8 @@ namespace instep {
     row(add_product_over_root, 6)      \
     row(average, 3)                    \
     row(average_of_squares, 4)         \
-    row(decay_add, 3)
+    row(decay_add, 3)                  \
+    row(power, 2)
 
 /// What is done to numbers of a step, in double precision.
 #define INSTEP_NUMBER_OPERATIONS(row) \
@@ -116,9 +117,10 @@ struct NumberInstruction {
     std::uint8_t operand[3];
 };
 
-/// How a number reaches elements: as it is, or as the constants of an `Average` or a `Decay`.
-enum class Form : std::uint8_t { number, average, decay };
-inline constexpr int constants_of[] = {1, 3, 2};
+/// How a number reaches elements: as it is, as the constants of an `Average` or a `Decay`, or with
+/// all its digits, as a `Decay` has them.
+enum class Form : std::uint8_t { number, average, decay, exponent };
+inline constexpr int constants_of[] = {1, 3, 2, 2};
 struct Constant {
     std::uint8_t number;
     Form form;

@@ -119,6 +119,7 @@ void set_constants(const Program& program, const double* numbers, T* constants) 
                 put(Average<T>(number));
                 break;
             case Form::decay:
+            case Form::exponent:
                 put(Decay<T>(number));
                 break;
         }
@@ -386,6 +387,11 @@ private:
             case ElementOperation::decay_add: {
                 const auto rate = constant(2, Decay<T>());
                 INSTEP_RESULT(rate * of(a) + of(b));
+            }
+            case ElementOperation::power: {
+                const auto digits = constant(1, Decay<T>());
+                const double exponent = double(digits.high) + double(digits.low);
+                INSTEP_RESULT(real_power(of(a), exponent));
             }
         }
 #undef INSTEP_RESULT

@@ -140,6 +140,7 @@ concept Number = requires(V a, V b, double exponent) {
     a += b;
     a -= b;
     a = select(a < b, a, b);  ///< a where the condition holds, else b
+    a = select(a <= b, a, b);
     a = sqrt(a);
     a = real_power(a, exponent);  ///< from the C library
     a = max(a, b);                ///< a where either is not a number

@@ -23,13 +23,14 @@ from instep._rule import FAMILIES as _FAMILIES
 from instep._rules import *  # noqa: F403
 
 _RULES = [name for each in (_rules, _array_rules) for name in vars(each)["__all__"]]
-_ON_DEMAND = ("interop", "schedules", "typing")
+_ON_DEMAND = ("gallery", "interop", "schedules", "typing")
 
 # Assigned this way, type checkers see every rule without a list of them.
 globals()["__all__"] = [
     "Group",
     "Optimizer",
     "Rows",
+    "gallery",
     "get_num_threads",
     "interop",
     "kernels",
@@ -44,6 +45,7 @@ if __doc__:  # not with python -OO
     __doc__ += f"\n{_documentation.listed(_FAMILIES, map(globals().get, _RULES))}\n"
 
 if _typing.TYPE_CHECKING:
+    from instep import gallery as gallery
     from instep import interop as interop
     from instep import schedules as schedules
     from instep import typing as typing

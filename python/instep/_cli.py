@@ -71,6 +71,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         "rules", nargs="*", metavar="RULE", help="only these; an unknown name lists the known"
     )
 
+    rule_help = "look into rules that a file defines as formulas; nothing of the file is run"
+    rule = commands.add_parser(
+        "rule",
+        help=rule_help,
+        description="For each call rule(\"Name\", formula=\"...\", ...) in a file of Python, print "
+        "its program, how far it is from NumPy in float64, how long a step takes, and the C++ that "
+        "would make it a built-in rule. Nothing of the file is run.",
+    )
+    rule.set_defaults(run=_run_rule)
+    rule.add_argument("file", type=Path, metavar="FILE.py")
+    rule.add_argument("names", nargs="*", metavar="NAME", help="only these of its rules")
+    rule.add_argument(
+        "--plot", type=_png, metavar="FILE.png", help="draw the path of a rule on two functions"
+    )
+
     arguments = parser.parse_args(argv)
     status: int = arguments.run(arguments)
     return status
@@ -97,6 +112,28 @@ def _run_conventions(arguments: argparse.Namespace) -> int:
         print(_table.text(arguments.rules), flush=True)
     except BrokenPipeError:  # read by `head`, say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _run_rule(arguments: argparse.Namespace) -> int:
+    from instep._formulas import file, report
+
+    if arguments.plot is not None and not _importable("matplotlib"):
+        return _fail('instep rule --plot needs matplotlib: pip install "instep[demo]"')
+    try:
+        found = file.rules_in(arguments.file)
+    except (OSError, ValueError) as error:
+        return _fail(str(error))
+    known = [each.cls.__name__ for each in found]
+    if unknown := [name for name in arguments.names if name not in known]:
+        return _fail(f"{arguments.file} has no rule {_listed(unknown)}: choose from {_listed(known)}")
+    chosen = [each for each in found if each.cls.__name__ in (arguments.names or known)]
+    if arguments.plot is not None and len(chosen) > 1:
+        return _fail(f"instep rule --plot draws one rule: name one of {_listed(known)}")
+    for each in chosen:
+        for line in report.lines(each, arguments.plot):
+            print(line, flush=True)
+        print()
     return 0
 
 

@@ -255,10 +255,10 @@ class Algebra:
         if exponent in (0.5, -0.5):
             root = self.call("sqrt", [a])
             return root if exponent > 0 else self._quotient(self.literal(1), root)
+        if not isinstance(b, Number):
+            raise Meaningless("expected an exponent that is one number, got the elements of one")
         if exponent is None or exponent != round(exponent) or abs(exponent) > HIGHEST_POWER:
-            raise Meaningless(
-                f"powers of arrays: expected a whole number up to {HIGHEST_POWER}, or 0.5"
-            )
+            return self._elements("power", a, b)
         if exponent < 0:
             return self._quotient(self.literal(1), self._power(a, self.literal(-exponent)))
         result: Value | None = None
@@ -286,7 +286,7 @@ class Algebra:
 
     def _reduction(self, function: str, of: Value, over_all: bool) -> Number:
         if isinstance(of, Number):
-            raise Meaningless(f"{function}: expected the elements of an array, got a number")
+            return self._reduction_of_number(function, of, over_all)
         if any(each.operation == "sum" for each in numbers_in(of)):
             raise Meaningless(f"{function}: expected what hangs on no other sum or norm")
         if function in ("norm", "rms"):
@@ -303,6 +303,18 @@ class Algebra:
             total = self._number("root", total)
             factor = None if factor is None else self._number("absolute", factor)
         return total if factor is None else self._number("multiply", factor, total)
+
+    def _reduction_of_number(self, function: str, of: Number, over_all: bool) -> Number:
+        count: Number = self._make(Number, "sum", (None, None, over_all))
+        size = self._number("absolute", of)
+        match function:
+            case "sum":
+                return self._number("multiply", of, count)
+            case "norm":
+                return self._number("multiply", size, self._number("root", count))
+            case "rms":
+                return size
+        return of
 
 
 def folded(operation: str, numbers: Sequence[Any]) -> float:
@@ -402,7 +414,7 @@ class Signs:
             ranges = {RATE: (0.0, math.inf), STEP: (1.0, math.inf)}
             return ranges.get(name, self._names.hyperparameters.get(name, everything))
         if number.operation == "sum":
-            is_of_squares = number.arguments[0] is number.arguments[1]
+            is_of_squares = number.arguments[0] is number.arguments[1]  # or how many there are
             return (0.0, math.inf) if is_of_squares else everything
         of = [self.interval(each) for each in number.arguments]
         least = [low for low, _ in of]
@@ -449,6 +461,8 @@ class Signs:
                 return any(map(self.certain, arguments))
             case "where":
                 return all(map(self.certain, arguments[1:]))
+            case "power":
+                return self.certain(arguments[0])
             case "add" | "multiply" | "divide" | "reciprocal" | "minimum":
                 return all(map(self.certain, arguments))
         return False
@@ -460,7 +474,7 @@ def positive_state(algebra: Algebra, starts_negative: set[str]) -> list[str]:
     certain = {*names.state} - starts_negative
     while True:
         signs = Signs(names, certain)
-        still = {name for name in certain if signs.certain(becomes[name])}
+        still = {n for n in certain if n not in becomes or signs.certain(becomes[n])}
         if still == certain:
             break
         certain = still
@@ -478,6 +492,6 @@ def positive_state(algebra: Algebra, starts_negative: set[str]) -> list[str]:
         name
         for name in certain
         for divisor in reached(divisors)
-        if isinstance(becomes[name], Term) and divisor is becomes[name].of
+        if isinstance(new := becomes.get(name), Term) and divisor is new.of
     }
     return [name for name in names.state if name in certain & beneath]

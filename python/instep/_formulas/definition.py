@@ -6,7 +6,7 @@ import ast
 import inspect
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
@@ -78,8 +78,8 @@ def rule(
         Assignments, in lines or separated by ``;``, that end in one to `p`. In them stand `p` (the
         parameter), `g` (the gradient), `lr` (the learning rate), `step` (the count of the update,
         from 1), what `state` and `numbers` name, hyperparameters, and names that were assigned
-        before; ``+ - * /``, ``**`` with whole powers up to 16 or 0.5 on arrays and any power on
-        numbers, comparisons (which are 1 or 0), ``and or not``, ``a if condition else b``; `sqrt`,
+        before; ``+ - * / **`` (powers of arrays other than whole ones up to 16 and 0.5 are the C
+        library's, and take long), comparisons (which are 1 or 0), ``and or not``, ``a if condition else b``; `sqrt`,
         `abs`, `sign`, `min`, `max`, ``where(condition, a, b)``; and `sum`, `mean`, `norm` (the
         2-norm) and `rms` of an array, or of all arrays that step: ``norm(g, all)``.
     state : str or mapping, optional
@@ -147,7 +147,7 @@ def rule(
     ranges[DECAY] = (0.0, math.inf)
     algebra = Algebra(Names(list(arrays), list(scalars), ranges))
     interpret(formula, algebra)
-    _check_use(algebra, own)
+    _check_use(algebra, own, [name for name, start in arrays.items() if start == 0])
     if not (is_decay := DECAY in algebra.used):
         del ranges[DECAY]
     negative = {
@@ -194,10 +194,12 @@ def _module_of_caller() -> str:
     return name
 
 
-def _check_use(algebra: Algebra, own: Mapping[str, Hyperparameter[Any]]) -> None:
+def _check_use(
+    algebra: Algebra, own: Mapping[str, Hyperparameter[Any]], from_zero: Sequence[str]
+) -> None:
     """Raise ValueError where a formula leaves out what it should be about."""
     names, becomes = algebra.names, algebra.becomes
-    for name in (PARAMETER, *names.state, *names.numbers):
+    for name in (PARAMETER, *from_zero, *names.numbers):
         if name not in becomes:
             raise ValueError(f"formula: expected an assignment to {name}, got none")
     for name in own:

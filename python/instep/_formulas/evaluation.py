@@ -1,17 +1,16 @@
-"""A formula in NumPy, as it stands there: what programs are checked against and timed beside."""
+"""A formula in NumPy, in the order written: what programs are checked against and timed beside."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from instep._formulas.algebra import GRADIENT, RATE, STEP
 from instep._formulas.grammar import REDUCTIONS, interpret
 
-_OPERATIONS = {
+_OPERATIONS: Mapping[str, Callable[[Any, Any], Any]] = {
     "+": np.add,
     "-": np.subtract,
     "*": np.multiply,
@@ -26,84 +25,113 @@ _OPERATIONS = {
 }
 
 
-@dataclass
+class _Call(NamedTuple):
+    """A function, and the values that it is called with, by their place."""
+
+    function: Callable[..., Any]
+    arguments: tuple[int, ...]
+
+
 class Evaluation:
-    """A `grammar.Meaning` that computes.
-
-    Attributes
-    ----------
-    values
-        What names stand for: arrays and floats.
-    """
-
-    values: dict[str, Any] = field(default_factory=dict)
-
-    def literal(self, value: float) -> Any:
-        """Return a number."""
-        return value
-
-    def name(self, name: str) -> Any:
-        """Return what a name stands for now."""
-        return self.values[name]
-
-    def assign(self, name: str, value: Any) -> None:
-        """Let a name stand for something else from now on."""
-        self.values[name] = value
-
-    def operate(self, operator: str, a: Any, b: Any) -> Any:
-        """Return what an operator makes of two values."""
-        if operator == "**" and not isinstance(a, np.ndarray):
-            a = np.float64(a)
-        result = _OPERATIONS[operator](a, b)
-        is_comparison = result.dtype.kind == "b"
-        dtype = next((x.dtype for x in (a, b) if isinstance(x, np.ndarray)), np.float64)
-        return result.astype(dtype) if is_comparison else result
-
-    def call(self, function: str, arguments: list[Any], over_all: bool = False) -> Any:
-        """Return what a function makes of values; of an array alone also where it is over all."""
-        if function in REDUCTIONS:
-            wide = np.asarray(arguments[0], np.float64)
-            reduction = {
-                "sum": np.sum,
-                "mean": np.mean,
-                "norm": np.linalg.norm,
-                "rms": lambda x: np.sqrt(np.mean(x * x)),
-            }[function]
-            return float(reduction(wide.ravel()))
-        if function in ("min", "max"):
-            result = arguments[0]
-            for other in arguments[1:]:
-                keeps = (result < other) if function == "max" else (other < result)
-                result = np.where(keeps, other, result)
-            return result
-        if function == "where":
-            return np.where(np.asarray(arguments[0]) > 0, *arguments[1:])
-        return {"sqrt": np.sqrt, "abs": np.abs, "sign": np.sign}[function](*arguments)
-
-
-def stepped(
-    formula: str, arrays: Mapping[str, Any], numbers: Mapping[str, float], step: int
-) -> dict[str, Any]:
-    """Return what arrays and numbers become in a step.
+    """A `grammar.Meaning` that remembers what to compute, and does it as often as it is asked.
 
     Parameters
     ----------
     formula
         The text.
-    arrays
-        The parameter, the gradient and state by name, in the precision to compute in.
-    numbers
-        Hyperparameters, kept numbers and the learning rate (`lr`) by name.
-    step
-        The count of the update.
+    names
+        What it may begin with: the parameter, the gradient, state, kept numbers, hyperparameters.
     """
-    evaluation = Evaluation({**numbers, **arrays, STEP: float(step)})
-    with np.errstate(all="ignore"):
-        interpret(formula, evaluation)
-    return {
-        name: value
-        for name, value in evaluation.values.items()
-        if name in (*arrays, *numbers) and name not in (GRADIENT, RATE)
+
+    def __init__(self, formula: str, names: list[str]) -> None:
+        self._names = [*names, STEP]
+        self._places = {name: k for k, name in enumerate(self._names)}
+        self._calls: list[_Call] = []
+        interpret(formula, self)
+
+    def literal(self, value: float) -> int:
+        """Return the place of a number."""
+        return self._add(lambda: value)
+
+    def name(self, name: str) -> int:
+        """Return the place of what a name stands for now."""
+        return self._places[name]
+
+    def assign(self, name: str, value: int) -> None:
+        """Let a name stand for something else from now on."""
+        self._places[name] = value
+
+    def operate(self, operator: str, a: int, b: int) -> int:
+        """Return the place of what an operator makes of two values."""
+        return self._add(lambda x, y: _operated(operator, x, y), a, b)
+
+    def call(self, function: str, arguments: list[int], over_all: bool) -> int:
+        """Return the place of what a function makes; of one array where it is over all, too."""
+        if function in REDUCTIONS:
+            of_all = self.name("p")
+            return self._add(lambda x, p: _reduced(function, x, p), arguments[0], of_all)
+        return self._add(lambda *values: _called(function, values), *arguments)
+
+    def _add(self, function: Callable[..., Any], *arguments: int) -> int:
+        self._calls.append(_Call(function, arguments))
+        return len(self._names) + len(self._calls) - 1
+
+    def step(
+        self, arrays: Mapping[str, Any], numbers: Mapping[str, float], step: int
+    ) -> dict[str, Any]:
+        """Return what arrays and numbers become in a step.
+
+        Parameters
+        ----------
+        arrays
+            The parameter, the gradient and state by name, in the precision to compute in.
+        numbers
+            Hyperparameters, kept numbers and the learning rate by name.
+        step
+            The count of the update.
+        """
+        given = {**numbers, **arrays, STEP: float(step)}
+        values = [given[name] for name in self._names]
+        with np.errstate(all="ignore"):
+            for function, arguments in self._calls:
+                values.append(function(*(values[k] for k in arguments)))
+        kept = (*arrays, *numbers)
+        return {name: values[self._places[name]] for name in kept if name not in (GRADIENT, RATE)}
+
+
+def _operated(operator: str, a: Any, b: Any) -> Any:
+    if not isinstance(a, np.ndarray):
+        a = float(a) if isinstance(b, np.ndarray) else np.float64(a)
+    result = _OPERATIONS[operator](a, b)
+    if result.dtype.kind != "b":
+        return result
+    dtype = next((x.dtype for x in (a, b) if isinstance(x, np.ndarray)), np.float64)
+    return result.astype(dtype)
+
+
+def _reduced(function: str, x: Any, param: Any) -> float:
+    wide = np.broadcast_to(np.asarray(x, np.float64), param.shape).ravel()
+    reductions: Mapping[str, Callable[[Any], Any]] = {
+        "sum": np.sum,
+        "mean": np.mean,
+        "norm": np.linalg.norm,
+        "rms": lambda each: np.sqrt(np.mean(each * each)),
     }
+    return float(reductions[function](wide))
 
 
+def _called(function: str, values: tuple[Any, ...]) -> Any:
+    if function in ("min", "max"):
+        result = values[0]
+        for other in values[1:]:
+            better = np.less(result, other) if function == "max" else np.less(other, result)
+            result = np.where(better, other, result)
+        return result
+    if function == "where":
+        return np.where(np.greater(values[0], 0), values[1], values[2])
+    functions: Mapping[str, Callable[[Any], Any]] = {
+        "sqrt": np.sqrt,
+        "abs": np.abs,
+        "sign": np.sign,
+    }
+    return functions[function](values[0])

@@ -47,8 +47,9 @@ _ELEMENTS = {
     "average": "{2}({0}, {1})",
     "average_of_squares": "{3}.of_squares({0}, {3}.share({1} * {2}))",
     "decay_add": "{2} * {0} + {1}",
+    "power": "real_power({}, {})",
 }
-_TYPES = {"number": "T", "average": "Average<T>", "decay": "Decay<T>"}
+_TYPES = {"number": "T", "average": "Average<T>", "decay": "Decay<T>", "exponent": "double"}
 
 
 def kernel_name(rule: str) -> str:

@@ -26,7 +26,7 @@ _LAYOUT = _core.program_layout
 
 
 class Constant(NamedTuple):
-    """A number that elements meet: as it is, or in the form of an average or a decay rate."""
+    """A number that elements meet: as it is, or as an average's, a decay rate or an exponent."""
 
     number: Number
     form: str = "number"
@@ -114,7 +114,7 @@ class Program:
         places |= {name: _LAYOUT["slot"] + k for k, name in enumerate(names.state)}
         for constant in constants:
             places[constant] = place
-            place += {"number": 1, "average": 3, "decay": 2}[constant.form]
+            place += {"number": 1, "average": 3, "decay": 2, "exponent": 2}[constant.form]
 
         def encoded(code: Code) -> tuple[tuple[str | int, ...], ...]:
             return tuple(
@@ -161,7 +161,8 @@ def compiled(algebra: Algebra, positive: Sequence[str]) -> Program:
     for each in totals:
         first, second, _ = each.arguments
         one: Operand = Constant(algebra.literal(1.0))
-        sums.append((each, writer.node(first), writer.node(second) if second else one))
+        factors_of = [one if node is None else writer.node(node) for node in (first, second)]
+        sums.append((each, factors_of[0], factors_of[1]))
     factors = [factor for _, *both in sums for factor in both if isinstance(factor, int)]
     measure = Code(writer.instructions)
     _place(measure, factors)
@@ -258,6 +259,8 @@ class _Writer:
                 return self._write("product_over", *numerator, self.node(arguments[1]))
             case "reciprocal":
                 return self._write("divide", self._constant(None), self.node(arguments[0]))
+            case "power":
+                return self._write("power", self.value(arguments[0]), Constant(arguments[1], "exponent"))
             case "multiply" | "divide":
                 return self._write(node.operation, *map(self.node, arguments))
         return self._write(node.operation, *map(self.value, arguments))
