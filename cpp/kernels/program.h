@@ -27,8 +27,13 @@ struct PreparedProgram {
 
 /// x**y of elementary operations alone, for any x and y.
 inline double power(double x, double y) {
-    constexpr double many = 0x1p62;
-    if (y == __builtin_floor(y) && -many < y && y < many) {
+    constexpr double many = 0x1p62, infinite = __builtin_huge_val();
+    if (!(-many < y && y < many)) {  // even, as numbers of that size are
+        const double size = x < 0 ? -x : x;
+        if (!(size >= 0) || y != y) return x + y;
+        return size == 1 ? 1 : (size > 1) == (y > 0) ? infinite : 0;
+    }
+    if (y == __builtin_floor(y)) {
         const bool is_inverse = y < 0;
         double result = 1;
         auto n = static_cast<std::uint64_t>(is_inverse ? -y : y);
@@ -36,8 +41,8 @@ inline double power(double x, double y) {
             if (n & 1) result *= square;
         return is_inverse ? 1 / result : result;
     }
-    if (x == 0) return y < 0 ? __builtin_huge_val() : y > 0 ? 0 : y + x;
-    if (!(x > 0 && x < __builtin_huge_val() && y < many && y > -many)) return __builtin_nan("");
+    if (x == 0 || x == infinite) return (x == 0) == (y < 0) ? infinite : 0;
+    if (!(x > 0)) return __builtin_nan("");
     return x < 1 ? portable_power(1 / x, -y) : portable_power(x, y);
 }
 

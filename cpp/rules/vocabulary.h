@@ -194,6 +194,7 @@ inline double portable_power(double x, double y) {
     const double low = exponent * ln2_low + 2 * s * logarithm;
     const double twos = __builtin_rint(y * (exponent * ln2_high + low) / ln2_high);
     if (twos < -1100) return 0;
+    if (twos > 1100) return __builtin_huge_val();
     const double r = y * (exponent * ln2_high + low) - twos * ln2_high - twos * ln2_low;
     for (int n = 16; n > 0; --n) power = 1 + power * r / n;
     return __builtin_ldexp(power, static_cast<int>(twos));

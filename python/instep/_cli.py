@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rule = commands.add_parser(
         "rule",
         help=rule_help,
-        description="For each call rule(\"Name\", formula=\"...\", ...) in a file of Python, print "
+        description='For each call rule("Name", formula="...", ...) in a file of Python, print '
         "its program, how far it is from NumPy in float64, how long a step takes, and the C++ that "
         "would make it a built-in rule. Nothing of the file is run.",
     )
@@ -126,7 +126,9 @@ def _run_rule(arguments: argparse.Namespace) -> int:
         return _fail(str(error))
     known = [each.cls.__name__ for each in found]
     if unknown := [name for name in arguments.names if name not in known]:
-        return _fail(f"{arguments.file} has no rule {_listed(unknown)}: choose from {_listed(known)}")
+        return _fail(
+            f"{arguments.file} has no rule {_listed(unknown)}: choose from {_listed(known)}"
+        )
     chosen = [each for each in found if each.cls.__name__ in (arguments.names or known)]
     if arguments.plot is not None and len(chosen) > 1:
         return _fail(f"instep rule --plot draws one rule: name one of {_listed(known)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,13 +37,13 @@ def prepare(cls: type[Optimizer]) -> None:
     defaults = {
         name: own[name]
         for name, annotation in inspect.get_annotations(cls).items()
-        if name in own and "ClassVar" not in str(annotation)
+        if name in own and name != STATE and "ClassVar" not in str(annotation)
     }
     if "learning_rate" in defaults:
         rate = Rate(default=defaults.pop("learning_rate"))
         rate.name = "learning_rate"
         rate.check(rate.default)
-        cls.learning_rate = rate  # type: ignore[assignment]
+        cls.learning_rate = rate
     hyperparameters = declared(defaults, names)
     for name, each in hyperparameters.items():
         setattr(cls, name, each)
@@ -61,7 +61,9 @@ def prepare(cls: type[Optimizer]) -> None:
     cls._clock = True
 
 
-def shapes(cls: type[Optimizer], param: Array, path: str) -> dict[str, tuple[int, ...]]:
+def shapes(
+    of_state: Mapping[str, Callable[[tuple[int, ...]], Any] | None], param: Array, path: str
+) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the state that such a class keeps for an array.
 
     Raises
@@ -70,7 +72,7 @@ def shapes(cls: type[Optimizer], param: Array, path: str) -> dict[str, tuple[int
         If a function of the class does not return a shape.
     """
     found: dict[str, tuple[int, ...]] = {}
-    for name, shape_of in cls._own_shapes.items():
+    for name, shape_of in of_state.items():
         shape: Any = param.shape if shape_of is None else shape_of(param.shape)
         is_shape = isinstance(shape, tuple) and all(
             isinstance(n, (int, np.integer)) and n >= 0 for n in shape
@@ -85,7 +87,12 @@ def shapes(cls: type[Optimizer], param: Array, path: str) -> dict[str, tuple[int
 
 
 def update(
-    optimizer: Optimizer, g: Array, param: Array, state: Mapping[str, Array], numbers: Values, step: int
+    optimizer: Optimizer,
+    g: Array,
+    param: Array,
+    state: Mapping[str, Array],
+    numbers: Values,
+    step: int,
 ) -> dict[str, Array]:
     """Make an optimizer's `update` of a gradient, in its place; return the new state.
 
@@ -104,7 +111,7 @@ def update(
     if result is None:
         raise TypeError(f"{name}: expected it to return what to take off p, got None")
     change = np.asarray(result)
-    if change.dtype.kind not in "fiub" or np.broadcast_shapes(change.shape, g.shape) != g.shape:
+    if change.dtype.kind not in "fiub" or not _fits(change.shape, g.shape):
         raise ValueError(
             f"{name}: expected it to return real numbers of shape {g.shape}, got "
             f"{change.dtype} of shape {change.shape}"
@@ -124,3 +131,11 @@ def update(
     if change is not g:
         g[...] = change
     return kept
+
+
+def _fits(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    """Return whether an array of a shape can be broadcast to another."""
+    try:
+        return np.broadcast_shapes(shape, to) == to
+    except ValueError:
+        return False

@@ -170,6 +170,7 @@ class Optimizer(Rule, Constructed):
         _ignore: Where = argument(default=None, init=False)
         convention: Convention = argument(default="paper")
         copies: CopiesOrFormat = argument(default=None)
+        state: Any = argument(default=None, init=False)  # or, in classes, what it consists of
         _copied: str | None = argument(default=None, init=False)
     learning_rate: Rate = Rate(default=None)
     l2: Number = non_negative(default=0.0)
@@ -709,22 +710,25 @@ class Optimizer(Rule, Constructed):
         norm: float | None = self._binding.core.grad_norm
         return norm
 
-    @property
-    def state(self) -> Any:
-        """State in the structure of the parameters: for each a dict of live arrays by slot name.
+    if not TYPE_CHECKING:
 
-        Under "step" stands the number of the array's own updates, where the convention counts them.
-        """
-        self._refresh()
-        binding = self._bound("state")
-        leaves: list[Values] = [
-            {name: shown(_core.alias(slot), kept.get(name)) for name, slot in slots.items()}
-            for slots, kept in zip(binding.slots, binding.kept, strict=True)
-        ]
-        if not self._variant.has_global_clock:
-            for leaf, step in zip(leaves, binding.core.counters()["steps"], strict=True):
-                leaf["step"] = step
-        return binding.tree.unflatten(leaves)
+        @property
+        def state(self) -> Any:
+            """State in the structure of the parameters: for each a dict of live arrays by name.
+
+            Under "step" stands the number of the array's own updates, where the convention counts
+            them.
+            """
+            self._refresh()
+            binding = self._bound("state")
+            leaves: list[Values] = [
+                {name: shown(_core.alias(each), kept.get(name)) for name, each in slots.items()}
+                for slots, kept in zip(binding.slots, binding.kept, strict=True)
+            ]
+            if not self._variant.has_global_clock:
+                for leaf, step in zip(leaves, binding.core.counters()["steps"], strict=True):
+                    leaf["step"] = step
+            return binding.tree.unflatten(leaves)
 
     @property
     def averages(self) -> Any:

@@ -70,8 +70,8 @@ class Watched(Mapping[str, Any]):
         return len(self.plain)
 
 
-def _of_class(function: Callable[[Any], T]) -> classmethod[Any, [], T]:
-    """Make a method of a class that is called once for each, and lives no longer than that."""
+def _of_class(function: Callable[[Any], T]) -> Callable[[Any], T]:
+    """Call a function of a class once for each, and keep the result no longer than the class."""
     known = f"{function.__name__}_known"
 
     @functools.wraps(function)
@@ -81,15 +81,15 @@ def _of_class(function: Callable[[Any], T]) -> classmethod[Any, [], T]:
         result: T = vars(cls)[known]
         return result
 
-    return classmethod(of_class)
+    return of_class
 
 
 class Rule:
     """What a rule's class declares, besides its hyperparameters and its documentation."""
 
     _kernel: ClassVar[str | _core.Formula] = "lend"
-    """The name of its kernel, or its formula. Without one of its own it sees whole arrays: the engine lends it
-    gradients for `_update`, and takes what becomes of them off the parameters."""
+    """The name of its kernel, or its formula. Without one of its own it sees whole arrays: the
+    engine lends it gradients for `_update`, and takes what becomes of them off the parameters."""
     _family: ClassVar[str] = FAMILIES[-1]
     """Among which of `FAMILIES` it is listed."""
     _optional_slots: ClassVar[Mapping[str, str]] = {}
@@ -127,6 +127,7 @@ class Rule:
         if "_kernel" in vars(cls):
             _check_names(cls)
 
+    @classmethod
     @_of_class
     def _declared(cls) -> list[dict[str, Hyperparameter[Any]]]:
         """Return the hyperparameters that each base declares; last those that all rules have."""
@@ -136,6 +137,7 @@ class Rule:
         )
         return [each for each in declared if each]
 
+    @classmethod
     @_of_class
     def _hyperparameters(cls) -> dict[str, Hyperparameter[Any]]:
         """Return every hyperparameter by name, the learning rate and the rule's own ones first."""
@@ -145,6 +147,7 @@ class Rule:
                 found.setdefault(name, each)
         return dict(sorted(found.items(), key=lambda item: item[0] != "learning_rate"))
 
+    @classmethod
     @_of_class
     def _own(cls) -> list[str]:
         """Return the names of the rule's own hyperparameters: not of those that all rules have."""
@@ -201,7 +204,7 @@ class Rule:
             return {}
         from instep import _functions
 
-        return _functions.shapes(cls, param, path)
+        return _functions.shapes(cls._own_shapes, param, path)
 
     @classmethod
     def _update(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from instep._formulas.grammar import FUNCTIONS, OVER_ALL, REDUCTIONS, Meaningless
+from instep._formulas.grammar import FUNCTIONS, OVER_ALL, REDUCTIONS, MeaningError
 
 PARAMETER, GRADIENT, RATE, STEP = "p", "g", "lr", "step"
 HIGHEST_POWER = 16
@@ -127,7 +127,7 @@ class Algebra:
         if key not in self._known:
             depth = 1 + max((_depth(each) for each in arguments), default=0)
             if depth > DEEPEST:
-                raise Meaningless(f"expected chains of at most {DEEPEST} operations")
+                raise MeaningError(f"expected chains of at most {DEEPEST} operations")
             self._known[key] = kind(operation, arguments, len(self._known), depth)
         return self._known[key]
 
@@ -151,7 +151,7 @@ class Algebra:
             return Term(None, self._make(Node, "array", (name,)))
         if name in (RATE, STEP, *names.numbers, *names.hyperparameters):
             return self._number("input", name)
-        raise Meaningless(
+        raise MeaningError(
             f"{name} is unknown, or used before it is assigned; known are "
             f"{', '.join(dict.fromkeys([*names.known(), *self.becomes]))}"
         )
@@ -159,9 +159,9 @@ class Algebra:
     def assign(self, name: str, value: Value) -> None:
         """Let a name stand for something else from now on."""
         if name in (RATE, STEP, OVER_ALL, *FUNCTIONS, *self.names.hyperparameters):
-            raise Meaningless(f"{name} is given, and can't be assigned to; choose another name")
+            raise MeaningError(f"{name} is given, and can't be assigned to; choose another name")
         if name in self.names.numbers and not isinstance(value, Number):
-            raise Meaningless(
+            raise MeaningError(
                 f"{name} is one number for an array, and can't become the elements of one; "
                 f"expected sum(...), norm(...), or arithmetic of numbers"
             )
@@ -256,7 +256,7 @@ class Algebra:
             root = self.call("sqrt", [a])
             return root if exponent > 0 else self._quotient(self.literal(1), root)
         if not isinstance(b, Number):
-            raise Meaningless("expected an exponent that is one number, got the elements of one")
+            raise MeaningError("expected an exponent that is one number, got the elements of one")
         if exponent is None or exponent != round(exponent) or abs(exponent) > HIGHEST_POWER:
             return self._elements("power", a, b)
         if exponent < 0:
@@ -288,7 +288,7 @@ class Algebra:
         if isinstance(of, Number):
             return self._reduction_of_number(function, of, over_all)
         if any(each.operation == "sum" for each in numbers_in(of)):
-            raise Meaningless(f"{function}: expected what hangs on no other sum or norm")
+            raise MeaningError(f"{function}: expected what hangs on no other sum or norm")
         if function in ("norm", "rms"):
             total: Number = self._make(Number, "sum", (of.of, of.of, over_all))
         elif of.of.operation == "multiply":
@@ -336,7 +336,6 @@ def folded(operation: str, numbers: Sequence[Any]) -> float:
             "sign": lambda: np.sign(a),
             "where": lambda: b if a > 0 else c,
             "power": lambda: np.power(a, b),
-            "complement_of_power": lambda: 1 - np.power(a, b),
         }
         return float(results[operation]())
 
@@ -425,7 +424,7 @@ class Signs:
                 return (of[0][0] - of[1][1], of[0][1] - of[1][0])
             case "multiply" | "divide" | "minimum" | "power" if min(least) >= 0:
                 return (0.0, math.inf)
-            case "complement_of_power" if 0 <= least[0] and of[0][1] <= 1 and least[1] >= 0:
+            case "complement_of_power" if least[0] >= 0 and of[0][1] <= 1 and least[1] >= 0:
                 return (0.0, 1.0)
             case "maximum":
                 return (max(least), math.inf)

@@ -7,7 +7,7 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 from weakref import WeakValueDictionary
 
 from instep._conventions import Convention
@@ -28,6 +28,7 @@ from instep._rule import PARAMETER as COPY_OF_PARAMETER
 
 Definition = Mapping[str, Any]
 """The arguments of `rule`: the name, and those by name as `arguments`."""
+
 
 class FormulaOptimizer(Optimizer):
     """Base of the rules that `rule` makes; all of them work as the built-in ones do."""
@@ -63,7 +64,7 @@ def rule(
     learning_rate: float | Callable[[int], float] | None = None,
     doc: str = "",
     **hyperparameters: Any,
-) -> type[Optimizer]:
+) -> type[Any]:
     """Return a class for an update rule of one's own, which works as the built-in ones do.
 
     The formula is compiled to operations that the engine runs in its own vectors: with threads,
@@ -79,9 +80,10 @@ def rule(
         parameter), `g` (the gradient), `lr` (the learning rate), `step` (the count of the update,
         from 1), what `state` and `numbers` name, hyperparameters, and names that were assigned
         before; ``+ - * / **`` (powers of arrays other than whole ones up to 16 and 0.5 are the C
-        library's, and take long), comparisons (which are 1 or 0), ``and or not``, ``a if condition else b``; `sqrt`,
-        `abs`, `sign`, `min`, `max`, ``where(condition, a, b)``; and `sum`, `mean`, `norm` (the
-        2-norm) and `rms` of an array, or of all arrays that step: ``norm(g, all)``.
+        library's, and take long), comparisons (which are 1 or 0), ``and or not``, ``a if condition
+        else b``; `sqrt`, `abs`, `sign`, `min`, `max`, ``where(condition, a, b)``; and `sum`,
+        `mean`, `norm` (the 2-norm) and `rms` of an array, or of all arrays that step:
+        ``norm(g, all)``.
     state : str or mapping, optional
         The names of arrays that are kept for each parameter, such as ``"m v"``: four at most. They
         start at 0; a mapping says otherwise: a number, the name of a hyperparameter, or "p" for the
@@ -128,7 +130,12 @@ def rule(
     ... )
     >>> opt = QHM(params, learning_rate=0.1)
     """
-    definition = {"formula": formula, "state": state, "numbers": numbers, "doc": doc}
+    definition: dict[str, Any] = {
+        "formula": formula,
+        "state": state,
+        "numbers": numbers,
+        "doc": doc,
+    }
     definition |= {"learning_rate": learning_rate, **hyperparameters}
     check_identifier("rule", name)
     arrays, scalars = names_in("state", state), names_in("numbers", numbers)
@@ -156,7 +163,7 @@ def rule(
     program = compiled(algebra, positive_state(algebra, negative))
     if learning_rate is None and RATE not in algebra.used:
         learning_rate = 1.0
-    rate = Rate(default=learning_rate)
+    rate = Rate(default=cast("float | None", learning_rate))
     rate.name = "learning_rate"
     if learning_rate is not None:
         rate.check(learning_rate)

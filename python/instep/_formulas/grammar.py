@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 LONGEST = 4000
@@ -47,7 +48,7 @@ _COMPARISONS: Mapping[type[ast.cmpop], str] = {
 _NESTING = re.compile(r"(?:[-+~(\[{]|\bnot\b|\s){100,}")
 
 
-class Meaningless(Exception):
+class MeaningError(Exception):
     """What a `Meaning` raises of an operation that it does not have."""
 
 
@@ -141,7 +142,7 @@ class _Reader:
     def _tell(self, node: ast.AST, function: Callable[[], Any]) -> Any:
         try:
             return function()
-        except Meaningless as error:
+        except MeaningError as error:
             raise self._fail(node, str(error)) from None
 
     def assignment(self, node: ast.stmt) -> None:
@@ -171,10 +172,11 @@ class _Reader:
     def _value(self, node: ast.expr) -> Any:
         meaning = self._meaning
         if isinstance(node, ast.Constant):
-            if type(node.value) not in (int, float, bool):
-                raise self._fail(node, f"expected a number, got {node.value!r:.40}")
+            value = node.value
+            if not isinstance(value, (int, float)):
+                raise self._fail(node, f"expected a number, got {value!r:.40}")
             try:
-                number = float(node.value)
+                number = float(value)
             except OverflowError:
                 raise self._fail(node, "expected a number that a float holds") from None
             return meaning.literal(number)
@@ -215,19 +217,16 @@ class _Reader:
         for operator, right in zip(node.ops, node.comparators, strict=True):
             if type(operator) not in _COMPARISONS:
                 raise self._fail(right, f"expected one of {' '.join(_COMPARISONS.values())}")
-            sign, before, value = _COMPARISONS[type(operator)], left, self._value(right)
-            this = self._tell(node, lambda s=sign, a=before, b=value: meaning.operate(s, a, b))
-            both = [holds, this]
-            holds = (
-                this
-                if holds is None
-                else self._tell(node, lambda each=both: meaning.call("min", each, False))
-            )
+            value = self._value(right)
+            compare = partial(meaning.operate, _COMPARISONS[type(operator)], left, value)
+            this = self._tell(node, compare)
+            both = partial(meaning.call, "min", [holds, this], False)
+            holds = this if holds is None else self._tell(node, both)
             left = value
         return holds
 
     def _call(self, node: ast.Call) -> Any:
-        function = node.func.id if isinstance(node.func, ast.Name) else None
+        function = node.func.id if isinstance(node.func, ast.Name) else ""
         if function not in FUNCTIONS:
             raise self._fail(node, f"expected one of the functions {', '.join(FUNCTIONS)}")
         least, most = FUNCTIONS[function]

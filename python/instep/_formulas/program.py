@@ -81,7 +81,7 @@ class Program:
         """Return what elements meet, once each."""
         code = [*self.measure.instructions, *self.update.instructions]
         operands = [each for instruction in code for each in instruction.operands]
-        operands += [each for _, *factors in self.sums for each in factors]
+        operands += [each for _, a, b in self.sums for each in (a, b)]
         return list(dict.fromkeys(each for each in operands if isinstance(each, Constant)))
 
     def numbers(self) -> list[Number]:
@@ -101,7 +101,7 @@ class Program:
             inputs.update({name: _LAYOUT[first] + k for k, name in enumerate(given)})
         index = {id(each): _LAYOUT["literal"] + k for k, each in enumerate(literals)}
         index |= {id(each): _LAYOUT["sum"] + k for k, (each, *_) in enumerate(self.sums)}
-        operations = []
+        operations: list[tuple[str | int, ...]] = []
         for each in numbers:
             if each.operation == "input":
                 index[id(each)] = inputs[each.arguments[0]]
@@ -143,8 +143,8 @@ class Program:
             measure=encoded(self.measure),
             update=encoded(self.update),
             sums=tuple(
-                (*(place_in(self.measure, each) for each in factors), total.arguments[2])
-                for total, *factors in self.sums
+                (place_in(self.measure, a), place_in(self.measure, b), total.arguments[2])
+                for total, a, b in self.sums
             ),
         )
 
@@ -163,10 +163,10 @@ def compiled(algebra: Algebra, positive: Sequence[str]) -> Program:
         one: Operand = Constant(algebra.literal(1.0))
         factors_of = [one if node is None else writer.node(node) for node in (first, second)]
         sums.append((each, factors_of[0], factors_of[1]))
-    factors = [factor for _, *both in sums for factor in both if isinstance(factor, int)]
+    factors = [each for _, a, b in sums for each in (a, b) if isinstance(each, int)]
     measure = Code(writer.instructions)
     _place(measure, factors)
-    writer = _Writer(algebra, list(arrays.values()), arrays)
+    writer = _Writer(algebra, list(arrays.values()))
     update = _stored(writer.instructions, {n: writer.value(v) for n, v in arrays.items()})
     _place(update, [])
     return Program(algebra, positive, measure, update, sums, numbers)
@@ -181,16 +181,9 @@ class _Writer:
         The formula.
     roots
         All values that will be asked for.
-    becomes
-        What arrays become.
     """
 
-    def __init__(
-        self,
-        algebra: Algebra,
-        roots: Sequence[Value | Node | None],
-        becomes: Mapping[str, Value] | None = None,
-    ) -> None:
+    def __init__(self, algebra: Algebra, roots: Sequence[Value | Node | None]) -> None:
         self.instructions: list[Instruction] = []
         self._algebra = algebra
         self._signs = Signs(algebra.names, {*algebra.names.state})
@@ -202,18 +195,13 @@ class _Writer:
             if isinstance(argument, (Term, Node))
         )
         self._uses.update(id(each.of if isinstance(each, Term) else each) for each in roots)
-        # State that goes on as a share of itself, by what it becomes.
-        self._decaying = {
-            id(value.of): name
-            for name, value in (becomes or {}).items()
-            if isinstance(value, Term) and name != PARAMETER
-        }
 
     def value(self, value: Value) -> Operand:
         """Return where a value is found."""
         if isinstance(value, Number):
             return Constant(value)
-        return self.node(value.of) if value.factor is None else self._scaled(*value)
+        factor, of = value
+        return self.node(of) if factor is None else self._scaled(factor, of)
 
     def node(self, node: Node) -> Operand:
         """Return where elements are found."""
@@ -253,29 +241,37 @@ class _Writer:
         arguments = node.arguments
         match node.operation:
             case "add":
-                return self._sum(node, *arguments)
+                return self._sum(*arguments)
             case "divide" if self._is_part(arguments[0], "multiply"):
                 numerator = map(self.node, arguments[0].arguments)
                 return self._write("product_over", *numerator, self.node(arguments[1]))
             case "reciprocal":
                 return self._write("divide", self._constant(None), self.node(arguments[0]))
             case "power":
-                return self._write("power", self.value(arguments[0]), Constant(arguments[1], "exponent"))
+                return self._write(
+                    "power", self.value(arguments[0]), Constant(arguments[1], "exponent")
+                )
             case "multiply" | "divide":
                 return self._write(node.operation, *map(self.node, arguments))
         return self._write(node.operation, *map(self.value, arguments))
 
-    def _sum(self, node: Node, a: Value, b: Value) -> Operand:
-        state = self._decaying.get(id(node))
+    def _decay_of(self, value: Value) -> Number | None:
+        """Return of which share of state a value is; long sums tell its distance from 1."""
+        if isinstance(value, Number) or value.of.operation != "array":
+            return None
+        is_state = value.of.arguments[0] in self._algebra.names.state
+        is_rate = value.factor is not None and value.factor.literal != -1
+        return value.factor if is_state and is_rate else None
+
+    def _sum(self, a: Value, b: Value) -> Operand:
         for one, other in ((a, b), (b, a)):
             if (average := self._average(one, other)) is not None:
                 return average
         for one, other in ((a, b), (b, a)):
-            if not isinstance(one, Term) or one.factor is None or one.of.operation != "array":
-                continue
-            if one.of.arguments[0] == state:
-                rate = Constant(one.factor, "decay")
-                return self._write("decay_add", self.node(one.of), self.value(other), rate)
+            rate = self._decay_of(one)
+            if rate is not None and isinstance(one, Term) and isinstance(other, Term):
+                decay = Constant(rate, "decay")
+                return self._write("decay_add", self.node(one.of), self.value(other), decay)
         for one, other in ((b, a), (a, b)):
             if (written := self._joined(one, other)) is not None:
                 return written
@@ -316,16 +312,15 @@ class _Writer:
         """Return a, b and c where elements are sqrt(a * b) + c, and nobody else's."""
         if not self._is_part(node, "add"):
             return None
-        root, number = node.arguments
-        if isinstance(root, Number):
-            root, number = number, root
-        if not isinstance(root, Term) or not isinstance(number, Number):
-            return None
-        inside = root.of.arguments[0]
-        is_root = root.factor is None and self._is_part(root.of, "root")
-        if not is_root or not isinstance(inside, Term):
-            return None
-        return self._constant(inside.factor), self.node(inside.of), Constant(number)
+        for root, number in (node.arguments, node.arguments[::-1]):
+            if not isinstance(root, Term) or not isinstance(number, Number):
+                continue
+            inside = root.of.arguments[0]
+            is_root = root.factor is None and self._is_part(root.of, "root")
+            if is_root and isinstance(inside, Term):
+                factor = self._constant(inside.factor)
+                return factor, self.node(inside.of), Constant(number)
+        return None
 
     def _average(self, mean: Value, other: Value) -> Operand | None:
         """Write the average of two whose factors are a rate and one less that rate."""
@@ -360,16 +355,13 @@ class _Writer:
             return None
         first, second = number.arguments
         operator = {"multiply": "*", "divide": "/"}[number.operation]
-        rest = self._without_complement(first, rate)
+        rest, found = self._without_complement(first, rate), None
         if rest is not None:
             found = self._algebra.operate(operator, rest, second)
         elif number.operation == "multiply":
             rest = self._without_complement(second, rate)
             found = None if rest is None else self._algebra.operate("*", first, rest)
-        else:
-            return None
-        assert found is None or isinstance(found, Number)
-        return found
+        return found if isinstance(found, Number) else None
 
 
 def _stored(instructions: list[Instruction], results: Mapping[str, Operand]) -> Code:
@@ -385,7 +377,7 @@ def _stored(instructions: list[Instruction], results: Mapping[str, Operand]) -> 
         if result == name:
             continue
         is_free = isinstance(result, int) and result not in code.places
-        if is_free and last_read.get(name, -1) <= result:
+        if isinstance(result, int) and is_free and last_read.get(name, -1) <= result:
             code.places[result] = name
             continue
         if isinstance(result, str) and result in results and results[result] != result:

@@ -152,8 +152,8 @@ def _checks(found: Found) -> Iterator[str]:
         with np.errstate(invalid="ignore"):
             error = float(np.max(np.abs(optimizer.params - wanted) / scale))
         yield (
-            f"After {_CHECKED_STEPS} steps in {np.dtype(dtype).name}, {error:.1f} units in the last "
-            "place from NumPy in float64"
+            f"After {_CHECKED_STEPS} steps in {np.dtype(dtype).name}, {error:.1f} units in the "
+            "last place from NumPy in float64"
         )
 
 
@@ -189,14 +189,14 @@ def _times(found: Found) -> Iterator[str]:
 # Paths ------------------------------------------------------------------------------------------
 
 
-def _valley(x: float, y: float) -> tuple[float, float, float]:
-    """Rosenbrock's valley and its gradient."""
+def _valley(x: Any, y: Any) -> tuple[Any, Any, Any]:
+    """Return Rosenbrock's valley and its gradient."""
     bend = y - x * x
     return (1 - x) ** 2 + 100 * bend**2, -2 * (1 - x) - 400 * x * bend, 200 * bend
 
 
-def _bowl(x: float, y: float) -> tuple[float, float, float]:
-    """A long bowl and its gradient."""
+def _bowl(x: Any, y: Any) -> tuple[Any, Any, Any]:
+    """Return a long bowl and its gradient."""
     return x * x / 2 + 20 * y * y, x, 40 * y
 
 
@@ -230,5 +230,3 @@ def draw(found: Found, path: Path, steps: int = 300) -> None:
         ax.set(title=title, xlim=xs, ylim=ys, xlabel="x", ylabel="y")
         ax.legend(loc="lower right")
     figure.savefig(path)
-
-

@@ -1,0 +1,825 @@
+"""Rules from formulas."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import pickle
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import formulas
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from processes import config
+
+import instep
+from instep import gallery, kernels
+from instep._core import build_info
+from instep._formulas.evaluation import Evaluation
+
+STORED = Path(__file__).parent / "trajectories"
+QHM_FORMULA = "b = beta*b + (1-beta)*g; p -= lr*((1-nu)*g + nu*b)"
+QHM = instep.rule("QHM", state="b", formula=QHM_FORMULA, beta=0.999, nu=0.7)
+each_of_gallery = pytest.mark.parametrize("name", gallery.__all__)
+each_precision = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+def made(formula: str, **others: Any) -> Any:
+    return instep.rule("Mine", formula=formula, **others)
+
+
+def random(*shape: int, seed: int = 0, dtype: Any = np.float32) -> Any:
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+# What formulas compute ---------------------------------------------------------------------------
+
+
+class Beside:
+    """A formula in NumPy, in float64, as it stands there."""
+
+    def __init__(self, cls: Any, param: Any, config: dict[str, Any]) -> None:
+        arguments, names = cls._definition["arguments"], cls._program.algebra.names
+        self.arrays: dict[str, Any] = {"p": param.astype(np.float64)}
+        self.numbers: dict[str, Any] = {name: float(config[name]) for name in names.hyperparameters}
+        self.numbers["lr"] = config["learning_rate"]
+        for kept, into in ((names.state, self.arrays), (names.numbers, self.numbers)):
+            for name in kept:
+                start = cls._initial_state.get(name, 0.0)
+                value: Any = param if start == "parameter" else config.get(start, start)
+                shape = param.shape if into is self.arrays else ()
+                into[name] = np.full(shape, value, np.float64)[()]
+        self.formula = Evaluation(arguments["formula"], [*self.arrays, "g", *self.numbers])
+        self.count = 0
+
+    def step(self, g: Any) -> None:
+        self.count += 1
+        after = self.formula.step({**self.arrays, "g": g.astype(float)}, self.numbers, self.count)
+        self.arrays = {name: np.asarray(after[name]) for name in self.arrays}
+        self.numbers.update({n: v for n, v in after.items() if n in self.numbers})
+
+
+def assert_as_in_numpy(cls: Any, dtype: Any, size: int = 1003, **options: Any) -> None:
+    param = random(size, dtype=dtype)
+    opt = cls(param.copy(), weight_decay=0.0, **options)
+    beside = Beside(cls, param, opt.config)
+    for seed in range(5):
+        g = random(size, seed=seed, dtype=dtype)
+        opt.step(g)
+        beside.step(g)
+    scale = np.spacing(np.maximum(np.abs(beside.arrays["p"]), 1).astype(dtype))
+    assert np.max(np.abs(opt.params - beside.arrays["p"]) / scale) < 12
+
+
+@each_of_gallery
+@each_precision
+def test_gallery_is_what_its_formulas_say(name: str, dtype: Any) -> None:
+    assert_as_in_numpy(getattr(gallery, name), dtype)
+
+
+@pytest.mark.parametrize("case", np.load(STORED / "gallery.npz").files)
+def test_gallery_is_as_in_packages(case: str) -> None:
+    """Each file's path: the parameter before, gradients, and the parameter after each of them."""
+    name, _, numbers = case.partition(" ")
+    options = dict(pair.split("=") for pair in numbers.split())
+    path = np.load(STORED / "gallery.npz")[case]
+    steps = (len(path) - 1) // 2
+    param = path[0].copy()
+    opt = getattr(gallery, name)(param, **{key: float(text) for key, text in options.items()})
+    for g, wanted in zip(path[1 : 1 + steps], path[1 + steps :], strict=True):
+        opt.step(g)
+        # timm's LaProp keeps numbers of the step in float32.
+        np.testing.assert_allclose(param, wanted, rtol=0, atol=1e-7 if name == "LaProp" else 1e-14)
+
+
+EXPRESSIONS = (
+    "g + p*2 - b/3",
+    "-g",
+    "g*p*b / (abs(g) + 1) * 2",
+    "1/(1 + g**2)",
+    "g/p**2 + p**-3 + (abs(b) + 1)**-0.5",
+    "(abs(g) + 0.5)**1.7",
+    "min(g, p, b) + max(g, 0, p)",
+    "sign(g)*sqrt(abs(p*b))",
+    "where(g > p, g, b) + where(step > 1, g, 0) + where(1 > 2, p, 3)",
+    "(g < 0.5) + (g <= p) + (g >= p) + (g == g) + (g != p)",
+    "(g > 0 and p > 0) + (g > 0 or p > 0) + (not g > 0) + (-0.5 < g < 0.5)",
+    "g if p > 0 else b",
+    "0.9*b + 0.1*g",
+    "(1 - x)*g + b*x",
+    "b + (1 - x)*(g - b)",
+    "x**step*g + g/(1 - x**step) + 2**0.5*p + 4**-1*b",
+    "norm(g)*p + sum(p*g) + mean(b) + rms(g - b)*g + sum(2)/sum(1)",
+    "(g - mean(g)) / (rms(g) + 1e-8)",
+    "max(g, step)*min(2, 3)*abs(-2)*sign(-3)*sqrt(16)",
+    "g/2/x/p",
+    "where(norm(p) > 1, g/norm(p), g)",
+)
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+@each_precision
+def test_expressions(expression: str, dtype: Any) -> None:
+    rule = made(f"b = {expression}; p -= lr*b + 0*x*g", state="b", x=0.75)
+    param, b, g = (random(101, seed=k, dtype=dtype) for k in range(3))
+    wanted = Evaluation(f"b = {expression}", ["p", "b", "g", "x"]).step(
+        {"p": param.astype(float), "b": b.astype(float), "g": g.astype(float)}, {"x": 0.75}, 3
+    )["b"]
+    kernels.of(rule)(param, g, b, step=3, learning_rate=0.0)
+    np.testing.assert_allclose(
+        b, wanted, rtol=40 * np.finfo(dtype).eps, atol=1e-5 if dtype is np.float32 else 1e-12
+    )
+
+
+SWITCHES = ("amsgrad", "initial_accumulator_value")
+"""What decides on slots and their first values, which functions on bare arrays are given."""
+
+
+@pytest.mark.parametrize("known", formulas.KNOWN, ids=lambda known: known.rule)
+@each_precision
+@pytest.mark.parametrize("step", [1, 7])
+def test_built_in_rules_as_formulas(known: formulas.Known, dtype: Any, step: int) -> None:
+    """From the same state they are within a unit in the last place of the larger of two terms."""
+    ours, theirs = known.made(), getattr(instep, known.rule)
+    names = [name for name, _ in theirs._info()["slots"]]
+    opt = theirs(np.zeros(3, dtype), **known.given)
+    used = [name for name in names if name in opt.state]
+    param, g, *state = (random(1001, seed=k, dtype=dtype) for k in range(2 + len(used)))
+    for k, name in enumerate(used):
+        if name != "m":
+            state[k] = np.abs(state[k])
+    if step == 1:
+        state = [np.zeros_like(each) for each in state]
+    terms = [param.copy(), *map(np.copy, state)]
+    arrays = {True: [param.copy(), *map(np.copy, state)], False: [param, *state]}
+    for built_in, (p, *slots) in arrays.items():
+        cls, options = (theirs, known.given) if built_in else (ours, {})
+        if not built_in and "weight_decay" in known.given:
+            options = {"weight_decay": known.given["weight_decay"]}
+        by_name = dict(zip(used, slots, strict=True)) if built_in else {}
+        given_slots = [by_name.get(name) for name in names] if built_in else slots
+        options = {name: value for name, value in options.items() if name not in SWITCHES}
+        kernels.of(cls)(p, g, *given_slots, step=step, learning_rate=0.01, **options)
+    for mine, built, before in zip(arrays[False], arrays[True], terms, strict=True):
+        largest = np.maximum(np.abs(built), np.abs(before))
+        scale = np.spacing(np.maximum(largest, np.abs(g)).astype(dtype))
+        assert np.max(np.abs(mine.astype(float) - built) / scale) <= 2
+
+
+def test_state_and_numbers_start_as_told() -> None:
+    rule = made(
+        "q += a; s = s + first; p = x - s*q",
+        state={"q": 1.5, "a": "first", "x": "p"},
+        numbers={"s": "first"},
+        first=2.0,
+    )
+    param = np.array([5.0, 7.0])
+    opt = rule(param)
+    opt.step(np.zeros(2))
+    assert opt.state["q"].tolist() == [3.5, 3.5]
+    assert opt.state["s"] == 4.0
+    assert param.tolist() == [5 - 14, 7 - 14]
+    opt.step(np.zeros(2))
+    assert opt.state["s"] == 6.0
+
+
+def test_old_and_new_values_of_state() -> None:
+    rule = made("old = a; a = b; b = old; p = old - g; c = g", state={"a": 1.0, "b": 2.0, "c": 0.0})
+    param = np.zeros(40)
+    opt = rule(param)
+    opt.step(np.full(40, 3.0))
+    assert {name: each.tolist()[0] for name, each in opt.state.items() if name != "step"} == {
+        "a": 2.0,
+        "b": 1.0,
+        "c": 3.0,
+    }
+    assert param[0] == -2.0
+
+
+@pytest.mark.parametrize("beta", [0.3, 0.9, 0.9999])
+def test_averages_and_decays_are_those_of_built_in_rules(beta: float) -> None:
+    rule = made(
+        "m = beta*m + (1-beta)*g; v = beta*v + (1-beta)*g**2; b = beta*b + g; p = p - 0*m",
+        state="m v b",
+        beta=beta,
+    )
+    size = 333
+    opts = [rule(np.zeros(size, np.float32), learning_rate=0.1)]
+    opts += [instep.Adam(np.zeros(size, np.float32), beta_1=beta, beta_2=beta)]
+    opts += [instep.SGD(np.zeros(size, np.float32), momentum=beta)]
+    for seed in range(50):
+        for opt in opts:
+            opt.step(random(size, seed=seed))
+    mine, adam, sgd = (opt.state for opt in opts)
+    assert np.array_equal(mine["m"], adam["m"])
+    assert np.array_equal(mine["v"], adam["v"])
+    assert np.array_equal(mine["b"], sgd["momentum"])
+
+
+def test_sums_over_all_arrays() -> None:
+    rule = made("n = norm(g, all); k = norm(g); p = n + 10*k + 0*sum(1, all)", numbers="n k")
+    params = [np.zeros(1), np.zeros(2)]
+    opt = rule(params)
+    opt.step([np.array([3.0]), np.array([0.0, 4.0])])
+    assert [p[0] for p in params] == [5 + 30, 5 + 40]
+
+
+def test_numbers_are_shared_where_all_sums_are_over_all() -> None:
+    rule = made("d = max(d, sum(g, all)); p = d", numbers={"d": 1.0})
+    opt = rule([np.zeros(1), np.zeros(1)])
+    opt.step([np.array([7.0]), None])
+    assert [state["d"] for state in opt.state] == [7.0, 7.0]
+
+
+def test_infinite_and_missing_numbers_go_where_they_go() -> None:
+    param = np.ones(5, np.float32)
+    made("p -= lr*g/(g - g)")(param, learning_rate=1.0).step(np.ones(5, np.float32))
+    assert param.tolist() == [-np.inf] * 5
+    param[:] = 1
+    made("p -= lr*sqrt(-abs(g))")(param, learning_rate=1.0).step(np.ones(5, np.float32))
+    assert np.isnan(param).all()
+
+
+# Everything around -------------------------------------------------------------------------------
+
+
+def test_the_same_bits_on_any_number_of_threads() -> None:
+    before = instep.get_num_threads()
+    try:
+        found = []
+        for count in (1, 2, 5):
+            instep.set_num_threads(count)
+            formulas.results.cache_clear()
+            found.append(formulas.results())
+    finally:
+        instep.set_num_threads(before)
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"), reason="INSTEP_ISA is for x86-64"
+)
+@pytest.mark.parametrize("isa", build_info()["isa_built"])
+def test_the_same_bits_in_every_instruction_set(isa: str) -> None:
+    if f"{isa} in use" in config():
+        pytest.skip(f"{isa} is what the others are compared with")
+    run = subprocess.run(
+        [sys.executable, formulas.__file__],
+        env={**os.environ, "INSTEP_ISA": isa},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if isa != "baseline" and f"ImportError: INSTEP_ISA={isa}: this processor" in run.stderr:
+        pytest.skip(run.stderr.splitlines()[-1])
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout) == formulas.results()
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "clipvalue": {"clipvalue": 0.5},
+    "clipnorm": {"clipnorm": 0.5},
+    "global_clipnorm": {"global_clipnorm": 0.5},
+    "decay": {"weight_decay": 0.1, "l2": 0.2},
+    "ema": {"use_ema": True, "ema_momentum": 0.5, "ema_overwrite_frequency": 2},
+    "window": {"gradient_accumulation_steps": 2},
+    "maximize": {"maximize": True, "loss_scale_factor": 8.0},
+    "skip": {"skip_nonfinite": True},
+    "watch": {"watch": ("grad_norm", "update_norm")},
+    "schedule": {"learning_rate": lambda update: 0.1 / (update + 1)},
+}
+ADAM = formulas.KNOWN[[known.rule for known in formulas.KNOWN].index("Adam")].made()
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_options_are_those_of_all_rules(options: dict[str, Any]) -> None:
+    options = {"learning_rate": 0.01, **options}
+    params = {cls: [random(3, 50), random(1)] for cls in (ADAM, instep.Adam)}
+    opts = {cls: cls(params[cls], **options) for cls in params}
+    for seed in range(6):
+        for opt in opts.values():
+            opt.step([random(3, 50, seed=seed), random(1, seed=seed + 50)])
+    for mine, built_in in zip(params[ADAM], params[instep.Adam], strict=True):
+        np.testing.assert_allclose(mine, built_in, rtol=1e-5, atol=1e-6)
+
+
+def test_groups_and_schedules_of_any_hyperparameter() -> None:
+    params = [np.zeros(3), np.zeros(3)]
+    opt = QHM(
+        [params[0], instep.Group(params[1], nu=0.0)],
+        learning_rate=1.0,
+        nu=lambda update: float(update),
+    )
+    opt.step([np.ones(3), np.ones(3)])
+    assert params[0][0] == params[1][0] == -1.0
+    opt.groups[1]["nu"] = 1.0
+    opt.step([np.ones(3), np.ones(3)])
+    np.testing.assert_allclose(params[0], params[1])
+
+
+def test_a_function_of_the_step_begins_with_one() -> None:
+    asked = []
+
+    def warm(step: int) -> float:
+        asked.append(step)
+        return step / 10
+
+    rule = made("p -= lr*warm*g", warm=warm)
+    opt = rule(np.zeros(1), learning_rate=1.0)
+    for _ in range(3):
+        opt.step(np.ones(1))
+    assert asked == [1, 2, 3]
+    assert opt.params[0] == pytest.approx(-0.6)
+    assert rule(np.zeros(1), learning_rate=1.0, warm=0.5).warm == 0.5
+
+
+@pytest.mark.parametrize("sparse", ["lazy", "exact"])
+def test_rows(sparse: Any) -> None:
+    tables = {cls: random(50, 8) for cls in (ADAM, instep.Adam)}
+    dense = random(50, 8)
+    opts = {cls: cls(table, sparse=sparse, learning_rate=0.01) for cls, table in tables.items()}
+    beside = ADAM(dense, learning_rate=0.01)
+    for seed in range(8):
+        ids = np.random.default_rng(seed).integers(0, 50, 6)
+        rows = instep.Rows(ids, random(6, 8, seed=seed))
+        for opt in opts.values():
+            opt.step(rows)
+        beside.step(rows.dense((50, 8)))
+    for opt in opts.values():
+        opt.settle()
+    np.testing.assert_allclose(tables[ADAM], tables[instep.Adam], rtol=1e-5, atol=1e-6)
+    assert (sparse == "exact") == np.array_equal(tables[ADAM], dense)
+
+
+def test_rules_with_sums_refuse_lazy_rows() -> None:
+    opt = gallery.MARS(random(5, 2))
+    with pytest.raises(ValueError, match='sparse="exact"'):
+        opt.step(instep.Rows([1], np.ones((1, 2), np.float32)))
+
+
+@pytest.mark.parametrize("state_dtype", ["bfloat16", "float8"])
+def test_state_in_fewer_bits(state_dtype: Any) -> None:
+    params = {cls: random(2000) for cls in (ADAM, instep.Adam)}
+    opts = {
+        cls: cls(param, state_dtype=state_dtype, learning_rate=0.01)
+        for cls, param in params.items()
+    }
+    for seed in range(5):
+        for opt in opts.values():
+            opt.step(random(2000, seed=seed))
+    assert ADAM._info()["positive"] == ("v",)
+    np.testing.assert_allclose(params[ADAM], params[instep.Adam], rtol=1e-5, atol=1e-5)
+
+
+def test_parameters_of_sixteen_bits_are_those_of_float32() -> None:
+    whole, half = random(3000).astype(np.float16).astype(np.float32), None
+    half = whole.astype(np.float16)
+    opts = [QHM(each, learning_rate=0.01) for each in (whole, half)]
+    for seed in range(4):
+        for opt in opts:
+            opt.step(random(3000, seed=seed))
+    assert np.array_equal(half, whole.astype(np.float16))
+
+
+@each_of_gallery
+def test_checkpoints_and_copies_go_on_bit_by_bit(name: str, path: Path) -> None:
+    cls = getattr(gallery, name)
+    params = {"w": random(40, 3), "b": random(4)}
+    opt = cls(params, learning_rate=0.01)
+
+    def grads(seed: int) -> dict[str, Any]:
+        return {"w": random(40, 3, seed=seed), "b": random(4, seed=seed)}
+
+    for seed in range(3):
+        opt.step(grads(seed))
+    opt.save(path)
+    others = [copy.deepcopy(opt), pickle.loads(pickle.dumps(opt))]
+    loaded = cls({"w": random(40, 3, seed=9), "b": random(4, seed=9)}, learning_rate=0.01)
+    loaded.load(path)
+    for each in (opt, loaded, *others):
+        for seed in range(3):
+            each.step(grads(seed))
+        assert np.array_equal(each.params["w"], params["w"])
+        assert type(each) is cls
+
+
+def test_a_file_of_another_formula_is_refused(path: Path) -> None:
+    def rule(formula: str) -> Any:
+        return instep.rule("QHM", state="b", formula=formula, beta=0.9, nu=0.5)
+
+    opt = rule(QHM_FORMULA)(np.ones(3), learning_rate=0.1)
+    opt.step(np.ones(3))
+    opt.save(path)
+    spaced = rule("""
+        b = beta * b + (1 - beta) * g   # the same
+        p -= lr * ((1 - nu) * g + nu * b)
+    """)(np.ones(3), learning_rate=0.1)
+    spaced.load(path)
+    for other in (rule("b = beta*b + g; p -= lr*((1-nu)*g + nu*b)"), instep.SGD):
+        with pytest.raises(ValueError, match="state"):
+            other(np.ones(3), learning_rate=0.1).load(path)
+
+
+def test_a_formula_called_as_a_built_in_rule_is_no_built_in_rule() -> None:
+    opt = ADAM(np.ones(2, np.float32), learning_rate=0.1)
+    assert opt.convention == "paper"
+    with pytest.raises(ValueError, match="convention"):
+        ADAM(np.ones(2, np.float32), learning_rate=0.1, convention="torch")
+    built_in = instep.Adam(np.ones(2, np.float32), learning_rate=0.1)
+    for each in (opt, built_in):
+        each.step(np.ones(2, np.float32))
+    with pytest.raises(ValueError, match="formula"):
+        built_in.load_state_dict(opt.state_dict())
+    with pytest.raises(ValueError, match="formula"):
+        opt.load_state_dict(built_in.state_dict())
+
+
+def test_pickles_carry_formulas_that_are_in_no_module() -> None:
+    rule = made("b = beta*b + g; p -= lr*b", state="b", beta=0.5)
+    opt = rule(np.ones(3), learning_rate=0.1)
+    opt.step(np.ones(3))
+    code = (
+        "import pickle, sys, numpy as np; opt = pickle.load(sys.stdin.buffer);"
+        "opt.step(np.ones(3)); print(repr(opt.params.tolist()))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], input=pickle.dumps(opt), capture_output=True, check=True
+    )
+    opt.step(np.ones(3))
+    assert run.stdout.decode().strip() == repr(opt.params.tolist())
+
+
+def test_classes_are_given_up() -> None:
+    import gc
+    import weakref
+
+    rule = made("p -= lr*g")
+    rule(np.ones(2), learning_rate=0.1).step(np.ones(2))
+    gone = weakref.ref(rule)
+    del rule
+    gc.collect()
+    assert gone() is None
+
+
+def test_functions_on_bare_arrays() -> None:
+    step = kernels.of(QHM)
+    param, b = np.ones(5, np.float32), np.zeros(5, np.float32)
+    assert step(param, np.ones(5, np.float32), b, learning_rate=0.5) is None
+    opt = QHM(np.ones(5, np.float32), learning_rate=0.5)
+    opt.step(np.ones(5, np.float32))
+    assert np.array_equal(param, opt.params)
+    assert np.array_equal(b, opt.state["b"])
+    with pytest.raises(TypeError, match="step"):
+        kernels.of(ADAM)(param, param.copy(), b, b.copy(), learning_rate=0.1)
+    with pytest.raises(TypeError, match=r"instep\.Optimizer"):
+        kernels.of(int)  # type: ignore[arg-type]
+    numbers = made("d = d + 1; p -= lr*d*g", numbers="d")
+    d = np.zeros(())
+    kernels.of(numbers)(param, np.ones(5, np.float32), d, learning_rate=0.5)
+    assert d == 1.0
+
+
+def test_help_shows_the_formula() -> None:
+    text = str(QHM.__doc__)
+    assert "b = beta * b + (1 - beta) * g" in text
+    assert "beta : float or schedule" in text
+    assert "0.999 by default" in text
+    assert "global_clipnorm" in text
+    assert repr(QHM(learning_rate=0.1)).startswith("<QHM(learning_rate=0.1, beta=0.999, nu=0.7")
+
+
+# Errors -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("formula", "column", "told"),
+    [
+        ("p -= lr*q", 9, "q is unknown, or used before it is assigned; known are p, g, lr"),
+        ("p -= lr*g**b", 9, "exponent"),
+        ("p -= lr*sin(g)", 9, "one of the functions sqrt"),
+        ("p -= lr*g if", 13, "expected assignments"),
+        ("for x in g: p = x", 1, "expected an assignment"),
+        ("p.x = 3", 1, "expected a name on the left"),
+        ("p -= __import__('os')", 6, "one of the functions"),
+        ("lr = 3; p -= g", 1, "lr is given"),
+        ("sqrt = 3; p -= g", 1, "sqrt is given"),
+        ("beta = 3; p -= g", 1, "beta is given"),
+        ("p -= norm(norm(g)*g)", 6, "hangs on no other sum"),
+        ("n = g; p -= n", 1, "n is one number"),
+        ("p -= g.shape", 6, "expected arithmetic"),
+        ("p -= [g]", 6, "expected arithmetic"),
+        ("p -= 'a'", 6, "expected a number"),
+        ("p -= 1j*g", 6, "expected a number"),
+        ("p -= g // 2", 1, ""),
+        ("p -= max(g)", 6, "2 to 8 arguments"),
+        ("p -= norm(g, 2)", 14, "the word all"),
+        ("p -= sqrt(x=g)", 6, "1 argument"),
+        ("p -= lr*u; u = g", 9, "u is unknown"),
+        ("p -= g @ g", 6, "expected one of"),
+        ("p -= ~g", 6, "expected - or not"),
+        ("p -= 1e400**400*g", 6, ""),
+        ("p = q = g", 1, "expected an assignment"),
+    ],
+)
+def test_errors_point_at_the_place(formula: str, column: int, told: str) -> None:
+    if not told:
+        if "1e400" in formula:
+            made(formula)
+            return
+        told, column = "expected one of", 6
+    with pytest.raises(ValueError, match=re.escape(told)) as caught:
+        made(formula, state={"b": 1.0}, numbers="n" if formula.startswith("n") else "", beta=0.9)
+    assert f"column {column}:" in str(caught.value)
+    assert str(caught.value).endswith(" " * (4 + column - 1) + "^")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"formula": "b = g", "state": "b"}, "assignment to p"),
+        ({"formula": "p -= g", "state": "b"}, "assignment to b"),
+        ({"formula": ""}, "got none"),
+        ({"formula": "p -= g", "beta": 0.9}, "beta: expected a hyperparameter of the formula"),
+        ({"formula": "b = g; p -= b", "state": "b b"}, "each name once"),
+        ({"formula": "p -= g", "state": "step"}, "taken"),
+        ({"formula": "p -= g", "state": "lambda"}, "expected a name"),
+        ({"formula": "p -= params*g", "params": 0.9}, "taken"),
+        ({"formula": "b = g; p -= b", "state": "b", "numbers": "b"}, "which is state"),
+        ({"formula": "p -= k*g", "k": "a"}, "k: expected a number"),
+        ({"formula": "p -= k*g", "k": (1, 2)}, "(default, least, greatest)"),
+        ({"formula": "p -= k*g", "k": (3, 0, 2)}, "k: expected"),
+        ({"formula": "b = g; p -= b", "state": {"b": "c"}}, "state: expected b to start"),
+        ({"formula": "b = g; p -= b", "state": {"b": np.inf}}, "state: expected b to start"),
+        ({"formula": "a=g;b=g;c=g;d=g;e=g;p-=a+b+c+d+e", "state": "a b c d e"}, "at most 4 state"),
+        ({"formula": "p -= g\n" * 2000}, "at most 4000 characters"),
+        ({"formula": f"p -= {'(' * 150}g{')' * 150}"}, "stand in each other"),
+        (
+            {"formula": "p -= " + "+".join(f"{k}.5*g**{k % 9}/(p+{k})" for k in range(99))},
+            "at most",
+        ),
+    ],
+)
+def test_other_errors(arguments: dict[str, Any], told: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=re.escape(told)):
+        made(**arguments)
+
+
+@pytest.mark.parametrize("formula", [3, None, b"p -= g"])
+def test_what_is_no_text(formula: Any) -> None:
+    with pytest.raises(TypeError, match="formula: expected a str"):
+        made(formula)
+
+
+def test_a_misspelt_attribute_is_refused() -> None:
+    opt = QHM(np.ones(2), learning_rate=0.1)
+    with pytest.raises(AttributeError, match="expected a hyperparameter"):
+        opt.bta = 0.5
+    with pytest.raises(ValueError, match="beta"):
+        opt.beta = 1.5
+    with pytest.raises(TypeError, match="learning_rate: expected"):
+        QHM(np.ones(2))
+
+
+def made_or_refused(formula: str, **others: Any) -> Any:
+    """Return a rule, or None where what it is told is refused as it should be: soon, in words."""
+    begun, rule, told = time.process_time(), None, "formula"
+    try:
+        rule = made(formula, **others)
+    except ValueError as error:
+        told = str(error)
+    assert told.startswith(("formula", "x: expected"))
+    assert time.process_time() - begun < 10
+    return rule
+
+
+HOSTILE = st.text(st.sampled_from("pgbx 0123456789.+-*/()<>=!,;\n'[]{}:@_esqrtnomal"), max_size=300)
+NAMES = st.sampled_from(["p", "g", "b", "x", "lr", "step", "2", "0.5", "1e300"])
+
+
+def _larger(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    operators = st.sampled_from(["+", "-", "*", "/", "**", "<", "==", "and", "or"])
+    unary = st.sampled_from(["-{}", "not {}", "sqrt({})", "abs({})", "norm({})", "sum({}, all)"])
+    return st.one_of(
+        st.builds(lambda a, o, b: f"({a} {o} {b})", inner, operators, inner),
+        st.builds(lambda form, a: form.format(f"({a})"), unary, inner),
+        st.builds(lambda a, b, c: f"where({a}, {b}, {c})", inner, inner, inner),
+    )
+
+
+@given(HOSTILE)
+@settings(max_examples=300, deadline=None)
+def test_hostile_text_is_an_error_or_arithmetic(text: str) -> None:
+    rule = made_or_refused(f"b = x*g; p -= {text}", state="b", x=0.5)
+    if rule is not None:
+        rule(np.ones(5, np.float32), learning_rate=0.1).step(np.ones(5, np.float32))
+
+
+@given(st.recursive(NAMES, _larger, max_leaves=12))
+@settings(max_examples=300, deadline=None)
+def test_any_arithmetic_compiles_and_is_as_in_numpy(expression: str) -> None:
+    rule = made_or_refused(f"b = {expression}; p -= 0*b*x", state="b", x=0.5)
+    if rule is None:
+        return
+    param, g, b = (random(40, seed=k, dtype=np.float64) for k in range(3))
+    wanted = Evaluation(f"b = {expression}", ["p", "g", "b", "x", "lr"]).step(
+        {"p": param, "g": g, "b": b}, {"x": 0.5, "lr": 0.25}, 2
+    )["b"]
+    kernels.of(rule)(param, g, b, step=2, learning_rate=0.25)
+    wanted = np.broadcast_to(np.asarray(wanted, float), b.shape)
+    usual = (
+        np.isfinite(wanted) & (np.abs(wanted) < 1e30) & (np.abs(wanted) > 1e-30) & np.isfinite(b)
+    )
+    close = np.isclose(b, wanted, rtol=1e-6, atol=1e-9)
+    # Comparisons of what is nearly equal may fall out otherwise; most do not.
+    assert close[usual].mean() > 0.8 if usual.any() else True
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "p -= " + "-" * 3000 + "g",
+        "p -= " + "(" * 1500 + "g" + ")" * 1500,
+        "p -= " + "not " * 900 + "g",
+        "p -= " + "g+" * 1900 + "g",
+        "p -= " + "g**2" * 1 + "**2" * 900,
+        "p -= 9**9**9**9**9*g",
+        "a = g+g\n" + "a = a+a\n" * 140 + "p -= a",
+        "a = g*g\n" + "a = a*a*p\n" * 100 + "p -= a",
+        "p -= g\x00",
+        "p -= \N{GREEK SMALL LETTER BETA}*g",
+        "p" * 4001,
+        "p -= " + "9" * 3900 + "*g",
+    ],
+)
+def test_deep_and_huge_text(text: str) -> None:
+    made_or_refused(text)
+
+
+# From the command line --------------------------------------------------------------------------
+
+
+def run_rule(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "instep", "rule", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_report_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import instep\nraise SystemExit('this is run')\n"
+        f"QHM = instep.rule('QHM', state='b', formula='''{QHM_FORMULA}''', beta=0.999, nu=0.7)\n"
+    )
+    run = run_rule(str(file))
+    assert run.returncode == 0, run.stderr
+    for part in (
+        "b = average(b, g, average beta)",
+        "units in the last place from NumPy in float64",
+        "bare memory traffic",
+        "struct QHM {",
+        'row("qhm", QHM)',
+    ):
+        assert part in run.stdout
+    errors = [float(x) for x in re.findall(r"([\d.]+) units in the last", run.stdout)]
+    assert max(errors) < 10
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("x = 3", "expected a call such as rule"),
+        ("rule('X', formula=open('f').read())", "written out"),
+        ("rule('X', formula='p -= q')", "q is unknown"),
+        ("rule('X', formula='p -= g', **more)", "expected rule("),
+        ("rule(", "expected a file of Python"),
+    ],
+)
+def test_files_without_a_formula(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    run = run_rule(str(file))
+    assert run.returncode == 1
+    assert told in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_the_picture(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from instep._formulas import file, report
+
+    found = file.rules_in(Path(str(gallery.__file__)))
+    picture = tmp_path / "paths.png"
+    report.draw(found[0], picture, steps=20)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+# Functions on whole arrays ------------------------------------------------------------------------
+
+
+class Whitened(instep.Optimizer):
+    """Whitened: gradients over the root of a moving average of what rows have in common."""
+
+    state: Any = {"b": 0.0, "covariance": lambda shape: (shape[0], shape[0])}
+    learning_rate: float = 0.1
+    beta: float = 0.9
+    epsilon: float = 1e-4
+    nesterov: bool = False
+
+    def update(self, g: Any, p: Any, state: Any, numbers: Any, step: int) -> Any:
+        beta = numbers["beta"]
+        state["covariance"] = beta * state["covariance"] + (1 - beta) * g @ g.T
+        state["b"] *= beta
+        state["b"] += g
+        scale = np.sqrt(np.diag(state["covariance"]) / (1 - beta**step)) + numbers["epsilon"]
+        return numbers["learning_rate"] * state["b"] / scale[:, None]
+
+
+def whitened_by_hand(p: Any, grads: list[Any], decay: float) -> Any:
+    b, c = np.zeros_like(p), np.zeros((len(p), len(p)))
+    for t, g in enumerate(grads, 1):
+        c = 0.9 * c + 0.1 * g @ g.T
+        b = 0.9 * b + g
+        update = 0.1 * b / (np.sqrt(np.diag(c) / (1 - 0.9**t)) + 1e-4)[:, None]
+        p = p * (1 - 0.1 * decay) - update
+    return p
+
+
+def test_a_function_of_ones_own() -> None:
+    grads = [random(4, 6, seed=k, dtype=np.float64) for k in range(5)]
+    param = random(4, 6, dtype=np.float64)
+    wanted = whitened_by_hand(param.copy(), grads, 0.5)
+    opt = Whitened({"w": param}, weight_decay=0.5)
+    for g in grads:
+        opt.step({"w": g})
+    np.testing.assert_allclose(param, wanted, rtol=1e-12)
+    assert opt.state["w"]["covariance"].shape == (4, 4)
+    assert (opt.beta, opt.nesterov) == (0.9, False)
+    opt.beta = 0.5
+    with pytest.raises(ValueError, match="beta"):
+        opt.beta = 2.0
+
+
+def test_its_copies_and_files_go_on(path: Path) -> None:
+    opt = Whitened(random(4, 6), clipnorm=1.0)
+    opt.step(random(4, 6, seed=1))
+    opt.save(path)
+    loaded = Whitened(random(4, 6, seed=3), clipnorm=1.0)
+    loaded.load(path)
+    others = [loaded, copy.deepcopy(opt), pickle.loads(pickle.dumps(opt))]
+    for each in (opt, *others):
+        each.step(random(4, 6, seed=2))
+        assert np.array_equal(each.params, opt.params)
+
+
+BROKEN: dict[str, tuple[Callable[..., Any], str]] = {
+    "None": (lambda *_: None, "expected it to return what to take off p"),
+    "shape": (lambda *_: np.ones(7), "of shape"),
+    "text": (lambda *_: "a", "real numbers"),
+    "read-only": (lambda g, p, *_: p.__isub__(g), "read-only"),
+    "state shape": (lambda g, p, s, *_: s.update(b=np.ones(9)) or g, "to stay an array"),
+    "state name": (lambda g, p, s, *_: s.update(c=g) or g, "expected the state b"),
+    "raises": (lambda *_: 1 / 0, "division"),
+}
+
+
+@pytest.mark.parametrize(("update", "told"), BROKEN.values(), ids=BROKEN)
+def test_what_goes_wrong_in_it_changes_nothing(update: Any, told: str) -> None:
+    class Broken(instep.Optimizer):
+        """Broken: fails from the second array on."""
+
+        state: Any = "b"
+        learning_rate: float = 0.1
+
+        def update(self, g: Any, p: Any, state: Any, numbers: Any, step: int) -> Any:
+            state["b"] += 1
+            return g if len(g) == 2 else update(g, p, state, numbers, step)
+
+    params = [np.ones(2), np.ones(3)]
+    opt = Broken(params)
+    with pytest.raises((TypeError, ValueError, ZeroDivisionError), match=told):
+        opt.step([np.ones(2), np.ones(3)])
+    assert [param.tolist() for param in params] == [[1, 1], [1, 1, 1]]
+    assert opt.state[0]["b"].tolist() == [0, 0]
+    assert opt.iterations == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [("params", "taken"), (3, "expected names"), ({"b": "x"}, "expected b to start")],
+)
+def test_its_declaration_is_checked(names: Any, told: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=told):
+        type("Mine", (instep.Optimizer,), {"state": names, "update": lambda self, g, *_: g})
