@@ -665,6 +665,17 @@ def test_deep_and_huge_text(text: str) -> None:
     made_or_refused(text)
 
 
+def test_the_page_on_formulas(capsys: pytest.CaptureFixture[str]) -> None:
+    page = Path(__file__).parent.parent / "docs" / "formulas.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, names)
+    assert "MADGRAD: Dual averaging" in capsys.readouterr().out
+    assert {type(names["opt"]).__name__, names["QHM"].__name__} == {"Whitened", "QHM"}
+    assert all(name in page.read_text(encoding="utf-8") for name in gallery.__all__)
+
+
 # From the command line --------------------------------------------------------------------------
 
 

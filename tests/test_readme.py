@@ -107,6 +107,7 @@ PAGES = [
     "README.md",
     "docs/conventions.md",
     "docs/formats.md",
+    "docs/formulas.md",
     "docs/frameworks.md",
     "docs/rows.md",
 ]

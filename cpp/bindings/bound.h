@@ -76,10 +76,10 @@ struct Move {
 
 class Bound {
 public:
-    /// From a dict with the rule (`rule`, as for `rule_of`), the parameters (`tree`), for each of them a dict
-    /// of its state by name (`state`) and one of the axes of those of its arrays that are parts of
-    /// the rule's divisible slot (`parts`) and one of formats and codings (`kept`, as for
-    /// BoundParameter), its average and its accumulator (`averages`, `accumulators`, or None),
+    /// From a dict with the rule (`rule`, as for `rule_of`), the parameters (`tree`), for each of
+    /// them a dict of its state by name (`state`) and one of the axes of those of its arrays that
+    /// are parts of the rule's divisible slot (`parts`) and one of formats and codings (`kept`, as
+    /// for BoundParameter), its average and its accumulator (`averages`, `accumulators`, or None),
     /// triples of an array, the index of the parameter that it is a copy of before the first
     /// update, and whether that is the parameter's own (`copies`), the counters to go on with, or
     /// None (`counters`), and for each parameter the axes in the order to visit them, or None

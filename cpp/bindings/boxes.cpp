@@ -184,9 +184,9 @@ PyObject* new_kernel(PyTypeObject*, PyObject* given, PyObject* named) {
     return guarded([&] {
         const py::tuple arguments = positional(
             given, named, 4, "Kernel: expected a rule's name, numbers, check and check_step");
-        return Box<Kernel>::make(std::make_unique<Kernel>(arguments[0], arguments[1], arguments[2],
-                                                          arguments[3]),
-                                 call_kernel);
+        return Box<Kernel>::make(
+            std::make_unique<Kernel>(arguments[0], arguments[1], arguments[2], arguments[3]),
+            call_kernel);
     });
 }
 

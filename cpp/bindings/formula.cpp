@@ -79,10 +79,10 @@ Program program_from(const py::dict& given) {
     const std::string forms[] = {"number", "average", "decay", "exponent"};
     for (const py::handle item : constants) {
         const auto each = item.cast<py::tuple>();
-        const auto* const form = std::find(std::begin(forms), std::end(forms),
-                                           each[1].cast<std::string>());
-        program.constants[program.constant_count++] = {
-            operand_from(each[0]), static_cast<Form>(form - std::begin(forms))};
+        const auto* const form =
+            std::find(std::begin(forms), std::end(forms), each[1].cast<std::string>());
+        program.constants[program.constant_count++] = {operand_from(each[0]),
+                                                       static_cast<Form>(form - std::begin(forms))};
     }
     const py::tuple becomes(entry(given, "becomes"));
     check_count(becomes.size(), max_scalars, "numbers that are kept for an array");

@@ -87,8 +87,7 @@ bool make_block(PyObject* param, PyObject* source, PyObject* grad, PyObject* con
 
 }  // namespace
 
-Kernel::Kernel(py::object rule, const py::list& arguments, py::object check,
-               py::object check_step)
+Kernel::Kernel(py::object rule, const py::list& arguments, py::object check, py::object check_step)
     : rule_object_(std::move(rule)),
       rule_(rule_of(rule_object_)),
       slots_(static_cast<std::size_t>(rule_.info.slot_count)),

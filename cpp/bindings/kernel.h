@@ -18,8 +18,9 @@ namespace py = pybind11;
 
 class Kernel {
 public:
-    /// `rule` is as for `rule_of`. `arguments` are those that decide on its numbers, the learning rate first: of each its name,
-    /// its limits (see limits.h), and whether it matters elsewhere if it is 0.
+    /// `rule` is as for `rule_of`. `arguments` are those that decide on its numbers, the learning
+    /// rate first: of each its name, its limits (see limits.h), and whether it matters elsewhere if
+    /// it is 0.
     ///
     /// check(arguments, whether each slot is given) returns hyperparameters by name, what the
     /// engine is told in place of options and of the rule's numbers of a name, and the set of those

@@ -140,8 +140,7 @@ Formula::Formula(const Program& program, FormulaNames names)
     }
     for (const std::string& name : names_.hyperparameters)
         info.hyperparameters[info.hyperparameter_count++] = name.c_str();
-    for (const std::string& name : names_.scalars)
-        info.scalars[info.scalar_count++] = name.c_str();
+    for (const std::string& name : names_.scalars) info.scalars[info.scalar_count++] = name.c_str();
     info.sum_count = program_.sum_count;
     info.sums_over_all = names_.sums_over_all;
     info.divisible_slot = -1;

@@ -121,8 +121,8 @@ struct RuleInfo {
     const char* scalars[max_scalars];
     int sum_count;           ///< sums over all elements that the update needs
     unsigned sums_over_all;  ///< a bit for each: not of each array, but of all of them
-    int divisible_slot;   ///< which slot may be kept in parts; negative: none
-    bool tells_of_parts;  ///< elements look at their parts before they tell
+    int divisible_slot;      ///< which slot may be kept in parts; negative: none
+    bool tells_of_parts;     ///< elements look at their parts before they tell
     /// Where no optional slots are in use, a gradient of zero changes nothing.
     bool rests;
 

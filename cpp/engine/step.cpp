@@ -421,8 +421,7 @@ void Step::complete() noexcept {
         if (!plan.rule->info.is_over_all()) add(k, sums.values);
         for (std::size_t s = 0; s < max_sums; ++s)
             if (over_all >> s & 1) sums.values[s] = all[s];
-        plan.rule->in(works[k].precision())
-            .complete(sums, plan.scalars, &plan.update.coefficients);
+        plan.rule->in(works[k].precision()).complete(sums, plan.scalars, &plan.update.coefficients);
     }
 }
 

@@ -15,8 +15,8 @@ void Plan::choose(const Rule& from, Precision precision, unsigned its_slots) {
 void Plan::prepare(Precision precision, const Moment& moment, const double* hyperparameters) {
     const FlushSubnormals mode;  // numbers, too, come from one floating-point mode
     const RuleKernels& kernels = rule->in(precision);
-    const bool is_plain =
-        kernels.prepare(kernels.program, moment, hyperparameters, scalars, around, &update.coefficients);
+    const bool is_plain = kernels.prepare(kernels.program, moment, hyperparameters, scalars, around,
+                                          &update.coefficients);
     update_coded = is_plain && slots < in_parts ? kernels.update_coded[slots] : nullptr;
 }
 

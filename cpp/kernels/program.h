@@ -273,8 +273,7 @@ public:
         if (!average) return;
         for (std::size_t k = i; k < i + count; k += P::lanes) {
             const P p = P::load(param + k);
-            const P mean =
-                around.first_average ? p : around.ema_momentum(P::load(average + k), p);
+            const P mean = around.first_average ? p : around.ema_momentum(P::load(average + k), p);
             mean.store(average + k);
             if (around.overwrite) mean.store(param + k);
         }
@@ -309,15 +308,13 @@ private:
 
     template <class Q>
     static INSTEP_INLINE Q load(const Operand& operand, std::size_t i) {
-        if (sizeof(Q) > sizeof(T) * constant_lanes && operand.moves == none)
-            return Q(*operand.at);
+        if (sizeof(Q) > sizeof(T) * constant_lanes && operand.moves == none) return Q(*operand.at);
         return Q::load(operand.at + (i & operand.moves));
     }
 
     void run(const Instruction& instruction, std::size_t count, const Fetch fetch) {
-        const auto operand = [&](int k) INSTEP_INLINE_LAMBDA {
-            return operands_[instruction.operand[k]];
-        };
+        const auto operand = [&](int k)
+                                 INSTEP_INLINE_LAMBDA { return operands_[instruction.operand[k]]; };
         const Operand a = operand(0), b = operand(1), c = operand(2), d = operand(3);
         T* const to = operands_[instruction.to].at;
         const auto each = [&](auto result) INSTEP_INLINE_LAMBDA {
@@ -330,15 +327,13 @@ private:
         };
         const auto constant = [&]<class Type>(int k, Type) INSTEP_INLINE_LAMBDA {
             Type value;
-            __builtin_memcpy(
-                static_cast<void*>(&value), prepared_.constants + instruction.operand[k] - first_constant,
-                sizeof value);
+            __builtin_memcpy(static_cast<void*>(&value),
+                             prepared_.constants + instruction.operand[k] - first_constant,
+                             sizeof value);
             return value;
         };
-#define INSTEP_RESULT(...)                                                                \
-    return each([&](auto of) INSTEP_INLINE_LAMBDA -> P {                                  \
-        return __VA_ARGS__;                                                               \
-    })
+#define INSTEP_RESULT(...) \
+    return each([&](auto of) INSTEP_INLINE_LAMBDA -> P { return __VA_ARGS__; })
         switch (instruction.operation) {
             case ElementOperation::copy:
                 INSTEP_RESULT(of(a));
@@ -359,8 +354,8 @@ private:
             case ElementOperation::less_equal:
                 INSTEP_RESULT(select(of(a) <= of(b), P(T(1)), P(T(0))));
             case ElementOperation::equal:
-                INSTEP_RESULT(select(of(a) <= of(b), select(of(b) <= of(a), P(T(1)), P(T(0))),
-                                     P(T(0))));
+                INSTEP_RESULT(
+                    select(of(a) <= of(b), select(of(b) <= of(a), P(T(1)), P(T(0))), P(T(0))));
             case ElementOperation::root:
                 INSTEP_RESULT(sqrt(of(a)));
             case ElementOperation::absolute:

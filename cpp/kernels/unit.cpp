@@ -80,8 +80,8 @@ template <class Rule>
 concept has_parts = divisible_slot<Rule>() >= 0;
 
 template <template <class> class Rule>
-bool prepare(const Program*, const Moment& moment, const double* own, double* scalars, const Around& around,
-             Coefficients* to) {
+bool prepare(const Program*, const Moment& moment, const double* own, double* scalars,
+             const Around& around, Coefficients* to) {
     using Prepared = INSTEP_LEVEL::Prepared<Rule<Real>, Real>;
     static_assert(sizeof(Prepared) <= sizeof(Coefficients) &&
                   alignof(Prepared) <= alignof(Coefficients));
