@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from instep._rule import Values
 
 
-class _Rule(NamedTuple):
+class Rule(NamedTuple):
     """What PyTorch calls a rule, its own entries of `param_groups`, and its state.
 
     Entries come with what they are here. `lacks` holds the entries of nearly all rules that this
@@ -51,7 +51,7 @@ class _Rule(NamedTuple):
 
     @property
     def all_entries(self) -> dict[str, tuple[str, ...]]:
-        common = {entry: names for entry, names in _COMMON.items() if entry not in self.lacks}
+        common = {entry: names for entry, names in COMMON.items() if entry not in self.lacks}
         return {**common, **self.entries}
 
 
@@ -60,21 +60,21 @@ def _alike(*names: str) -> dict[str, tuple[str, ...]]:
     return {name: (name,) for name in names}
 
 
-_FLAG = "decoupled_weight_decay"
-_COMMON = {"lr": ("learning_rate",), **_alike("weight_decay", "maximize")}
+FLAG = "decoupled_weight_decay"
+COMMON = {"lr": ("learning_rate",), **_alike("weight_decay", "maximize")}
 _BETAS = {"betas": ("beta_1", "beta_2"), "eps": ("epsilon",)}
 _MOMENTS = {"exp_avg": "m", "exp_avg_sq": "v"}
-_ADAM = {**_BETAS, **_alike("amsgrad"), _FLAG: ()}
+_ADAM = {**_BETAS, **_alike("amsgrad"), FLAG: ()}
 _ADAM_SLOTS = {**_MOMENTS, "max_exp_avg_sq": "v_max"}
 
-_RULES: Mapping[str, _Rule] = {
-    "SGD": _Rule(
+RULES: Mapping[str, Rule] = {
+    "SGD": Rule(
         "SGD",
         _alike("momentum", "dampening", "nesterov"),
         {"momentum_buffer": "momentum"},
         counters=(),
     ),
-    "Adagrad": _Rule(
+    "Adagrad": Rule(
         "Adagrad",
         {
             "lr_decay": ("learning_rate_decay",),
@@ -83,28 +83,28 @@ _RULES: Mapping[str, _Rule] = {
         },
         {"sum": "accumulator"},
     ),
-    "RMSprop": _Rule(
+    "RMSprop": Rule(
         "RMSprop",
         {"alpha": ("rho",), "eps": ("epsilon",), **_alike("momentum", "centered")},
         {"square_avg": "mean_square", "momentum_buffer": "momentum", "grad_avg": "mean_gradient"},
     ),
-    "Adadelta": _Rule(
+    "Adadelta": Rule(
         "Adadelta",
         {"eps": ("epsilon",), **_alike("rho")},
         {"square_avg": "mean_square", "acc_delta": "mean_square_update"},
     ),
-    "Adam": _Rule("Adam", _ADAM, _ADAM_SLOTS),
-    "AdamW": _Rule("AdamW", _ADAM, _ADAM_SLOTS, decoupled=(True,)),
-    "Adamax": _Rule("Adamax", _BETAS, {"exp_avg": "m", "exp_inf": "u"}),
-    "Nadam": _Rule(
+    "Adam": Rule("Adam", _ADAM, _ADAM_SLOTS),
+    "AdamW": Rule("AdamW", _ADAM, _ADAM_SLOTS, decoupled=(True,)),
+    "Adamax": Rule("Adamax", _BETAS, {"exp_avg": "m", "exp_inf": "u"}),
+    "Nadam": Rule(
         "NAdam",
-        {**_BETAS, **_alike("momentum_decay"), _FLAG: ()},
+        {**_BETAS, **_alike("momentum_decay"), FLAG: ()},
         {"mu_product": "u_product", **_MOMENTS},
         decoupled=(False, True),
     ),
-    "RAdam": _Rule("RAdam", {**_BETAS, _FLAG: ()}, _MOMENTS, decoupled=(False, True)),
-    "ASGD": _Rule("ASGD", _alike("lambd", "alpha", "t0"), {"eta": "eta", "mu": "mu", "ax": "ax"}),
-    "Rprop": _Rule(
+    "RAdam": Rule("RAdam", {**_BETAS, FLAG: ()}, _MOMENTS, decoupled=(False, True)),
+    "ASGD": Rule("ASGD", _alike("lambd", "alpha", "t0"), {"eta": "eta", "mu": "mu", "ax": "ax"}),
+    "Rprop": Rule(
         "Rprop",
         {
             "etas": ("eta_minus", "eta_plus"),
@@ -113,7 +113,7 @@ _RULES: Mapping[str, _Rule] = {
         {"prev": "previous_gradient", "step_size": "step_size"},
         lacks=("weight_decay",),
     ),
-    "Adafactor": _Rule(
+    "Adafactor": Rule(
         "Adafactor",
         {
             "beta2_decay": ("beta_2_decay",),
@@ -123,7 +123,7 @@ _RULES: Mapping[str, _Rule] = {
         {"row_var": "r", "col_var": "c", "variance": "v"},
         decoupled=(True,),
     ),
-    "Muon": _Rule(
+    "Muon": Rule(
         "Muon",
         {
             "eps": ("epsilon",),
@@ -136,7 +136,7 @@ _RULES: Mapping[str, _Rule] = {
     ),
 }
 
-_ALL_ENTRIES = {entry for rule in _RULES.values() for entry in rule.all_entries}
+_ALL_ENTRIES = {entry for rule in RULES.values() for entry in rule.all_entries}
 _KEPT_AXES = {"row_var": -1, "col_var": -2}
 """The axes along which PyTorch has means, in which they keep the length 1."""
 
@@ -176,7 +176,7 @@ def from_torch(
     groups stay as they are, and so does a learning rate that is a schedule. PyTorch's SGD and Muon
     do not count their updates: `iterations` stays.
     """
-    rule = entry_of(optimizer, "torch", _RULES)
+    rule = entry_of(optimizer, "torch", RULES)
     there = f"PyTorch's {rule.name}"
     binding = optimizer._bound("from_torch")
     check_own(optimizer, {name for names in rule.entries.values() for name in names}, there)
@@ -274,7 +274,7 @@ def to_torch(
     windows, loss scaling, which arrays are frozen, `skip_nonfinite` and `skipped_steps`. Switches
     of the implementation (``foreach``, ``fused`` and so on) get PyTorch's defaults.
     """
-    rule = entry_of(optimizer, "torch", _RULES)
+    rule = entry_of(optimizer, "torch", RULES)
     there = f"PyTorch's {rule.name}"
     binding = optimizer._bound("to_torch")
     check_own(optimizer, {name for names in rule.entries.values() for name in names}, there)
@@ -290,7 +290,7 @@ def to_torch(
         for index, leaf in zip(indices, leaves, strict=True):
             entry = decoded(binding, leaf, d["arrays"][binding.tree.paths[leaf]])
             slots = {
-                name: _as_there(name, entry[slot])
+                name: as_there(name, entry[slot])
                 for name, slot in rule.slots.items()
                 if slot in binding.slots[leaf]
             }
@@ -312,14 +312,14 @@ def _groups(binding: Binding, order: Sequence[Any] | None) -> dict[int, list[int
 def _hyperparameters(
     optimizer: Optimizer,
     binding: Binding,
-    rule: _Rule,
+    rule: Rule,
     groups: Sequence[tuple[int, Mapping[str, Any]]],
 ) -> list[Values]:
     """Return what changes in the hyperparameters, the default ones first, then each group's."""
     changed: list[Values] = [{} for _ in binding.overrides]
     for j, (k, group) in enumerate(groups):
         what = f"state_dict['param_groups'][{j}]"
-        for name, value in _values(optimizer, rule, group, what).items():
+        for name, value in values_of(type(optimizer), rule, group, what).items():
             of = k if name in binding.overrides[k] else 0
             here = binding.overrides[of].get(name, optimizer._values[name])
             if callable(here):
@@ -347,9 +347,9 @@ def _without_factor(optimizer: Optimizer, k: int, rate: float, what: str) -> flo
     return rate if factor == 1 else float(values["learning_rate"])
 
 
-def _values(optimizer: Optimizer, rule: _Rule, group: Mapping[str, Any], what: str) -> Values:
+def values_of(cls: type[Optimizer], rule: Rule, group: Mapping[str, Any], what: str) -> Values:
     """Return the hyperparameters that one of PyTorch's groups has, by their names here."""
-    entries = {"maximize": False, _FLAG: rule.decoupled[0], **group}
+    entries = {"maximize": False, FLAG: rule.decoupled[0], **group}
     known = rule.all_entries
     strange, missing = (_ALL_ENTRIES - known.keys()) & group.keys(), known.keys() - entries.keys()
     if strange or missing:
@@ -358,7 +358,7 @@ def _values(optimizer: Optimizer, rule: _Rule, group: Mapping[str, Any], what: s
             + (f"got {listed(sorted(strange))}" if strange else f"no {listed(sorted(missing))}")
         )
     values: Values = {"maximize": False, "weight_decay": 0.0}
-    hyperparameters = type(optimizer)._hyperparameters()
+    hyperparameters = cls._hyperparameters()
     for entry, names in known.items():
         given = entries[entry] if len(names) > 1 else [entries[entry]]
         try:
@@ -370,13 +370,13 @@ def _values(optimizer: Optimizer, rule: _Rule, group: Mapping[str, Any], what: s
                 values[name] = hyperparameters[name].check(plain_number(value))
         except (TypeError, ValueError) as error:
             raise type(error)(f"{what}[{entry!r}]: {error}") from None
-    if entries[_FLAG] not in rule.decoupled:
+    if entries[FLAG] not in rule.decoupled:
         raise ValueError(
-            f"{what}[{_FLAG!r}]: expected {rule.decoupled[0]}, as in PyTorch's {rule.name}; got "
-            f"{entries[_FLAG]!r}, as in {'Adam' if rule.decoupled[0] else 'AdamW'}"
+            f"{what}[{FLAG!r}]: expected {rule.decoupled[0]}, as in PyTorch's {rule.name}; got "
+            f"{entries[FLAG]!r}, as in {'Adam' if rule.decoupled[0] else 'AdamW'}"
         )
     decay = values.pop("weight_decay")
-    return {**values, "l2": 0.0, "weight_decay": 0.0, _decay(entries[_FLAG]): decay}
+    return {**values, "l2": 0.0, "weight_decay": 0.0, _decay(entries[FLAG]): decay}
 
 
 def _decay(decoupled: bool) -> str:
@@ -386,12 +386,12 @@ def _decay(decoupled: bool) -> str:
 
 def entries_of_groups(optimizer: Optimizer, order: Sequence[Any] | None) -> list[Values]:
     """Return what `param_groups` has of each group, but for its parameters."""
-    rule = entry_of(optimizer, "torch", _RULES)
+    rule = entry_of(optimizer, "torch", RULES)
     binding = optimizer._bound("from_torch")
     return [_entries(optimizer, rule, k) for k in _groups(binding, order)]
 
 
-def _entries(optimizer: Optimizer, rule: _Rule, k: int) -> Values:
+def _entries(optimizer: Optimizer, rule: Rule, k: int) -> Values:
     """Return a group's hyperparameters as PyTorch has them."""
     values = dict(optimizer.groups[k])
     values["learning_rate"] = optimizer._rate_now(values)
@@ -416,13 +416,13 @@ def _entries(optimizer: Optimizer, rule: _Rule, k: int) -> Values:
             (entries[entry],) = entries[entry]
     if "weight_decay" in entries:
         entries["weight_decay"] = values[decay]
-    if _FLAG in entries:
-        entries[_FLAG] = decoupled
+    if FLAG in entries:
+        entries[FLAG] = decoupled
     return entries
 
 
 def _state(
-    optimizer: Optimizer, rule: _Rule, initial: Binding, leaf: int, entry: Any, what: str
+    optimizer: Optimizer, rule: Rule, initial: Binding, leaf: int, entry: Any, what: str
 ) -> tuple[int, Values]:
     """Return an array's count of updates and its slots; both initial where PyTorch has none."""
     slots = initial.slots[leaf]
@@ -449,7 +449,7 @@ def _state(
         if slot in scalars:
             new[slot] = np.array(float(number_of(array, f"{what}[{name!r}]")))
         else:
-            like = _as_there(name, own[slot])
+            like = as_there(name, own[slot])
             check_like(array, like, initial.tree.paths[leaf], f"{what}[{name!r}]")
             new[slot] = array.reshape(slots[slot].shape)
     new = encoded(initial, leaf, new)
@@ -458,6 +458,6 @@ def _state(
     return count_of(array_of(entry["step"], f"{what}['step']"), f"{what}['step']"), new
 
 
-def _as_there(name: str, slot: NDArray[Any]) -> NDArray[Any]:
+def as_there(name: str, slot: NDArray[Any]) -> NDArray[Any]:
     """Return an array of state in PyTorch's shape."""
     return np.expand_dims(slot, _KEPT_AXES[name]) if name in _KEPT_AXES else slot
