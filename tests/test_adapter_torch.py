@@ -328,7 +328,7 @@ def test_a_rule_of_ones_own() -> None:
         (lambda p: instep.torch.Lion(p), "lr"),
         (lambda p: instep.torch.Lion(p, lr=0.1, bets=1), "expected options among"),
         (lambda p: instep.torch.Lion(p, lr=0.1, betas=(2.0, 0.5)), "beta_1"),
-        (lambda p: instep.torch.of(int), "instep.Optimizer"),
+        (lambda p: instep.torch.of(p), "instep.Optimizer"),
         (lambda p: instep.torch.Adam(p, lr=0.1, differentiable=True).step(), "differentiable"),
         (lambda p: instep.torch.Nothing, "no attribute"),
         (

@@ -315,7 +315,7 @@ class _Gradient:
             return self._array
         array = _gradient(grad)
         if isinstance(array, np.ndarray) and array.size and grad.is_contiguous():
-            memory = (ctypes.c_char * array.nbytes).from_address(grad.data_ptr())
+            memory: Any = (ctypes.c_char * array.nbytes).from_address(grad.data_ptr())
             self._array = np.frombuffer(memory, array.dtype).reshape(array.shape)
             self._address, self._dtype = grad.data_ptr(), grad.dtype
         return array
