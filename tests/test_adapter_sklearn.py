@@ -6,6 +6,7 @@ import pickle
 import warnings
 from collections.abc import Iterator
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,11 @@ import pytest
 
 pytest.importorskip("sklearn")
 
-from sklearn import base, datasets, model_selection, neural_network  # noqa: E402
-from sklearn.exceptions import ConvergenceWarning  # noqa: E402
+from sklearn import base, datasets, model_selection, neural_network
+from sklearn.exceptions import ConvergenceWarning
 
-import instep  # noqa: E402
-import instep.sklearn  # noqa: E402
+import instep
+import instep.sklearn
 
 NAMES = ("MLPClassifier", "MLPRegressor")
 SOLVERS: dict[str, dict[str, Any]] = {
@@ -110,7 +111,7 @@ def test_any_rule(name: str, optimizer: Any) -> None:
     )
     assert model.fit(x, y).loss_curve_[-1] < model.loss_curve_[0]
     engine: Any = model._optimizer.optimizer
-    assert isinstance(engine, optimizer if isinstance(optimizer, type) else instep.AdamW)
+    assert type(engine).__name__ == ("Lion" if isinstance(optimizer, type) else "AdamW")
     if isinstance(optimizer, type):
         assert engine.learning_rate == model.learning_rate_init
     else:
@@ -165,3 +166,9 @@ def test_the_documentation_has_both() -> None:
     assert "hidden_layer_sizes" in text
     assert "optimizer : type or Optimizer" in text
     assert "optimizer=None" in str(signature(instep.sklearn.MLPClassifier))
+
+
+def test_the_page_on_it() -> None:
+    page = Path(__file__).parent.parent / "docs" / "adapters.md"
+    section = page.read_text(encoding="utf-8").partition("## scikit-learn\n")[2]
+    exec(section.partition("```python\n")[2].partition("```")[0], {"instep": instep})

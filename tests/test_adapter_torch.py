@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -357,3 +358,9 @@ def test_a_gradient_that_is_refused_changes_nothing() -> None:
         opt.step()
     assert all(torch.equal(p, q) for p, q in zip(params, before, strict=True))
     assert opt.state[params[0]]["step"] == 1
+
+
+def test_the_page_on_it() -> None:
+    page = Path(__file__).parent.parent / "docs" / "adapters.md"
+    section = page.read_text(encoding="utf-8").partition("## PyTorch\n")[2]
+    exec(section.partition("```python\n")[2].partition("```")[0], {"instep": instep})

@@ -105,6 +105,7 @@ def test_the_number_of_paths() -> None:
 
 PAGES = [
     "README.md",
+    "docs/adapters.md",
     "docs/conventions.md",
     "docs/formats.md",
     "docs/formulas.md",

@@ -1,0 +1,121 @@
+"""Flower's strategies with instep's rules, beside Flower's own, in a federation in one process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("flwr")
+
+from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import strategy as flower
+
+import instep
+import instep.flower
+
+task_identity = pytest.importorskip("flwr.supercore.task_identity")
+# Messages say who sends them, as in a process that Flower has started.
+task_identity.TaskIdentity.run_id = task_identity.TaskIdentity.task_id = 1
+task_identity.TaskIdentity.node_id = 1
+logging.getLogger("flwr").setLevel(logging.ERROR)
+
+PAIRS: dict[str, dict[str, Any]] = {
+    "FedAdam": {"eta": 0.05, "beta_1": 0.8},
+    "FedYogi": {"eta": 0.05},
+    "FedAdagrad": {"eta": 0.05},
+    "FedAvgM": {"server_learning_rate": 0.7, "server_momentum": 0.6},
+}
+
+
+class Federation:
+    """Clients that pull weights towards points of their own; what Flower calls a grid."""
+
+    def __init__(self, dtype: Any = np.float64) -> None:
+        self.targets = {k: np.random.default_rng(k).standard_normal((3, 4)) for k in range(1, 4)}
+        self.dtype = dtype
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self.targets)
+
+    def send_and_receive(self, messages: Iterable[Any], **_: Any) -> list[Any]:
+        replies = []
+        for message in messages:
+            target = self.targets[message.metadata.dst_node_id]
+            arrays = message.content["arrays"]
+            w = arrays["w"].numpy()
+            new = {"w": Array((w + 0.3 * (target - w)).astype(self.dtype))}
+            if "seen" in arrays:
+                new["seen"] = Array(arrays["seen"].numpy() + 7)
+            records = {
+                "arrays": ArrayRecord(new),
+                "metrics": MetricRecord({"num-examples": message.metadata.dst_node_id}),
+            }
+            replies.append(Message(RecordDict(records), reply_to=message))
+        return replies
+
+
+def trained(strategy: Any, dtype: Any = np.float64, rounds: int = 5, **others: Any) -> Any:
+    start = ArrayRecord({"w": Array(np.ones((3, 4), dtype)), **others})
+    return strategy.start(Federation(dtype), start, num_rounds=rounds).arrays
+
+
+def quiet(cls: Any, **options: Any) -> Any:
+    return cls(fraction_evaluate=0.0, **options)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_numbers_are_flowers(name: str) -> None:
+    options = PAIRS[name]
+    more = {"as_flower": True} if name == "FedAdam" else {}
+    theirs = trained(quiet(getattr(flower, name), **options))
+    ours = trained(quiet(getattr(instep.flower, name), **options, **more))
+    np.testing.assert_allclose(ours["w"].numpy(), theirs["w"].numpy(), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_float32_stays_and_integers_pass(name: str) -> None:
+    strategy = quiet(getattr(instep.flower, name), **PAIRS[name])
+    arrays = trained(strategy, np.float32, seen=Array(np.array([3], np.int64)))
+    assert arrays["w"].numpy().dtype == np.float32
+    assert arrays["seen"].numpy().tolist() == [3 + 5 * 7]
+    assert arrays["seen"].numpy().dtype == np.int64
+
+
+def test_the_first_correction_is_that_of_one_update() -> None:
+    """Adam's first step is as long as its rate, but for tau; Flower's is not."""
+    strategy = quiet(instep.flower.FedAdam, eta=0.05, tau=1e-12)
+    moved = trained(strategy, rounds=1)["w"].numpy() - 1
+    np.testing.assert_allclose(np.abs(moved), 0.05, rtol=1e-6)
+
+
+def test_any_rule_with_its_state(tmp_path: Any) -> None:
+    strategy = quiet(instep.flower.FedOpt, optimizer=instep.Lion(learning_rate=0.01))
+    trained(strategy, rounds=4)
+    assert strategy.optimizer.iterations == 4
+    strategy.optimizer.save(tmp_path / "server.npz")
+    other = instep.Lion({"w": np.ones((3, 4))}, learning_rate=0.01)
+    other.load(tmp_path / "server.npz")
+    assert np.array_equal(other.params["w"], strategy.optimizer.params["w"])
+
+
+@pytest.mark.parametrize("optimizer", [instep.Adam, None, instep.Adam(np.ones(2))])
+def test_what_is_no_optimizer(optimizer: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="optimizer"):
+        instep.flower.FedOpt(optimizer=optimizer)
+
+
+def test_clients_with_other_arrays_are_an_error() -> None:
+    strategy = quiet(instep.flower.FedAdagrad)
+    with pytest.raises(Exception, match="names and shapes"):
+        trained(strategy, extra=Array(np.ones(2)))
+
+
+def test_the_page_on_it() -> None:
+    page = Path(__file__).parent.parent / "docs" / "adapters.md"
+    section = page.read_text(encoding="utf-8").partition("## Flower\n")[2]
+    exec(section.partition("```python\n")[2].partition("```")[0], {"instep": instep})
