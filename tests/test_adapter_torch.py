@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -358,6 +361,30 @@ def test_a_gradient_that_is_refused_changes_nothing() -> None:
         opt.step()
     assert all(torch.equal(p, q) for p, q in zip(params, before, strict=True))
     assert opt.state[params[0]]["step"] == 1
+
+
+def test_state_that_is_loaded_from_itself() -> None:
+    """As Accelerate does it, right after it was made."""
+    (theirs, their_opt), (ours, our_opt) = both("AdamW")
+    for model, opt in ((theirs, their_opt), (ours, our_opt)):
+        opt.load_state_dict(opt.state_dict())
+        train(model, opt, 3)
+        opt.load_state_dict(opt.state_dict())
+        train(model, opt, 3)
+    assert_alike(theirs, ours)
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch without processes")
+def test_several_processes() -> None:
+    """DistributedDataParallel, ZeroRedundancyOptimizer, fully_shard."""
+    script = Path(__file__).with_name("distributed_steps.py")
+    run = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout.splitlines()[-1])
+    assert found.keys() == {"replicated", "without_redundancy", "sharded"}
+    assert max(found.values()) < 1e-6
 
 
 def test_the_page_on_it() -> None:

@@ -8,6 +8,7 @@ import os
 import pickle
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ from processes import config
 import instep
 from instep import gallery, kernels
 from instep._core import build_info
+from instep._formulas import header
 from instep._formulas.evaluation import Evaluation
 
 STORED = Path(__file__).parent / "trajectories"
@@ -706,6 +708,22 @@ def test_the_report_of_a_file(tmp_path: Path) -> None:
         assert part in run.stdout
     errors = [float(x) for x in re.findall(r"([\d.]+) units in the last", run.stdout)]
     assert max(errors) < 10
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="no g++")
+@pytest.mark.parametrize("name", ["ADOPT", "MADGRAD", "QHAdam"])
+def test_the_header_of_a_formula_compiles(name: str, tmp_path: Path) -> None:
+    cls = getattr(gallery, name)
+    text = header.header(name, cls._program).replace("#pragma once", "")
+    every_slot = 2 ** len(cls._program.algebra.names.state) - 1
+    use = f"auto* used = &instep::baseline::update<instep::baseline::{name}, float, {every_slot}>;"
+    source = tmp_path / "rule.cpp"
+    source.write_text(f'#include "kernels/update.h"\n{text}\n{use}\n')
+    include = Path(__file__).parent.parent / "cpp"
+    options = ("-std=c++20", "-fsyntax-only", "-Wall", "-Wno-psabi", "-Werror")
+    compiler = ["g++", *options, "-DINSTEP_LEVEL=baseline", f"-I{include}", str(source)]
+    run = subprocess.run(compiler, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[:2000]
 
 
 @pytest.mark.parametrize(
