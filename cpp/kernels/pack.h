@@ -67,6 +67,14 @@ struct Pack<T, registers, is_plain, std::integer_sequence<int, k...>> {
         return *this;
     }
 
+    static INSTEP_INLINE V register_power(V x, double exponent) {
+        V result{};
+        for (std::size_t lane = 0; lane < register_lanes; ++lane)
+            result[lane] = static_cast<T>(
+                instep::INSTEP_LEVEL::real_power(static_cast<double>(x[lane]), exponent));
+        return result;
+    }
+
     struct Mask {
         decltype(V{} < V{}) part[registers];
     };
@@ -90,10 +98,7 @@ struct Pack<T, registers, is_plain, std::integer_sequence<int, k...>> {
         return a;
     }
     friend INSTEP_INLINE Pack real_power(Pack a, double exponent) {
-        for (V& v : a.part)
-            for (std::size_t lane = 0; lane < register_lanes; ++lane)
-                v[lane] = static_cast<T>(
-                    instep::INSTEP_LEVEL::real_power(static_cast<double>(v[lane]), exponent));
+        ((a.part[k] = register_power(a.part[k], exponent)), ...);
         return a;
     }
     /// a where it is less than b, else b.
