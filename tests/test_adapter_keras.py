@@ -1,0 +1,111 @@
+"""instep's updates under Keras's optimizers, beside Keras's own; KERAS_BACKEND says with which."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+keras = pytest.importorskip("keras")
+pytest.importorskip(os.environ["KERAS_BACKEND"])
+
+import instep  # noqa: E402
+import instep.keras  # noqa: E402
+
+# Of Keras's own: its tensors' way to NumPy.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+CASES: dict[str, dict[str, Any]] = {
+    "SGD": {"learning_rate": 0.1},
+    "SGD momentum": {"learning_rate": 0.1, "momentum": 0.9},
+    "SGD nesterov": {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True},
+    "Adagrad": {"learning_rate": 0.1},
+    "RMSprop": {},
+    "RMSprop centered": {"momentum": 0.5, "centered": True},
+    "Adadelta": {"learning_rate": 1.0},
+    "Adam": {},
+    "Adam amsgrad": {"amsgrad": True, "beta_1": 0.8, "epsilon": 1e-5},
+    "AdamW": {"weight_decay": 0.1},
+    "Adamax": {},
+    "Lion": {},
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "clipnorm": {"clipnorm": 0.1},
+    "global_clipnorm": {"global_clipnorm": 0.1},
+    "ema": {"use_ema": True, "ema_overwrite_frequency": 3},
+    "window": {"gradient_accumulation_steps": 2},
+}
+
+
+def data() -> tuple[Any, Any]:
+    x = np.random.default_rng(0).standard_normal((64, 5)).astype(np.float32)
+    return x, x.sum(1, keepdims=True)
+
+
+def a_model(optimizer: Any, seed: int = 1) -> Any:
+    keras.utils.set_random_seed(seed)
+    layers = [keras.Input((5,)), keras.layers.Dense(8, "tanh"), keras.layers.Dense(1)]
+    model = keras.Sequential(layers)
+    model.compile(optimizer, "mse")
+    return model
+
+
+def fitted(ours: bool, name: str, epochs: int = 3, **options: Any) -> Any:
+    model = a_model(getattr(instep.keras if ours else keras.optimizers, name)(**options))
+    model.fit(*data(), batch_size=16, epochs=epochs, shuffle=False, verbose=0)
+    return model
+
+
+def assert_alike(one: Any, other: Any, tolerance: float = 2e-5) -> None:
+    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
+    pairs = zip(one.optimizer.variables, other.optimizer.variables, strict=True)
+    for u, v in pairs:
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(u.value),
+            keras.ops.convert_to_numpy(v.value),
+            rtol=1e-4,
+            atol=tolerance,
+        )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_fit_is_keras(case: str) -> None:
+    name = case.split()[0]
+    theirs, ours = (fitted(mine, name, **CASES[case]) for mine in (False, True))
+    assert isinstance(ours.optimizer, getattr(keras.optimizers, name))
+    assert_alike(theirs, ours)
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_what_surrounds_updates_is_keras(options: dict[str, Any]) -> None:
+    theirs, ours = (fitted(mine, "Adam", 4, **options) for mine in (False, True))
+    assert_alike(theirs, ours)
+
+
+def test_schedules() -> None:
+    models = []
+    for mine in (False, True):
+        rate = keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)
+        models.append(fitted(mine, "SGD", learning_rate=rate, momentum=0.5))
+    assert_alike(*models)
+
+
+def test_a_saved_model_goes_on(tmp_path: Path) -> None:
+    model = fitted(True, "Adam", learning_rate=0.01)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(loaded.optimizer) is instep.keras.Adam
+    for each in (model, loaded):
+        each.fit(*data(), batch_size=16, epochs=2, shuffle=False, verbose=0)
+    assert_alike(model, loaded, 1e-7)
+
+
+@pytest.mark.skipif(os.environ["KERAS_BACKEND"] != "torch", reason="the page is about PyTorch's")
+def test_the_page_on_it() -> None:
+    page = Path(__file__).parent.parent / "docs" / "adapters.md"
+    section = page.read_text(encoding="utf-8").partition("## Keras\n")[2]
+    exec(section.partition("```python\n")[2].partition("```")[0], {"instep": instep})
