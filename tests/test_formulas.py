@@ -852,3 +852,144 @@ def test_what_goes_wrong_in_it_changes_nothing(update: Any, told: str) -> None:
 def test_its_declaration_is_checked(names: Any, told: str) -> None:
     with pytest.raises((TypeError, ValueError), match=told):
         type("Mine", (instep.Optimizer,), {"state": names, "update": lambda self, g, *_: g})
+
+
+def test_state_may_become_the_gradient_or_the_parameter() -> None:
+    class Before(instep.Optimizer):
+        """Before: keeps both."""
+
+        state: Any = "g_before p_before turned"
+        learning_rate: float = 1.0
+
+        def update(self, g: Any, p: Any, state: Any, numbers: Any, step: int) -> Any:
+            difference = g - state["g_before"]
+            state["g_before"], state["p_before"], state["turned"] = g, p, g[::-1]
+            return 0.1 * difference
+
+    param = np.full(3, 5.0)
+    opt = Before(param)
+    opt.step(np.array([1.0, 2.0, 3.0]))
+    assert opt.state["g_before"].tolist() == [1, 2, 3]
+    assert opt.state["turned"].tolist() == [3, 2, 1]
+    assert opt.state["p_before"].tolist() == [5, 5, 5]
+
+
+def test_subclasses_have_the_state_of_their_bases() -> None:
+    class Twice(Whitened):
+        """Twice: further, with another default and more state."""
+
+        state: Any = "count"
+        beta: float = 0.5
+        factor: float = 2.0
+
+        def update(self, g: Any, p: Any, state: Any, numbers: Any, step: int) -> Any:
+            state["count"] = state["count"] + 1
+            return numbers["factor"] * super().update(g, p, state, numbers, step)
+
+    class Other(Whitened):
+        """Other: nothing but another default."""
+
+        beta: float = 0.25
+
+    opt, other = Twice(np.ones((2, 2)), factor=3.0), Other(np.ones((2, 2)))
+    opt.step(np.ones((2, 2)))
+    other.step(np.ones((2, 2)))
+    assert {*opt.state} == {"b", "covariance", "count", "step"}
+    assert (opt.config["beta"], other.config["beta"]) == (0.5, 0.25)
+    assert opt.state["count"][0, 0] == 1
+
+
+def test_rules_with_updates_of_their_own_keep_them() -> None:
+    for base in (instep.Adam, QHM, instep.Muon):
+        with pytest.raises(TypeError, match="can't be replaced"):
+            type("Mine", (base,), {"update": lambda self, g, *_: g})
+
+
+def test_an_array_without_dimension_has_a_length_there() -> None:
+    opt = Whitened([np.ones((2, 3)), np.ones(())])
+    assert opt.state[1]["covariance"].shape == (1, 1)
+
+
+def test_state_that_starts_as_the_parameter_needs_its_digits() -> None:
+    rule = made("p -= lr*(g + 0.1*(p - x))", state={"x": "p"})
+    with pytest.raises(ValueError, match="state_dtype"):
+        rule(np.ones(6, np.float32), learning_rate=0.1, state_dtype="bfloat16")
+
+
+def test_state_that_starts_at_a_hyperparameter() -> None:
+    rule = made(
+        "m = m + g; d = d + 1; p -= lr*m*d",
+        state={"m": "start"},
+        numbers={"d": "first"},
+        start=0.5,
+        first=2.0,
+    )
+    opt = rule(np.zeros(1), learning_rate=1.0)
+    opt.step(np.ones(1))
+    assert (opt.state["m"][0], opt.state["d"]) == (1.5, 3.0)
+    scheduled = made("m = m + g*x; p -= lr*m", state={"m": "x"}, x=2.0)
+    opt = scheduled(np.zeros(1), learning_rate=1.0, x=lambda update: 4.0)
+    opt.step(np.ones(1))
+    assert opt.state["m"][0] == 8.0
+
+
+def test_names_of_what_the_engine_counts_are_free() -> None:
+    param = np.zeros(4)
+    made("p = mean(g) + 0*elements + 0*all_elements", elements=5.0, all_elements=3.0)(param).step(
+        np.full(4, 2.0)
+    )
+    assert param.tolist() == [2.0] * 4
+
+
+def test_shared_numbers_go_on_when_arrays_come() -> None:
+    rule = made("d = max(d, norm(g, all)); p -= lr*d*g", numbers="d")
+    w = np.ones(2)
+    opt = rule({"w": w}, learning_rate=0.1)
+    opt.step({"w": np.array([3.0, 4.0])})
+    opt.build({"a": np.ones(2), "w": w})
+    opt.step({"a": np.full(2, 0.1), "w": np.full(2, 0.1)})
+    assert [opt.state[name]["d"] for name in ("a", "w")] == [5.0, 5.0]
+
+
+def test_the_prodigy_of_arrays_that_come_goes_on() -> None:
+    w = np.ones(2)
+    opt = instep.Prodigy({"w": w})
+    for seed in range(20):
+        opt.step({"w": random(2, seed=seed, dtype=np.float64) + 1})
+    before = float(opt.state["w"]["d"])
+    opt.build({"a": np.ones(2), "w": w})
+    opt.step({"a": np.ones(2), "w": np.ones(2)})
+    assert before > 1e-6
+    assert float(opt.state["w"]["d"]) >= before
+    assert opt.state["a"]["d"] == opt.state["w"]["d"]
+
+
+def test_an_infinite_share_of_state_is_infinite() -> None:
+    rule = made("b = p + b/norm(g); p = 0*p", state={"b": 1.0})
+    opt = rule(np.ones(3))
+    opt.step(np.zeros(3))
+    assert opt.state["b"].tolist() == [np.inf] * 3
+
+
+@pytest.mark.parametrize("formula", ["p -= g**1e999", "p -= g**(1/0)", "p -= g**(0/0)"])
+def test_exponents_that_are_no_numbers(formula: str) -> None:
+    made(formula)(np.ones(3), learning_rate=0.1).step(np.ones(3))
+
+
+@pytest.mark.parametrize("name", ["run", "param", "zeros"])
+def test_names_that_functions_need(name: str) -> None:
+    with pytest.raises(ValueError, match="taken"):
+        instep.rule(name, formula="p -= lr*g")
+
+
+def test_a_definition_stays_what_it_was() -> None:
+    state: dict[str, float | str] = {"m": 0.5}
+    opt = made("m = m + g; p -= lr*m", state=state)(np.ones(2), learning_rate=0.1)
+    state["q"] = 1.0
+    assert pickle.loads(pickle.dumps(opt)).state["m"].tolist() == [0.5, 0.5]
+
+
+def test_not_and_conditions() -> None:
+    param = np.array([-1.0, 0.0, 2.0])
+    made("p = (not p) + 10*where(p, 1, 0)")(param).step(np.zeros(3))
+    assert param.tolist() == [1.0, 1.0, 10.0]

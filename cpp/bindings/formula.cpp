@@ -112,10 +112,14 @@ FormulaNames names_from(const py::dict& given) {
     names.hyperparameters = list("hyperparameters");
     check_count(names.hyperparameters.size(), max_hyperparameters, "hyperparameters");
     names.scalars = list("scalars");
-    const std::vector<std::string> positive = list("positive");
-    for (const std::string& slot : names.slots)
-        names.is_positive.push_back(std::find(positive.begin(), positive.end(), slot) !=
-                                    positive.end());
+    const std::vector<std::string> positive = list("positive"), exact = list("exact");
+    const auto has = [](const std::vector<std::string>& all, const std::string& slot) {
+        return std::find(all.begin(), all.end(), slot) != all.end();
+    };
+    for (const std::string& slot : names.slots) {
+        names.is_positive.push_back(has(positive, slot));
+        names.is_exact.push_back(has(exact, slot));
+    }
     unsigned index = 0;
     for (const py::handle each : entry(given, "sums")) {
         if (each.cast<py::tuple>()[2].cast<bool>()) names.sums_over_all |= 1u << index;

@@ -17,13 +17,13 @@ py::dict described(const RuleInfo& rule);
 /// A formula as Python's object.
 class FormulaObject {
 public:
-    /// From a dict with the `rule`'s name, tuples of its `slots` and of those that are `positive`,
-    /// of its `hyperparameters` and `scalars`; `literals`; `numbers`, each the name of an operation
-    /// and its operands; `constants`, each a number and a form; `becomes`, what becomes of scalars;
-    /// `measure` and `update`, each instruction the name of an operation, where its result goes and
-    /// its operands; `sums`, each two operands and whether it is over all arrays. Operands and
-    /// numbers by index, as in engine/program.h. Raises ValueError where there are too many, or
-    /// unknown ones.
+    /// From a dict with the `rule`'s name, tuples of its `slots` and of those that are `positive`
+    /// or `exact`, of its `hyperparameters` and `scalars`; `literals`; `numbers`, each the name of
+    /// an operation and its operands; `constants`, each a number and a form; `becomes`, what
+    /// becomes of scalars; `measure` and `update`, each instruction the name of an operation, where
+    /// its result goes and its operands; `sums`, each two operands and whether it is over all
+    /// arrays. Operands and numbers by index, as in engine/program.h. Raises ValueError where there
+    /// are too many, or unknown ones.
     explicit FormulaObject(const py::dict& given);
 
     const Rule& rule() const { return formula_.rule(); }

@@ -103,6 +103,7 @@ Formula::Formula(const Program& program, FormulaNames names)
                 is_within(names_.hyperparameters.size(), max_hyperparameters) &&
                 is_within(names_.scalars.size(), max_scalars) &&
                 names_.slots.size() == names_.is_positive.size() &&
+                names_.slots.size() == names_.is_exact.size() &&
                 is_within(static_cast<std::size_t>(program_.scalar_count), max_scalars),
             "program: too many names");
     require(names_.scalars.size() == static_cast<std::size_t>(program_.scalar_count),
@@ -135,7 +136,8 @@ Formula::Formula(const Program& program, FormulaNames names)
     unsigned slots = 0;
     for (int k = 0; k < info.slot_count; ++k) {
         const auto index = static_cast<std::size_t>(k);
-        info.slots[k] = {names_.slots[index].c_str(), false, names_.is_positive[index], false};
+        info.slots[k] = {names_.slots[index].c_str(), false, names_.is_positive[index],
+                         names_.is_exact[index]};
         slots |= bit(k);
     }
     for (const std::string& name : names_.hyperparameters)

@@ -13,7 +13,7 @@ namespace instep {
 struct FormulaNames {
     std::string rule;
     std::vector<std::string> slots, hyperparameters, scalars;
-    std::vector<bool> is_positive;  ///< of each slot; see `positive`
+    std::vector<bool> is_positive, is_exact;  ///< of each slot; see `positive` and `exact`
     unsigned sums_over_all = 0;
 };
 

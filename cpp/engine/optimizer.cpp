@@ -326,12 +326,22 @@ void Optimizer::add_plan(std::size_t array, bool is_given, bool has_gradient) {
     set_numbers(plan);
 }
 
+const Array& Optimizer::holder_of_numbers(std::size_t array) const {
+    if (rule_.info.is_over_all())
+        for (std::size_t k = 0; k < arrays.size(); ++k)
+            if (clocks[k].steps > 0) return arrays[k];
+    return arrays[array];
+}
+
 void Optimizer::set_numbers(Plan& plan) const {
     const Array& array = arrays[plan.array];
     const Precision precision = array.layout.precision;
     const Clock& clock = clocks[plan.array];
     const Group& group = groups[array.group];
-    for (int k = 0; k < plan.rule->info.scalar_count; ++k) plan.scalars[k] = *array.scalars[k];
+    if (plan.rule->info.scalar_count) {
+        const Array& holder = holder_of_numbers(plan.array);
+        for (int k = 0; k < plan.rule->info.scalar_count; ++k) plan.scalars[k] = *holder.scalars[k];
+    }
     Around& around = plan.around;
     const auto prepare = [&] {
         const std::int64_t before = counting.global ? iterations : clock.steps;

@@ -151,6 +151,9 @@ private:
     /// Adds a plan to the step: that of an array with a gradient, given or accumulated, or without.
     void add_plan(std::size_t array, bool is_given, bool has_gradient);
     void set_numbers(Plan& plan) const;
+    /// The array whose numbers go on in that one: where they belong to all together, those that
+    /// have come later have not had them.
+    const Array& holder_of_numbers(std::size_t array) const;
     void set_noise(Work& work, std::size_t array) const;
     /// What the array keeps beside for rows; null where it has had no such gradient.
     RowState* rows_of(std::size_t array, const Stream& gradient);

@@ -124,9 +124,12 @@ void set_constants(const Program& program, const double* numbers, T* constants) 
                 put(Average<T>(number));
                 break;
             case Form::decay:
-            case Form::exponent:
-                put(Decay<T>(number));
+            case Form::exponent: {
+                Decay<T> digits(number);
+                if (digits.high - digits.high != 0) digits.low = 0;  // an infinite one
+                put(digits);
                 break;
+            }
         }
     }
 }

@@ -132,10 +132,13 @@ def _run_rule(arguments: argparse.Namespace) -> int:
     chosen = [each for each in found if each.cls.__name__ in (arguments.names or known)]
     if arguments.plot is not None and len(chosen) > 1:
         return _fail(f"instep rule --plot draws one rule: name one of {_listed(known)}")
-    for each in chosen:
-        for line in report.lines(each, arguments.plot):
-            print(line, flush=True)
-        print()
+    try:
+        for each in chosen:
+            for line in report.lines(each, arguments.plot):
+                print(line, flush=True)
+            print(flush=True)
+    except BrokenPipeError:  # read by `head`, say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -102,6 +102,7 @@ class Formula:
         rule: str,
         slots: tuple[str, ...],
         positive: tuple[str, ...],
+        exact: tuple[str, ...],
         hyperparameters: tuple[str, ...],
         scalars: tuple[str, ...],
         literals: tuple[float, ...],

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from instep._rule import Values
 
 STATE = "state"
+RULE = "instep._rule"
+"""Where what all rules have is declared; elsewhere there are rules with updates of their own."""
 
 
 def prepare(cls: type[Optimizer]) -> None:
@@ -30,6 +32,12 @@ def prepare(cls: type[Optimizer]) -> None:
     TypeError, ValueError
         If a name or a default is none.
     """
+    is_rule = any("_update" in vars(each) for each in cls.__mro__ if each.__module__ != RULE)
+    if cls._kernel != "lend" or is_rule:
+        raise TypeError(
+            f"{cls.__name__}: expected a subclass of instep.Optimizer, or of one with an update of "
+            f"its own; the updates of {cls.__mro__[1].__name__} can't be replaced"
+        )
     own = vars(cls)
     names = names_in(STATE, own[STATE]) if STATE in own else {}
     if STATE in own:
@@ -37,7 +45,8 @@ def prepare(cls: type[Optimizer]) -> None:
     defaults = {
         name: own[name]
         for name, annotation in inspect.get_annotations(cls).items()
-        if name in own and name != STATE and "ClassVar" not in str(annotation)
+        if name in own and name != STATE and not name.startswith("_")
+        if "ClassVar" not in str(annotation)
     }
     if "learning_rate" in defaults:
         rate = Rate(default=defaults.pop("learning_rate"))
@@ -52,8 +61,10 @@ def prepare(cls: type[Optimizer]) -> None:
         for name, start in names.items()
         if not callable(start)
     }
-    cls._own_shapes = {name: start if callable(start) else None for name, start in names.items()}
-    cls._initial_state = {
+    shapes_of = {name: start if callable(start) else None for name, start in names.items()}
+    cls._own_shapes = {**(cls._own_shapes or {}), **shapes_of}
+    inherited = {n: start for n, start in cls._initial_state.items() if n not in names}
+    cls._initial_state = inherited | {
         name: COPY_OF_PARAMETER if start == PARAMETER else start
         for name, start in starts.items()
         if start != 0
@@ -73,7 +84,7 @@ def shapes(
     """
     found: dict[str, tuple[int, ...]] = {}
     for name, shape_of in of_state.items():
-        shape: Any = param.shape if shape_of is None else shape_of(param.shape)
+        shape: Any = param.shape if shape_of is None else shape_of(param.shape or (1,))
         is_shape = isinstance(shape, tuple) and all(
             isinstance(n, (int, np.integer)) and n >= 0 for n in shape
         )
@@ -107,10 +118,14 @@ def update(
     of_engine = {"weight_decay"}
     own = {key: value for key, value in numbers.items() if key not in of_engine}
     method: Any = optimizer
+    given = dict(kept)
     result = method.update(g, seen, kept, own, step)
     if result is None:
         raise TypeError(f"{name}: expected it to return what to take off p, got None")
-    change = np.asarray(result)
+    try:
+        change = np.asarray(result)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected it to return an array: {error}") from None
     if change.dtype.kind not in "fiub" or not _fits(change.shape, g.shape):
         raise ValueError(
             f"{name}: expected it to return real numbers of shape {g.shape}, got "
@@ -123,6 +138,8 @@ def update(
         )
     for key, array in state.items():
         new = np.asarray(kept[key])
+        if new is not given[key]:
+            new = kept[key] = np.array(new)  # it may be the gradient, which becomes the update
         if new.shape != array.shape or new.dtype.kind not in "fiub":
             raise ValueError(
                 f"{name}: expected state[{key!r}] to stay an array of shape {array.shape}, got "

@@ -232,7 +232,7 @@ class Optimizer(Rule, Constructed):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "update" in vars(cls):
+        if "update" in vars(cls) or cls._own_shapes is not None:
             from instep import _functions
 
             _functions.prepare(cls)

@@ -120,4 +120,5 @@ def first_value(variant: Variant, name: str, param: Array, numbers: Values) -> A
         return float(start)
     # Rules that start from a schedule take it in the first update of their own clock. Only where
     # that is everybody's, an array may come later, and must have been asked for here.
-    return _core.ask(start, 0) if variant.has_global_clock else 0.0
+    is_asked_here = variant.has_global_clock or variant.rule._formula is not None
+    return _core.ask(start, 0) if is_asked_here else 0.0

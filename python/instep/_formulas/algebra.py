@@ -17,6 +17,7 @@ import numpy as np
 from instep._formulas.grammar import FUNCTIONS, OVER_ALL, REDUCTIONS, MeaningError
 
 PARAMETER, GRADIENT, RATE, STEP = "p", "g", "lr", "step"
+ELEMENTS, ALL_ELEMENTS = "its elements", "all elements"  # no names that a formula may have
 HIGHEST_POWER = 16
 DEEPEST = 150
 """How long a chain of operations may be in which each needs the one before."""
@@ -257,7 +258,8 @@ class Algebra:
             return root if exponent > 0 else self._quotient(self.literal(1), root)
         if not isinstance(b, Number):
             raise MeaningError("expected an exponent that is one number, got the elements of one")
-        if exponent is None or exponent != round(exponent) or abs(exponent) > HIGHEST_POWER:
+        is_small = exponent is not None and abs(exponent) <= HIGHEST_POWER
+        if exponent is None or not is_small or exponent != round(exponent):
             return self._elements("power", a, b)
         if exponent < 0:
             return self._quotient(self.literal(1), self._power(a, self.literal(-exponent)))
@@ -296,7 +298,7 @@ class Algebra:
         else:
             total = self._make(Number, "sum", (of.of, None, over_all))
         if function in ("mean", "rms"):
-            count = self._number("input", "all_elements" if over_all else "elements")
+            count = self._number("input", ALL_ELEMENTS if over_all else ELEMENTS)
             total = self._number("divide", total, count)
         factor = of.factor
         if function in ("norm", "rms"):

@@ -16,6 +16,7 @@ from instep._formulas.grammar import interpret
 from instep._formulas.naming import (
     DECAY,
     check_identifier,
+    check_no_argument,
     checked_start,
     declared,
     entries,
@@ -38,7 +39,8 @@ class FormulaOptimizer(Optimizer):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         cls = type(self)
-        if getattr(sys.modules.get(cls.__module__), cls.__qualname__, None) is cls:
+        is_known = getattr(sys.modules.get(cls.__module__), cls.__qualname__, None) is cls
+        if is_known or "_definition" not in vars(cls):
             return super().__reduce_ex__(protocol)
         return _blank, (dict(cls._definition),), self.__getstate__()
 
@@ -132,12 +134,13 @@ def rule(
     """
     definition: dict[str, Any] = {
         "formula": formula,
-        "state": state,
-        "numbers": numbers,
+        "state": dict(state) if isinstance(state, Mapping) else state,
+        "numbers": dict(numbers) if isinstance(numbers, Mapping) else numbers,
         "doc": doc,
     }
     definition |= {"learning_rate": learning_rate, **hyperparameters}
     check_identifier("rule", name)
+    check_no_argument("rule", name)
     arrays, scalars = names_in("state", state), names_in("numbers", numbers)
     own = declared(hyperparameters, {*arrays, *scalars})
     arrays = {
@@ -154,13 +157,16 @@ def rule(
     ranges[DECAY] = (0.0, math.inf)
     algebra = Algebra(Names(list(arrays), list(scalars), ranges))
     interpret(formula, algebra)
-    _check_use(algebra, own, [name for name, start in arrays.items() if start == 0])
+    starting = {start for start in (*arrays.values(), *scalars.values()) if isinstance(start, str)}
+    from_zero = [each for each, start in arrays.items() if start == 0]
+    _check_use(algebra, {each: own[each] for each in own if each not in starting}, from_zero)
     if not (is_decay := DECAY in algebra.used):
         del ranges[DECAY]
     negative = {
         each for each, start in arrays.items() if not _is_never_negative(start, algebra.names)
     }
-    program = compiled(algebra, positive_state(algebra, negative))
+    copies = [each for each, start in arrays.items() if start == PARAMETER]
+    program = compiled(algebra, positive_state(algebra, negative), copies)
     if learning_rate is None and RATE not in algebra.used:
         learning_rate = 1.0
     rate = Rate(default=cast("float | None", learning_rate))

@@ -46,7 +46,8 @@ def rules_in(path: Path) -> list[Found]:
 
 def _name_of(function: ast.expr) -> str | None:
     if isinstance(function, ast.Attribute):
-        return function.attr
+        is_ours = isinstance(function.value, ast.Name) and function.value.id == "instep"
+        return function.attr if is_ours else None
     return function.id if isinstance(function, ast.Name) else None
 
 

@@ -193,7 +193,7 @@ class _Reader:
             if isinstance(node.op, ast.USub):
                 return self._tell(node, lambda: meaning.operate("*", meaning.literal(-1), of))
             if isinstance(node.op, ast.Not):
-                return self._tell(node, lambda: meaning.operate("==", of, meaning.literal(0)))
+                return self._tell(node, lambda: meaning.operate("<=", of, meaning.literal(0)))
             raise self._fail(node, "expected - or not before a value")
         if isinstance(node, ast.Compare):
             return self._comparison(node)

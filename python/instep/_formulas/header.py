@@ -52,6 +52,35 @@ _ELEMENTS = {
 _TYPES = {"number": "T", "average": "Average<T>", "decay": "Decay<T>", "exponent": "double"}
 
 
+_TAKEN = frozenset(
+    {
+        *("T", "V", "alignas", "alignof", "asm", "auto", "bool", "break", "case", "catch", "char"),
+        *("class", "const", "continue", "default", "delete", "do", "double", "else", "enum"),
+        *(
+            "explicit",
+            "export",
+            "extern",
+            "false",
+            "float",
+            "for",
+            "friend",
+            "goto",
+            "if",
+            "inline",
+        ),
+        *("int", "long", "mutable", "namespace", "new", "operator", "private", "protected"),
+        *("public", "register", "requires", "return", "short", "signed", "sizeof", "static"),
+        *("struct", "switch", "template", "this", "throw", "true", "try", "typedef", "typename"),
+        *("union", "unsigned", "using", "virtual", "void", "volatile", "while", "xor"),
+    }
+)
+
+
+def _identifier(name: str) -> str:
+    """Return what an array is called in C++."""
+    return f"{name}_" if name in _TAKEN else name
+
+
 def kernel_name(rule: str) -> str:
     """Return what the kernel of a class is called: qh_adam of QHAdam."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", rule).lower()
@@ -67,12 +96,12 @@ def header(rule: str, program: Program) -> str:
     """
     if program.sums:
         raise ValueError(f"{rule} has sums: see cpp/rules/lamb.h for how built-in rules have them")
-    return "\n".join(_Header(rule, program).lines())
+    return "\n".join(_Header(_identifier(rule), program).lines())
 
 
 def row(rule: str) -> str:
     """Return the row of rules/table.h."""
-    return f'row("{kernel_name(rule)}", {rule})'
+    return f'row("{kernel_name(rule)}", {_identifier(rule)})'
 
 
 class _Header:
@@ -120,7 +149,7 @@ class _Header:
         return lines
 
     def _arguments(self) -> str:
-        state = (f", V& {name}" for name in self._program.algebra.names.state)
+        state = (f", V& {_identifier(name)}" for name in self._program.algebra.names.state)
         return f"V& p, V g{''.join(state)}"
 
     def _numbers(self) -> list[str]:
@@ -152,14 +181,14 @@ class _Header:
         return {RATE: "now.learning_rate", STEP: "double(now.step)"}.get(value, f'now["{value}"]')
 
     def _elements(self, code: Code) -> list[str]:
-        lines, known = [], {PARAMETER, *self._program.algebra.names.state}
+        lines, known = [], {PARAMETER, *map(_identifier, self._program.algebra.names.state)}
 
         def name_of(operand: Operand) -> str:
             if isinstance(operand, Constant):
                 name = self._constants[operand]
                 return f"V({name})" if operand.form == "number" else name
             place = code.places[operand] if isinstance(operand, int) else operand
-            return place if isinstance(place, str) else f"x{place}"
+            return _identifier(place) if isinstance(place, str) else f"x{place}"
 
         for each in code.instructions:
             to = name_of(each.result)

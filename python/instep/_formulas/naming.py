@@ -16,11 +16,13 @@ from instep._optimizer import Optimizer
 
 DECAY = "weight_decay"
 _RESERVED = {PARAMETER, GRADIENT, RATE, STEP, OVER_ALL, *FUNCTIONS}
+_ARGUMENTS = ("param", "grad", "out", "rows", "run", "zeros", "Rows")
 # What stands beside slots in states and files, and what kernel functions call their arguments.
 _TAKEN = {
     *("average", "accumulator_of_gradients", "group", "in_window", "begun", "frozen", "kept"),
     *("order", "rows_in_window", "parameter", "update", "remainder", "master"),
-    *("param", "grad", "out", "rows", "run", "zeros", "Rows"),
+    *_ARGUMENTS,
+    "self",
 }
 _RATES = ("beta", "rho", "momentum")
 _SMALL = ("eps", "epsilon")
@@ -46,6 +48,12 @@ def check_identifier(what: str, name: Any) -> None:
         raise TypeError(f"{what}: expected a name, got {shown(name)}")
     if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
         raise ValueError(f"{what}: expected a name such as m or beta_1, got {name!r}")
+
+
+def check_no_argument(what: str, name: str) -> None:
+    """Raise ValueError for what functions on bare arrays call something else."""
+    if name in _ARGUMENTS:
+        raise ValueError(f"{what}: expected a name of its own, got {name!r}, which is taken")
 
 
 def check_free(what: str, name: Any) -> None:

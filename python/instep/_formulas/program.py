@@ -9,6 +9,8 @@ from typing import NamedTuple, TypeAlias
 
 from instep import _core
 from instep._formulas.algebra import (
+    ALL_ELEMENTS,
+    ELEMENTS,
     GRADIENT,
     PARAMETER,
     RATE,
@@ -62,6 +64,8 @@ class Program:
         The formula, as it was read.
     positive
         The state that is never negative, and divided by or has its root taken.
+    exact
+        The state that starts as the parameter, of whose distance from it small differences matter.
     measure, update
         Code before sums are known, which writes no arrays, and after.
     sums
@@ -72,6 +76,7 @@ class Program:
 
     algebra: Algebra
     positive: Sequence[str]
+    exact: Sequence[str]
     measure: Code
     update: Code
     sums: list[tuple[Number, Operand, Operand]]
@@ -93,7 +98,7 @@ class Program:
         """Return it as the engine takes it, by index instead of name."""
         names, numbers = self.algebra.names, self.numbers()
         literals = [each for each in numbers if each.operation == "literal"]
-        inputs = {RATE: 0, STEP: 1, "elements": 2, "all_elements": 3}
+        inputs = {RATE: 0, STEP: 1, ELEMENTS: 2, ALL_ELEMENTS: 3}
         for first, given in (
             ("hyperparameter", names.hyperparameters),
             ("scalar", names.numbers),
@@ -134,6 +139,7 @@ class Program:
             rule=rule,
             slots=tuple(names.state),
             positive=tuple(self.positive),
+            exact=tuple(self.exact),
             hyperparameters=tuple(names.hyperparameters),
             scalars=tuple(names.numbers),
             literals=tuple(each.arguments[0] for each in literals),
@@ -149,7 +155,7 @@ class Program:
         )
 
 
-def compiled(algebra: Algebra, positive: Sequence[str]) -> Program:
+def compiled(algebra: Algebra, positive: Sequence[str], exact: Sequence[str]) -> Program:
     """Return the program of a formula."""
     names, becomes = algebra.names, algebra.becomes
     arrays = {name: becomes[name] for name in becomes if name in (PARAMETER, *names.state)}
@@ -169,7 +175,7 @@ def compiled(algebra: Algebra, positive: Sequence[str]) -> Program:
     writer = _Writer(algebra, list(arrays.values()))
     update = _stored(writer.instructions, {n: writer.value(v) for n, v in arrays.items()})
     _place(update, [])
-    return Program(algebra, positive, measure, update, sums, numbers)
+    return Program(algebra, positive, exact, measure, update, sums, numbers)
 
 
 class _Writer:

@@ -17,6 +17,7 @@ from instep._formulas.algebra import GRADIENT, PARAMETER, RATE
 from instep._formulas.definition import FormulaOptimizer
 from instep._formulas.evaluation import Evaluation
 from instep._formulas.file import Found
+from instep._formulas.naming import DECAY
 from instep._formulas.program import Code, Constant, Operand, Program
 
 SIZES = (1_000, 1 << 16, 1 << 22)
@@ -105,7 +106,9 @@ def _code(program: Program, code: Code, names: dict[int, str]) -> Iterator[str]:
 
 def _made(found: Found, params: Any) -> FormulaOptimizer:
     rate = found.arguments.get("learning_rate")
-    return found.cls(params, learning_rate=_RATE if rate is None else rate, weight_decay=None)
+    is_term = DECAY in found.cls._program.algebra.names.hyperparameters
+    decay = None if is_term else 0.0  # that is none of the formula's
+    return found.cls(params, learning_rate=_RATE if rate is None else rate, weight_decay=decay)
 
 
 class _Beside:
