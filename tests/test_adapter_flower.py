@@ -93,14 +93,18 @@ def test_the_first_correction_is_that_of_one_update() -> None:
     np.testing.assert_allclose(np.abs(moved), 0.05, rtol=1e-6)
 
 
-def test_any_rule_with_its_state(tmp_path: Any) -> None:
-    strategy = quiet(instep.flower.FedOpt, optimizer=instep.Lion(learning_rate=0.01))
-    trained(strategy, rounds=4)
-    assert strategy.optimizer.iterations == 4
-    strategy.optimizer.save(tmp_path / "server.npz")
-    other = instep.Lion({"w": np.ones((3, 4))}, learning_rate=0.01)
-    other.load(tmp_path / "server.npz")
-    assert np.array_equal(other.params["w"], strategy.optimizer.params["w"])
+def test_any_rule_whose_state_goes_on_in_a_new_strategy(tmp_path: Any) -> None:
+    whole, first, second = (
+        quiet(instep.flower.FedOpt, optimizer=instep.Adam(learning_rate=0.01)) for _ in range(3)
+    )
+    expected = trained(whole, rounds=4)["w"].numpy()
+    between = trained(first, rounds=2)
+    first.optimizer.save(tmp_path / "server.npz")
+    second.optimizer.build({"w": between["w"].numpy().copy()})
+    second.optimizer.load(tmp_path / "server.npz")
+    after = second.start(Federation(), between, num_rounds=2).arrays
+    assert np.array_equal(after["w"].numpy(), expected)
+    assert second.optimizer.iterations == 4
 
 
 @pytest.mark.parametrize("optimizer", [instep.Adam, None, instep.Adam(np.ones(2))])

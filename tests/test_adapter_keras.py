@@ -104,6 +104,12 @@ def test_a_saved_model_goes_on(tmp_path: Path) -> None:
     assert_alike(model, loaded, 1e-7)
 
 
+def test_other_backends_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
+    with pytest.raises(ValueError, match="KERAS_BACKEND: expected 'torch' or 'jax'"):
+        instep.keras.Adam()._backend_update_step([], [], 0.1)
+
+
 @pytest.mark.skipif(os.environ["KERAS_BACKEND"] != "torch", reason="the page is about PyTorch's")
 def test_the_page_on_it() -> None:
     page = Path(__file__).parent.parent / "docs" / "adapters.md"

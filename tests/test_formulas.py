@@ -27,7 +27,7 @@ import instep
 from instep import gallery, kernels
 from instep._core import build_info
 from instep._formulas import header
-from instep._formulas.evaluation import Evaluation
+from instep._formulas.evaluation import Evaluation, Training
 
 STORED = Path(__file__).parent / "trajectories"
 QHM_FORMULA = "b = beta*b + (1-beta)*g; p -= lr*((1-nu)*g + nu*b)"
@@ -47,34 +47,10 @@ def random(*shape: int, seed: int = 0, dtype: Any = np.float32) -> Any:
 # What formulas compute ---------------------------------------------------------------------------
 
 
-class Beside:
-    """A formula in NumPy, in float64, as it stands there."""
-
-    def __init__(self, cls: Any, param: Any, config: dict[str, Any]) -> None:
-        arguments, names = cls._definition["arguments"], cls._program.algebra.names
-        self.arrays: dict[str, Any] = {"p": param.astype(np.float64)}
-        self.numbers: dict[str, Any] = {name: float(config[name]) for name in names.hyperparameters}
-        self.numbers["lr"] = config["learning_rate"]
-        for kept, into in ((names.state, self.arrays), (names.numbers, self.numbers)):
-            for name in kept:
-                start = cls._initial_state.get(name, 0.0)
-                value: Any = param if start == "parameter" else config.get(start, start)
-                shape = param.shape if into is self.arrays else ()
-                into[name] = np.full(shape, value, np.float64)[()]
-        self.formula = Evaluation(arguments["formula"], [*self.arrays, "g", *self.numbers])
-        self.count = 0
-
-    def step(self, g: Any) -> None:
-        self.count += 1
-        after = self.formula.step({**self.arrays, "g": g.astype(float)}, self.numbers, self.count)
-        self.arrays = {name: np.asarray(after[name]) for name in self.arrays}
-        self.numbers.update({n: v for n, v in after.items() if n in self.numbers})
-
-
 def assert_as_in_numpy(cls: Any, dtype: Any, size: int = 1003, **options: Any) -> None:
     param = random(size, dtype=dtype)
     opt = cls(param.copy(), weight_decay=0.0, **options)
-    beside = Beside(cls, param, opt.config)
+    beside = Training(cls, param, opt.config, np.float64)
     for seed in range(5):
         g = random(size, seed=seed, dtype=dtype)
         opt.step(g)
@@ -545,6 +521,14 @@ def test_errors_point_at_the_place(formula: str, column: int, told: str) -> None
     assert str(caught.value).endswith(" " * (4 + column - 1) + "^")
 
 
+THIRTEEN = [f"k{k}" for k in range(13)]
+# Each of 14 results is needed again in the end.
+MANY_AT_A_TIME = "\n".join(
+    [f"x{k} = sqrt(abs(g)**{k + 2})" for k in range(14)]
+    + ["y = g", *(f"y = y*x{k}" for k in range(14)), *(f"y = y/x{k}" for k in range(14)), "p = y"]
+)
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -564,6 +548,16 @@ def test_errors_point_at_the_place(formula: str, column: int, told: str) -> None
         ({"formula": "b = g; p -= b", "state": {"b": np.inf}}, "state: expected b to start"),
         ({"formula": "a=g;b=g;c=g;d=g;e=g;p-=a+b+c+d+e", "state": "a b c d e"}, "at most 4 state"),
         ({"formula": "p -= g\n" * 2000}, "at most 4000 characters"),
+        (
+            {"formula": f"p -= {'+'.join(f'sqrt(g+{k}.5)' for k in range(40))}"},
+            "that elements meet",
+        ),
+        ({"formula": MANY_AT_A_TIME}, "at most 12 results"),
+        ({"formula": "p -= " + "+".join(f"norm(g**{k})" for k in range(2, 9))}, "at most 6 sums"),
+        (
+            {"formula": f"p -= g*({'+'.join(THIRTEEN)})", **dict.fromkeys(THIRTEEN, 1.0)},
+            "at most 12 hyperparameters",
+        ),
         ({"formula": f"p -= {'(' * 150}g{')' * 150}"}, "stand in each other"),
         (
             {"formula": "p -= " + "+".join(f"{k}.5*g**{k % 9}/(p+{k})" for k in range(99))},
@@ -993,3 +987,9 @@ def test_not_and_conditions() -> None:
     param = np.array([-1.0, 0.0, 2.0])
     made("p = (not p) + 10*where(p, 1, 0)")(param).step(np.zeros(3))
     assert param.tolist() == [1.0, 1.0, 10.0]
+
+
+def test_weight_decay_as_a_start() -> None:
+    rule = made("m = m + g; p -= m", state={"m": "weight_decay"}, weight_decay=0.5)
+    opt = rule(np.zeros(2))
+    assert opt.state["m"].tolist() == [0.5, 0.5]

@@ -224,7 +224,7 @@ struct Unit {
     const RuleInfo* rules;
     const RuleKernels* kernels;  ///< of the rules, and then of `Internal`
     int rule_count;
-    RuleKernels formula;  ///< of any program; those of slots are the ones of none
+    RuleKernels formula;  ///< of any program, with the kernels of all sets of slots at the first
     /// Adds the squares of (unscale * grad + accumulated) to `sum_lanes` sums.
     void (*sum_of_squares)(const Block&, const Factors& unscale, std::size_t bytes_ahead,
                            double* sums);

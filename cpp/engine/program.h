@@ -8,35 +8,9 @@
 namespace instep {
 
 // clang-format off
-/// What is done to elements: its name, which kernels/program.h says the meaning of, and how many
-/// operands it takes.
-#define INSTEP_ELEMENT_OPERATIONS(row) \
-    row(copy, 1)                       \
-    row(add, 2)                        \
-    row(subtract, 2)                   \
-    row(multiply, 2)                   \
-    row(divide, 2)                     \
-    row(maximum, 2)                    \
-    row(minimum, 2)                    \
-    row(less, 2)                       \
-    row(less_equal, 2)                 \
-    row(equal, 2)                      \
-    row(root, 1)                       \
-    row(absolute, 1)                   \
-    row(sign, 1)                       \
-    row(where, 3)                      \
-    row(multiply_add, 3)               \
-    row(root_add, 3)                   \
-    row(product_over, 3)               \
-    row(add_product_over, 4)           \
-    row(add_product_over_root, 6)      \
-    row(average, 3)                    \
-    row(average_of_squares, 4)         \
-    row(decay_add, 3)                  \
-    row(power, 2)
-
-/// What is done to numbers of a step, in double precision.
-#define INSTEP_NUMBER_OPERATIONS(row) \
+/// What can be done to elements and to numbers of a step alike: its name, and how many operands it
+/// takes. kernels/program.h says what it means.
+#define INSTEP_COMMON_OPERATIONS(row) \
     row(add, 2)                       \
     row(subtract, 2)                  \
     row(multiply, 2)                  \
@@ -50,7 +24,24 @@ namespace instep {
     row(absolute, 1)                  \
     row(sign, 1)                      \
     row(where, 3)                     \
-    row(power, 2)                     \
+    row(power, 2)
+
+/// What is done to elements.
+#define INSTEP_ELEMENT_OPERATIONS(row) \
+    INSTEP_COMMON_OPERATIONS(row)      \
+    row(copy, 1)                       \
+    row(multiply_add, 3)               \
+    row(root_add, 3)                   \
+    row(product_over, 3)               \
+    row(add_product_over, 4)           \
+    row(add_product_over_root, 6)      \
+    row(average, 3)                    \
+    row(average_of_squares, 4)         \
+    row(decay_add, 3)
+
+/// What is done to numbers of a step, in double precision.
+#define INSTEP_NUMBER_OPERATIONS(row) \
+    INSTEP_COMMON_OPERATIONS(row)     \
     row(complement_of_power, 2)
 // clang-format on
 

@@ -385,8 +385,10 @@ void Step::measure(Piece piece, const Manner& manner) noexcept {
         const Work& work = works[k];
         const Plan& plan = plans[work.plan];
         if (!plan.measure) return;
+        const auto sum_count = static_cast<std::size_t>(plan.rule->info.sum_count);
         for (std::size_t start = first; start < last; start += block_elements) {
-            double lanes[max_sums * sum_lanes] = {};
+            double lanes[max_sums * sum_lanes];
+            std::fill_n(lanes, sum_count * sum_lanes, 0.0);
             const std::size_t count = std::min(block_elements, last - start);
             for_each_tile(work, start, count, all_streams, 0, work.block,
                           [&](const Block& block, const Block&) {
@@ -395,7 +397,7 @@ void Step::measure(Piece piece, const Manner& manner) noexcept {
                           });
             double* const sums =
                 &rule_sums_[max_sums * (first_blocks_[k] + start / block_elements)];
-            for (std::size_t s = 0; s < max_sums; ++s)
+            for (std::size_t s = 0; s < sum_count; ++s)
                 sums[s] = sum_of_lanes(lanes + s * sum_lanes);
         }
     });

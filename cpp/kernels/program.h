@@ -489,7 +489,6 @@ static void measure_program(const Block& block, std::size_t, const Coefficients&
                             double* sums) {
     const auto& prepared = reinterpret_cast<const PreparedProgram<T>&>(coefficients);
     const Program& program = *prepared.program;
-    choose_square_roots<T>(true);
     Elements<T> elements(prepared);
     const Fetcher nothing(0);
     const auto measure = [&](const Block& from, std::size_t i, std::size_t count,

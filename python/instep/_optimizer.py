@@ -156,6 +156,10 @@ class Optimizer(Rule, Constructed):
 
     Notes
     -----
+    A rule of one's own is a formula, see `instep.rule`, or a subclass with
+    ``update(self, g, p, state, numbers, step)`` that returns what to take off p, a declaration of
+    `state`, and hyperparameters as annotated defaults.
+
     One step, in order: check everything; `skip_nonfinite` on the raw gradients; unscale;
     accumulate; `grad_norm`; clip; `maximize`; `l2`; `weight_decay`; rule; average; overwrite.
     """

@@ -35,8 +35,8 @@ class FedOpt(FedAvg):
     Attributes
     ----------
     optimizer : Optimizer
-        The optimizer, bound to the weights from the first round on: `save` and `load` keep and
-        bring back its state.
+        The optimizer, bound to a dict of the weights from the first round on. Its `save` keeps the
+        server's state; in a new strategy, `build` on a dict of them and then `load` bring it back.
 
     Raises
     ------

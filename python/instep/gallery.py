@@ -107,7 +107,7 @@ AdamP = rule(
     doc="""Adam whose updates don't make weights longer that a normalization follows.
 
     B. Heo et al., "AdamP: slowing down the slowdown for momentum optimizers on scale-invariant
-    weights", ICLR 2021, algorithm 2, by layer.""",
+    weights", ICLR 2021, algorithm 2, by layer; the authors' code leaves vectors alone.""",
 )
 
 Grams = rule(

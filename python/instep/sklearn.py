@@ -141,7 +141,7 @@ class _Trained:
 
 def _with_optimizer(cls: Any) -> Any:
     """Give a class the constructor of scikit-learn's with one argument more."""
-    theirs = cls.__mro__[2]
+    _, theirs = cls.__bases__
     signature = inspect.signature(theirs.__init__)
     extra = inspect.Parameter("optimizer", inspect.Parameter.KEYWORD_ONLY, default=None)
 

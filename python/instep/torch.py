@@ -340,8 +340,7 @@ def _copy(value: Any, to: Any, what: str) -> None:
     array = np.asarray(local.float() if is_bits else local)
     if array.size != to.size:
         raise ValueError(f"{what}: expected {to.size} elements, got {array.size}")
-    if to is not array:
-        to[...] = array.reshape(to.shape)
+    to[...] = array.reshape(to.shape)
 
 
 # PyTorch's own classes ---------------------------------------------------------------------------

@@ -160,11 +160,11 @@ def rule(
     starting = {start for start in (*arrays.values(), *scalars.values()) if isinstance(start, str)}
     from_zero = [each for each, start in arrays.items() if start == 0]
     _check_use(algebra, {each: own[each] for each in own if each not in starting}, from_zero)
-    if not (is_decay := DECAY in algebra.used):
-        del ranges[DECAY]
     negative = {
         each for each, start in arrays.items() if not _is_never_negative(start, algebra.names)
     }
+    if not (is_decay := DECAY in algebra.used):
+        del ranges[DECAY]
     copies = [each for each, start in arrays.items() if start == PARAMETER]
     program = compiled(algebra, positive_state(algebra, negative), copies)
     if learning_rate is None and RATE not in algebra.used:

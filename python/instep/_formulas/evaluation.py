@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from instep._formulas.algebra import GRADIENT, RATE, STEP
+from instep._formulas.algebra import GRADIENT, PARAMETER, RATE, STEP
 from instep._formulas.grammar import REDUCTIONS, interpret
+from instep._rule import PARAMETER as COPY_OF_PARAMETER
+
+if TYPE_CHECKING:
+    from instep._formulas.definition import FormulaOptimizer
 
 _OPERATIONS: Mapping[str, Callable[[Any, Any], Any]] = {
     "+": np.add,
@@ -68,7 +72,7 @@ class Evaluation:
     def call(self, function: str, arguments: list[int], over_all: bool) -> int:
         """Return the place of what a function makes; of one array where it is over all, too."""
         if function in REDUCTIONS:
-            of_all = self.name("p")
+            of_all = self.name(PARAMETER)
             return self._add(lambda x, p: _reduced(function, x, p), arguments[0], of_all)
         return self._add(lambda *values: _called(function, values), *arguments)
 
@@ -97,6 +101,54 @@ class Evaluation:
                 values.append(function(*(values[k] for k in arguments)))
         kept = (*arrays, *numbers)
         return {name: values[self._places[name]] for name in kept if name not in (GRADIENT, RATE)}
+
+
+class Training:
+    """A rule in NumPy, step after step.
+
+    Parameters
+    ----------
+    rule
+        The class of the formula.
+    param
+        The parameter to start from, which stays as it is.
+    config
+        The hyperparameters in force, by name.
+    dtype
+        The precision to compute in.
+
+    Attributes
+    ----------
+    arrays
+        The parameter and state by name.
+    """
+
+    def __init__(
+        self, rule: type[FormulaOptimizer], param: Any, config: Mapping[str, Any], dtype: Any
+    ) -> None:
+        names = rule._program.algebra.names
+        self.arrays: dict[str, Any] = {PARAMETER: param.astype(dtype)}
+        self._numbers = {name: float(config[name]) for name in names.hyperparameters}
+        for name in (*names.state, *names.numbers):
+            start: Any = rule._initial_state.get(name, 0.0)
+            if isinstance(start, str):
+                start = param if start == COPY_OF_PARAMETER else config[start]
+            if name in names.state:
+                self.arrays[name] = np.full(param.shape, start, dtype)
+            else:
+                self._numbers[name] = float(start)
+        self._numbers[RATE] = float(config["learning_rate"])
+        self._count = 0
+        known = [*self.arrays, GRADIENT, *self._numbers]
+        self._formula = Evaluation(rule._definition["arguments"]["formula"], known)
+
+    def step(self, g: Any) -> None:
+        """Go on by a gradient."""
+        self._count += 1
+        arrays = {**self.arrays, GRADIENT: g.astype(self.arrays[PARAMETER].dtype, copy=False)}
+        after = self._formula.step(arrays, self._numbers, self._count)
+        self.arrays = {name: np.asarray(after[name]) for name in self.arrays}
+        self._numbers |= {n: float(v) for n, v in after.items() if n not in self.arrays}
 
 
 def _operated(operator: str, a: Any, b: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -216,9 +216,9 @@ class _Writer:
             return name
         return self._once((0, id(node)), lambda: self._new(node))
 
-    def _once(self, key: tuple[int, int], write: object) -> Operand:
+    def _once(self, key: tuple[int, int], write: Callable[[], Operand]) -> Operand:
         if key not in self._written:
-            self._written[key] = write()  # type: ignore[operator]
+            self._written[key] = write()
         return self._written[key]
 
     def _write(self, operation: str, *operands: Operand) -> Operand:

@@ -13,9 +13,9 @@ import numpy as np
 
 from instep import _core
 from instep._formulas import header
-from instep._formulas.algebra import GRADIENT, PARAMETER, RATE
+from instep._formulas.algebra import PARAMETER
 from instep._formulas.definition import FormulaOptimizer
-from instep._formulas.evaluation import Evaluation
+from instep._formulas.evaluation import Training
 from instep._formulas.file import Found
 from instep._formulas.naming import DECAY
 from instep._formulas.program import Code, Constant, Operand, Program
@@ -111,41 +111,12 @@ def _made(found: Found, params: Any) -> FormulaOptimizer:
     return found.cls(params, learning_rate=_RATE if rate is None else rate, weight_decay=decay)
 
 
-class _Beside:
-    """The same rule in NumPy, in some precision."""
-
-    def __init__(self, found: Found, optimizer: FormulaOptimizer, param: Any, dtype: Any) -> None:
-        names, config = found.cls._program.algebra.names, optimizer.config
-        starts = found.cls._initial_state
-        self.arrays: dict[str, Any] = {PARAMETER: param.astype(dtype)}
-        self._numbers = {name: float(config[name]) for name in names.hyperparameters}
-        for name in (*names.state, *names.numbers):
-            start: Any = starts.get(name, 0.0)
-            if isinstance(start, str):
-                start = param if start == "parameter" else config[start]
-            if name in names.state:
-                self.arrays[name] = np.full(param.shape, start, dtype)
-            else:
-                self._numbers[name] = float(start)
-        self._numbers[RATE] = float(config["learning_rate"])
-        self._step = 0
-        known = [*self.arrays, GRADIENT, *self._numbers]
-        self._evaluation = Evaluation(found.arguments["formula"], known)
-
-    def step(self, g: Any) -> None:
-        self._step += 1
-        arrays = {**self.arrays, GRADIENT: g.astype(self.arrays[PARAMETER].dtype, copy=False)}
-        after = self._evaluation.step(arrays, self._numbers, self._step)
-        self.arrays = {name: np.asarray(after[name]) for name in self.arrays}
-        self._numbers |= {n: float(v) for n, v in after.items() if n not in self.arrays}
-
-
 def _checks(found: Found) -> Iterator[str]:
     random = np.random.default_rng(0)
     for dtype in (np.float32, np.float64):
         param = random.standard_normal(_CHECKED_ELEMENTS).astype(dtype)
         optimizer = _made(found, param.copy())
-        beside = _Beside(found, optimizer, param, np.float64)
+        beside = Training(found.cls, param, optimizer.config, np.float64)
         for _ in range(_CHECKED_STEPS):
             g = random.standard_normal(param.shape).astype(dtype)
             optimizer.step(g)
@@ -178,7 +149,7 @@ def _times(found: Found) -> Iterator[str]:
     for size in SIZES:
         param, g = (random.standard_normal(size).astype(np.float32) for _ in range(2))
         optimizer = _made(found, param)
-        beside = _Beside(found, optimizer, param, np.float32)
+        beside = Training(found.cls, param, optimizer.config, np.float32)
         streams = [param.copy(), *(np.zeros_like(param) for _ in slots)]
         times = (
             _median_time(lambda o=optimizer, x=g: o.step(x)),  # type: ignore[misc]
