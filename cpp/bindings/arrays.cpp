@@ -313,6 +313,14 @@ void check_parameter(py::handle object, const Name& name, bool writable) {
     if (writable) check_writable(View(object), name);
 }
 
+Kept kept_as(const std::string& name) {
+    for (int k = 0; k < format_count; ++k)
+        if (name == formats[k].name) return {static_cast<Format>(k)};
+    for (int k = 0; k < coding_count; ++k)
+        if (name == codings[k].name) return {Format::float32, static_cast<Coding>(k)};
+    throw py::value_error("there is no format or coding named '" + name + "'");
+}
+
 const char* Kept::dtype() const {
     if (coding != Coding::none) return info_of(coding).itemsize == 1 ? "uint8" : "uint16";
     // NumPy alone has no other name for its bits.

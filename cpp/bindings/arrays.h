@@ -142,6 +142,9 @@ struct Kept {
     const char* dtype() const;
 };
 
+/// That of a format or coding of this name.
+Kept kept_as(const std::string& name);
+
 /// Raises TypeError for what is no array.
 void check_array(py::handle object, const Name& name);
 /// Raises TypeError or ValueError, in that name, for an array that cannot be updated in

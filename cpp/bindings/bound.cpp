@@ -6,6 +6,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string_view>
+#include <tuple>
 #include <utility>
 
 #include "bindings/formula.h"
@@ -53,11 +54,44 @@ Bound::Bound(const py::dict& given)
     }
     memory_.check_disjoint();
     streams_.resize(parameters_.size());
+    read_sharing(entry(given, "sharing"));
     for (int k = 0; k < rule.hyperparameter_count; ++k)
         if (std::string(rule.hyperparameters[k]) == "next_learning_rate") next_rate_ = k;
     const py::object counters = entry(given, "counters");
     if (!counters.is_none()) set_counters(counters_from(counters));
     check_not_swapped();  // what this one is made of may be in the other's place
+}
+
+void Bound::read_sharing(const py::object& told) {
+    if (told.is_none()) return;
+    const auto named = told.cast<py::dict>();
+    partner_ = entry(named, "partner");
+    optimizer_.sharing.is_shared = entry(named, "is_shared").cast<bool>();
+    const auto wholes =
+        entry(named, "wholes").cast<std::vector<std::pair<std::size_t, std::size_t>>>();
+    if (wholes.size() != parameters_.size())
+        throw py::value_error("wholes: expected one of each parameter");
+    for (std::size_t k = 0; k < wholes.size(); ++k) {
+        Layout& layout = optimizer_.arrays[k].layout;
+        std::tie(layout.first_element, layout.whole_size) = wholes[k];
+        if (layout.first_element % block_elements != 0 ||
+            layout.first_element + layout.size > layout.whole_size)
+            throw py::value_error("wholes: expected parts of arrays, in blocks");
+    }
+    std::size_t array = 0, element = 0;
+    for (const py::handle span : entry(named, "spans")) {
+        spans_.emplace_back();
+        for (const py::handle each : span) {
+            const auto [k, first, count] =
+                each.cast<std::tuple<std::size_t, std::size_t, std::size_t>>();
+            if (k >= wholes.size() || first + count > optimizer_.arrays[k].layout.size)
+                throw py::value_error("spans: expected elements of the parameters");
+            spans_.back().push_back({k, first, count});
+            array = k;
+            element = first + count;
+        }
+        optimizer_.sharing.ends.push_back({array, element});
+    }
 }
 
 Configuration Bound::configuration(const py::dict& told) const {
@@ -149,6 +183,7 @@ int Bound::traverse(visitproc visit, void* arg) const {
     }
     for (const Reach& reach : told_.reach) Py_VISIT(reach.own.ptr());
     Py_VISIT(told_.update.ptr());
+    Py_VISIT(partner_.ptr());
     for (const BoundParameter& parameter : parameters_) Py_VISIT(parameter.object().ptr());
     Py_VISIT(tree_.ptr());
     return copies_.traverse(visit, arg);
@@ -185,6 +220,7 @@ void Bound::move(Move& others) noexcept {
 void Bound::clear() {
     Configuration nothing;
     std::swap(told_, nothing);
+    const py::object partner = std::move(partner_);
 }
 
 py::object Bound::schedule_index() const {
@@ -357,13 +393,95 @@ void Bound::flush() {
 void Bound::carry_out() {
     if (!copied_.empty()) refresh(false);
     optimizer_.prepare(streams_);
+    if (partner_) call(partner_.attr("agree"), numbers());
     Changes changes;
     const auto advance = [&] {
-        const bool is_done = optimizer_.advance();
-        if (is_done) changes.write();
-        return is_done;
+        const Pause pause = optimizer_.advance();
+        if (pause == Pause::none) changes.write();
+        return pause;
     };
-    while (!work(elements_, advance)) changes = make_updates();
+    for (;;) {
+        switch (work(elements_, advance)) {
+            case Pause::none:
+                return;
+            case Pause::elements:
+                bring();
+                break;
+            case Pause::sums:
+                share();
+                break;
+            case Pause::lent:
+                changes = make_updates();
+                break;
+        }
+    }
+}
+
+/// All numbers that this step depends on, but for those of arrays.
+py::bytes Bound::numbers() {
+    std::vector<double> all{static_cast<double>(iterations()),
+                            static_cast<double>(look_at(optimizer_.window)),
+                            static_cast<double>(look_at(optimizer_.calls))};
+    const auto add = [&](const char*, const auto& option) {
+        all.push_back(static_cast<double>(option));
+    };
+    optimizer_.options.for_each(add);
+    for (Group& group : optimizer_.groups) {
+        all.push_back(group.learning_rate);
+        group.options.for_each(add);
+        all.insert(all.end(), group.numbers.begin(), group.numbers.end());
+    }
+    return py::bytes(reinterpret_cast<const char*>(all.data()), all.size() * sizeof(double));
+}
+
+void Bound::bring() {
+    Step& step = optimizer_.step();
+    const std::size_t span = step.span();
+    const py::object memory =
+        call(partner_.attr("bring"), step.phase() == Phase::update, step.reads_gradients(), span);
+    if (memory.is_none()) return;
+    sources_.clear();
+    std::size_t bytes = 0;
+    for (const SharedPart& part : spans_.at(span)) {
+        const Stream& gradient = streams_[part.array];
+        if (!gradient.summed) continue;
+        summed_[part.array].first = part.first;
+        summed_[part.array].offset = bytes;
+        bytes += (part.count * itemsize(gradient.format) + 7) / 8 * 8;
+    }
+    brought_ = memory.cast<std::vector<py::object>>();
+    for (const py::object& source : brought_) {
+        if (!is_array(source) || View(source).size() < bytes)
+            throw py::value_error("bring: expected arrays of " + std::to_string(bytes) + " bytes");
+        sources_.push_back(View(source).data());
+    }
+}
+
+void Bound::share() {
+    const Step::Numbers numbers = optimizer_.step().shared();
+    const py::array_t<double> array(static_cast<py::ssize_t>(numbers.count), numbers.first,
+                                    py::none());  // a view of those numbers
+    call(partner_.attr("add_up"), array);
+}
+
+void Bound::step_on_sums(const std::vector<std::optional<std::string>>& named, double divisor) {
+    check_not_swapped();
+    check_unchanged();
+    if (!partner_ || named.size() != parameters_.size())
+        throw py::value_error("step: expected the format of each parameter's gradient");
+    summed_.assign(parameters_.size(), {&sources_, divisor});
+    for (std::size_t k = 0; k < parameters_.size(); ++k) {
+        streams_[k] = Stream();
+        if (!named[k] || optimizer_.clocks[k].frozen) continue;
+        streams_[k].data = reinterpret_cast<char*>(&summed_[k]);
+        streams_[k].format = kept_as(*named[k]).format;
+        streams_[k].summed = &summed_[k];
+    }
+    const struct Brought {
+        std::vector<py::object>& memory;
+        ~Brought() { memory.clear(); }
+    } brought{brought_};
+    carry_out();
 }
 
 Changes Bound::make_updates() {

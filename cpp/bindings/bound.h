@@ -82,9 +82,16 @@ public:
     /// for BoundParameter), its average and its accumulator (`averages`, `accumulators`, or None),
     /// triples of an array, the index of the parameter that it is a copy of before the first
     /// update, and whether that is the parameter's own (`copies`), the counters to go on with, or
-    /// None (`counters`), and for each parameter the axes in the order to visit them, or None
-    /// (`orders`). Raises RuntimeError for counters of one whose averages are in the place of
-    /// parameters.
+    /// None (`counters`), for each parameter the axes in the order to visit them, or None
+    /// (`orders`), and None or a dict of what is shared with others (`sharing`): for each parameter
+    /// how many elements of an array are before it and how many that has in all (`wholes`), lists
+    /// of (parameter, first element, count) that come into memory together (`spans`), whether
+    /// others have the other parts (`is_shared`), and a `partner`. Before a step changes anything,
+    /// its `agree` is given all numbers that the step depends on, and may raise. `bring` is asked
+    /// for a span, and told whether it is to be updated, and whether its gradients are read: where
+    /// they are sums of others' it returns the memory of each, as bytes, where parameters' parts
+    /// follow each other at multiples of 8. `add_up` is to add others' numbers to its own. Raises
+    /// RuntimeError for counters of one whose averages are in the place of parameters.
     explicit Bound(const py::dict& given);
 
     /// From a dict of `groups`, each with its `values` and those that it has of its `own`, and what
@@ -124,6 +131,9 @@ public:
     void ask_schedules();
     /// `lenient`: what is left out of the structure has no gradient.
     void step(py::handle gradients, bool lenient = false);
+    /// The same where the partner brings gradients to be added up, over a divisor: the format of
+    /// each, or nothing.
+    void step_on_sums(const std::vector<std::optional<std::string>>& formats, double divisor);
     /// Whether there is an unfinished window.
     bool has_window() const { return look_at(optimizer_.window) > 0; }
     /// Updates with what it holds; between `set_flushing`, and after `ask_schedules`.
@@ -173,6 +183,10 @@ private:
     void refresh(bool all);
     void ask_numbers();
     void carry_out();
+    void read_sharing(const py::object& told);
+    py::bytes numbers();
+    void bring();
+    void share();
     /// Makes the rounded copies of parameters anew.
     void write_rounded() noexcept;
     /// Lets the rule's function make updates of the gradients that it finds.
@@ -190,7 +204,15 @@ private:
         bool until_own_update;  ///< or else until any
     };
     std::vector<Copied> copied_;
-    std::vector<py::object> found_;  ///< gradients of the step under way
+    py::object partner_;  ///< null where nothing is shared
+    struct SharedPart {
+        std::size_t array, first, count;
+    };
+    std::vector<std::vector<SharedPart>> spans_;
+    std::vector<Summed> summed_;        ///< the gradient of each parameter
+    std::vector<const char*> sources_;  ///< of what is summed in this span
+    std::vector<py::object> brought_;   ///< keeps that memory
+    std::vector<py::object> found_;     ///< gradients of the step under way
     std::vector<Stream> streams_;
     std::size_t elements_ = 0;
     std::vector<std::vector<float>> swapped_averages_;  ///< of parameters with fewer digits

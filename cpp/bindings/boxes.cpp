@@ -48,6 +48,21 @@ PyObject* unflatten(PyObject* self, PyObject* values) {
     });
 }
 
+PyObject* tree_gradients(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
+    return guarded([&] {
+        if (count != 2) throw py::type_error("gradients: expected grads and lenient");
+        return py::cast(
+            Box<Tree>::of(self).gradients(arguments[0], py::handle(arguments[1]).cast<bool>()));
+    });
+}
+
+PyObject* check_tree(PyObject* self, PyObject*) {
+    return guarded([&] {
+        Box<Tree>::of(self).check_unchanged();
+        return py::none();
+    });
+}
+
 PyObject* tree_params(PyObject* self, void*) {
     return guarded([&] { return Box<Tree>::of(self).params(); });
 }
@@ -58,9 +73,13 @@ PyObject* tree_attribute(PyObject* self, void*) {
 }
 
 py::object tree_type() {
-    static PyMethodDef methods[] = {{"same_structure", same_structure, METH_O, nullptr},
-                                    {"unflatten", unflatten, METH_O, nullptr},
-                                    {nullptr, nullptr, 0, nullptr}};
+    static PyMethodDef methods[] = {
+        {"same_structure", same_structure, METH_O, nullptr},
+        {"unflatten", unflatten, METH_O, nullptr},
+        {"gradients", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(tree_gradients)),
+         METH_FASTCALL, nullptr},
+        {"check_unchanged", check_tree, METH_NOARGS, nullptr},
+        {nullptr, nullptr, 0, nullptr}};
     static PyGetSetDef attributes[] = {
         {"params", tree_params, nullptr, nullptr, nullptr},
         {"leaves", tree_attribute<&Tree::leaves>, nullptr, nullptr, nullptr},

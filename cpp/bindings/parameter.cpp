@@ -31,15 +31,6 @@ private:
     std::size_t found_ = 0;
 };
 
-/// How an array is kept that is called so.
-Kept kept_as(const std::string& name) {
-    for (int k = 0; k < format_count; ++k)
-        if (name == formats[k].name) return {static_cast<Format>(k)};
-    for (int k = 0; k < coding_count; ++k)
-        if (name == codings[k].name) return {Format::float32, static_cast<Coding>(k)};
-    throw py::value_error("there is no format or coding named '" + name + "'");
-}
-
 /// What a coding keeps beside its array.
 bool has_companion(const Kept& kept) {
     return kept.coding != Coding::none && info_of(kept.coding).companion_bytes > 0;
@@ -159,7 +150,7 @@ Array BoundParameter::array() {
         layout.set(index, stream);
     };
     layout.shape = order_.shape;
-    layout.size = layout.block.count = View(param_).size();
+    layout.size = layout.whole_size = layout.block.count = View(param_).size();
     layout.precision = precision_of(View(param_).format());
     layout.steps = order_.steps(View(param_));
     const View view(param_);

@@ -1,6 +1,7 @@
 #include "bindings/stepper.h"
 
 #include <pybind11/critical_section.h>
+#include <pybind11/stl.h>
 
 #include <new>
 #include <optional>
@@ -197,6 +198,25 @@ PyObject* step_on(PyObject* self, PyObject* const* arguments, Py_ssize_t count) 
         }
         if (!stay) exchange();
         return py::bool_(true);
+    });
+}
+
+/// A step with gradients that a partner brings to be added up.
+PyObject* step_on_sums(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
+    return guarded([&] {
+        if (count != 2) throw py::type_error("_step_on_sums: expected formats, divisor");
+        Busy& busy = as<Stepper>(self).busy;
+        const AtWork at_work(busy);
+        const py::object core = core_of(self);
+        if (!core) throw std::runtime_error("_step_on_sums: this optimizer has no parameters yet");
+        Bound& bound = Box<Bound>::of(core.ptr());
+        const auto formats =
+            py::handle(arguments[0]).cast<std::vector<std::optional<std::string>>>();
+        busy.set_asks(true);
+        bound.ask_schedules();
+        busy.set_asks(false);
+        bound.step_on_sums(formats, py::handle(arguments[1]).cast<double>());
+        return py::none();
     });
 }
 
@@ -455,6 +475,10 @@ PyTypeObject* make_stepper_type() {
          "_step_on(params, grads, stay): a step on other arrays, laid out as those that are "
          "bound,\n"
          "which stay bound afterwards or not; False, and nothing happened, where they are not."},
+        {"_step_on_sums", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(step_on_sums)),
+         METH_FASTCALL,
+         "_step_on_sums(formats, divisor): a step with gradients that a partner brings, in these\n"
+         "formats, None for one that there is not; their sums are divided."},
         {"_settle", settle, METH_O,
          "_settle(ids): lets rows that ids name have the updates that they have missed."},
         {"_refresh", refresh, METH_NOARGS,

@@ -8,6 +8,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/foreign.h"
+#include "bindings/row_gradients.h"
 #include "bindings/unlocked.h"
 
 namespace instep::bindings {
@@ -336,6 +337,27 @@ void Tree::match(const Node& node, py::object gradients, bool lenient,
             for (std::size_t k = 0; k < node.children.size(); ++k)
                 match(node.children[k], item(gradients, k), lenient, found);
     }
+}
+
+std::vector<py::object> Tree::gradients(py::handle given, bool lenient) const {
+    std::vector<py::object> found;
+    match(given, lenient, found);
+    for (std::size_t k = 0; k < found.size(); ++k) {
+        py::object& gradient = found[k];
+        if (gradient.is_none()) continue;
+        const Name name("gradient", " for ", paths[k]);
+        if (View(leaves[k]).ndim() == 0 && is_number(gradient)) {
+            const auto number = gradient.cast<double>();
+            gradient = py::array(py::dtype::of<double>(), std::vector<py::ssize_t>(), &number);
+        }
+        if (is_rows(gradient))
+            throw py::value_error(
+                name + ": expected an array, as all ranks' gradients are added up; got Rows");
+        if (!is_array(gradient) && is_foreign(gradient))
+            gradient = foreign_gradient(gradient, name);
+        check_gradient(gradient, View(leaves[k]), name);
+    }
+    return found;
 }
 
 int Tree::traverse(visitproc visit, void* arg) const {

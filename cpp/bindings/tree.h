@@ -42,6 +42,9 @@ public:
     /// TypeError or ValueError where it differs. `lenient`: there is None for leaves of what is
     /// left out, keys or whole sub-trees.
     void match(py::handle gradients, bool lenient, std::vector<py::object>& leaves) const;
+    /// The same for a structure of gradients, with arrays of NumPy's in the place of other
+    /// libraries' and of numbers; raises for what cannot be read as its parameter's.
+    std::vector<py::object> gradients(py::handle given, bool lenient) const;
     /// For Python's garbage collector: containers, groups and arrays may refer to what refers here.
     int traverse(visitproc visit, void* arg) const;
 

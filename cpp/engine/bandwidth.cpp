@@ -34,7 +34,8 @@ void touch_all(const std::vector<Touched>& all, std::size_t bytes_ahead, std::in
         for_each_piece(threads, piece_count(bytes, threads), [&](Piece piece, bool) {
             const FlushSubnormals flushing;
             for_each_in(
-                piece, all.size(), [&](std::size_t part) { return starts[part]; },
+                piece, {0, starts.back()}, all.size(),
+                [&](std::size_t part) { return starts[part]; },
                 [](std::size_t) { return unit_elements; },
                 [&](std::size_t part, std::size_t first, std::size_t last) {
                     touch_range(all[part], first, last, bytes_ahead);

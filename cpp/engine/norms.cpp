@@ -75,7 +75,8 @@ double sum_of_squares(const Work& work, const Plan& plan, Squares what, std::siz
     return sum_of_lanes(lanes);
 }
 
-double careful_norm(const Work& work, const Plan& plan, Squares what) {
+double careful_norm(const Work& work, const Plan& plan, Squares what, std::size_t start,
+                    std::size_t count) {
     Gradient gradient(work, plan, what);
     gradient.work.buffered |= bit(grad_stream);  // so that it is in the precision of its parameter
     const auto at = [&](const void* data, std::size_t k) {
@@ -84,7 +85,7 @@ double careful_norm(const Work& work, const Plan& plan, Squares what) {
     };
     const double unscale = gradient.unscale.first * gradient.unscale.second;
     return scaled_norm([&](auto visit) {
-        gradient.for_each_block(0, work.layout->size, [&](const Block& block) {
+        gradient.for_each_block(start, count, [&](const Block& block) {
             const void* const accumulated = block.data[accumulated_stream];
             for (std::size_t k = 0; k < block.count; ++k)
                 visit(unscale * at(block.data[grad_stream], k) +

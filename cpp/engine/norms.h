@@ -22,8 +22,9 @@ double sum_of_lanes(double* lanes);
 double sum_of_squares(const Work& work, const Plan& plan, Squares what, std::size_t start,
                       std::size_t count, std::size_t bytes_ahead);
 
-/// The 2-norm of a gradient whose sum of squares is not finite, though it may be.
-double careful_norm(const Work& work, const Plan& plan, Squares what);
+/// The 2-norm of those elements where their sum of squares is not finite, though the norm may be.
+double careful_norm(const Work& work, const Plan& plan, Squares what, std::size_t start,
+                    std::size_t count);
 
 /// The 2-norm of numbers whose squares may overflow: two passes over `for_each`. Of finite numbers
 /// it is finite, at most the largest number that there is.

@@ -183,12 +183,21 @@ void Optimizer::prepare(const std::vector<Stream>& gradients) {
             prepare_update(gradients);
         else
             prepare_accumulation(gradients);
+        step_.is_shared = sharing.is_shared;
+        set_spans();
     }
     step_.skip_nonfinite = options.skip_nonfinite;
     step_.wants_norm = updates() && options.global_clipnorm != no_limit;
     step_.global_clipnorm = options.global_clipnorm;
     step_.watch = updates() ? static_cast<unsigned>(options.watch) : 0;
     step_.reserve();
+}
+
+void Optimizer::set_spans() {
+    std::vector<Step::Border> ends;
+    for (const Sharing::Border& end : sharing.ends)
+        ends.push_back({&arrays[end.array].layout, end.element});
+    step_.set_spans(ends);
 }
 
 void Optimizer::prepare_accumulation(const std::vector<Stream>& gradients) {
@@ -415,7 +424,7 @@ void Optimizer::keep_watched() noexcept {
     }
 }
 
-bool Optimizer::advance() noexcept {
+Pause Optimizer::advance() noexcept {
     for (std::size_t k = 0; k < rows_.size(); ++k) {
         if (!rows_[k]) continue;
         if (rows_[k]->settles) rows_[k]->missed.settle(arrays[k].layout);
@@ -423,18 +432,18 @@ bool Optimizer::advance() noexcept {
             clear(layout.shape, layout.streams[accumulated_stream], 0, layout.size,
                   layout.precision);
     }
-    if (!step_.advance()) return false;
+    if (const Pause pause = step_.advance(); pause != Pause::none) return pause;
     if (!step_.watched.empty()) keep_watched();
     if (step_.skipped) {
         count(skipped_steps);
-        return true;
+        return Pause::none;
     }
     if (!rows_.empty()) keep_rows();
     if (!is_flushing_) count(calls);
     if (!updates()) {
         for (const std::size_t k : stepping_) change(clocks[k].in_window, true);
         count(window);
-        return true;
+        return Pause::none;
     }
     if (rule_.info.scalar_count) keep_scalars();
     for (const std::size_t k : stepping_) {
@@ -446,7 +455,7 @@ bool Optimizer::advance() noexcept {
     count(iterations);
     const bool is_known = step_.wants_norm || (step_.watch & watch_grad_norm);
     change(grad_norm, is_known ? step_.grad_norm : -1);
-    return true;
+    return Pause::none;
 }
 
 }  // namespace instep

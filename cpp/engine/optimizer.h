@@ -84,6 +84,16 @@ struct RowState {
 /// with: no sum of theirs overflows where their mean does not.
 double window_share(std::int64_t calls);
 
+/// Arrays of which others have other parts, and what comes into memory a span at a time.
+struct Sharing {
+    bool is_shared = false;
+    /// Where spans end: before an element of an array, by its index.
+    struct Border {
+        std::size_t array, element;
+    };
+    std::vector<Border> ends;
+};
+
 class Optimizer {
 public:
     Optimizer(const Rule& rule, std::vector<Array> arrays);
@@ -93,6 +103,7 @@ public:
     std::vector<Group> groups;
     Options options;
     Clocks counting;
+    Sharing sharing;
 
     std::int64_t iterations = 0, skipped_steps = 0;
     std::int64_t calls = 0;        ///< that updated or accumulated
@@ -118,10 +129,12 @@ public:
     /// Prepares a step with one gradient per array, without data where there is none. Can fail; has
     /// changed nothing yet.
     void prepare(const std::vector<Stream>& gradients);
-    /// Carries out the step prepared: arrays, state and counters; true at its end. May run without
-    /// Python's lock. Where somebody else makes the updates of the gradients, it pauses with those
-    /// in their arrays' first slots, and returns false; nothing else has changed until then.
-    bool advance() noexcept;
+    /// Carries out the step prepared: arrays, state and counters. May run without Python's lock.
+    /// Where it pauses, somebody else has something to do, see `Pause`: what is lent to make
+    /// updates of stands in the arrays' first slots, and nothing else has changed until then.
+    Pause advance() noexcept;
+    /// The step under way.
+    Step& step() { return step_; }
 
     /// Lets all rows have the updates that they have missed.
     void settle() noexcept;
@@ -144,6 +157,7 @@ public:
     const std::vector<std::size_t>& stepping() const { return stepping_; }
 
 private:
+    void set_spans();
     void prepare_accumulation(const std::vector<Stream>& gradients);
     void prepare_update(const std::vector<Stream>& gradients);
     /// Prepares an update like the last one, if it is one: only gradients and numbers differ.

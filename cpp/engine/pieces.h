@@ -27,17 +27,25 @@ inline bool is_short(std::size_t pieces, int threads) {
     return pieces <= pieces_for_each * static_cast<std::size_t>(threads);
 }
 
+/// Some of all elements, counted from the first array's first one.
+struct Span {
+    std::size_t first, last;
+
+    std::size_t elements() const { return last - first; }
+};
+
 /// Calls visit(k, first, last) for a piece's elements of each of `arrays` arrays: an equal part of
-/// all elements, of which start_of(k) lie before array k, and start_of(arrays) in all; with borders
+/// those of a span, where start_of(k) lie before array k, and start_of(arrays) in all; with borders
 /// at multiples of unit_of(k) in each array.
 template <class Start, class Unit, class Visit>
-void for_each_in(Piece piece, std::size_t arrays, Start start_of, Unit unit_of, Visit visit) {
-    const std::size_t elements = start_of(arrays);
+void for_each_in(Piece piece, Span span, std::size_t arrays, Start start_of, Unit unit_of,
+                 Visit visit) {
     const auto border = [&](std::size_t index) {
-        return index == piece.count ? elements
-                                    : static_cast<std::size_t>(static_cast<double>(elements) *
-                                                               static_cast<double>(index) /
-                                                               static_cast<double>(piece.count));
+        return index == piece.count
+                   ? span.last
+                   : span.first + static_cast<std::size_t>(static_cast<double>(span.elements()) *
+                                                           static_cast<double>(index) /
+                                                           static_cast<double>(piece.count));
     };
     const std::size_t begin = border(piece.index), end = border(piece.index + 1);
     std::size_t k = 0;

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "engine/dispatch.h"
+#include "engine/summed.h"
 
 namespace instep {
 namespace {
@@ -23,13 +24,6 @@ void sort_by_row(std::vector<std::uint64_t>& named, std::vector<std::uint64_t>& 
         for (const std::uint64_t each : named) buffer[starts[each >> shift & mask]++] = each;
         named.swap(buffer);
     }
-}
-
-template <class T>
-void add_to(const void* from, std::size_t count, void* to) {
-    const T* const x = static_cast<const T*>(from);
-    T* const sums = static_cast<T*>(to);
-    for (std::size_t i = 0; i < count; ++i) sums[i] += x[i];
 }
 
 }  // namespace
@@ -73,18 +67,9 @@ void Rows::sum(std::size_t k, std::size_t first, std::size_t count, Precision pr
     const auto to_item = static_cast<std::ptrdiff_t>(itemsize(format_of(precision)));
     const auto offset = static_cast<std::ptrdiff_t>(first) * item;
     copy(at(firsts_[k]) + offset, item, static_cast<char*>(to), to_item, count);
-    alignas(64) char converted[tile_elements * sizeof(double)];
     for (std::size_t place = firsts_[k] + 1; place < firsts_[k + 1]; ++place) {
         if (place + ahead < firsts_[k + 1]) fetch_position(place + ahead);
-        const char* from = at(place) + offset;
-        if (format != format_of(precision)) {
-            copy(from, item, converted, to_item, count);
-            from = converted;
-        }
-        if (precision == Precision::float32)
-            add_to<float>(from, count, to);
-        else
-            add_to<double>(from, count, to);
+        add_elements(at(place) + offset, format, count, precision, to);
     }
 }
 

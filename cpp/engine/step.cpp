@@ -104,7 +104,7 @@ void update_array(const Call& update, const Block& block, Precision precision,
     const FlushSubnormals flushing;
     work_through(passage, choices_for(passage), true, [&](Piece piece, const Manner& manner) {
         for_each_in(
-            piece, 1, [&](std::size_t k) { return k ? block.count : 0; },
+            piece, {0, block.count}, 1, [&](std::size_t k) { return k ? block.count : 0; },
             [](std::size_t) { return tile_elements; },
             [&](std::size_t, std::size_t first, std::size_t last) {
                 if (!source) {
@@ -133,6 +133,7 @@ void Step::clear() {
     parts_.clear();
     starts_.assign(1, 0);
     bytes_ = gradient_bytes_ = 0;
+    span_ends_.clear();
     choices_ = {};
     has_accumulated_ = measures_ = lends_ = has_parts_ = has_touched_ = false;
 }
@@ -171,7 +172,9 @@ void Step::reserve() {
         work.block.factors = scale;
     }
 
-    phase_count_ = next_phase_ = 0;
+    phase_count_ = next_phase_ = span_ = 0;
+    shared_ = 0;
+    is_brought_ = has_taken_ = false;
     const auto needs = [&](Phase phase, bool whether) {
         if (whether) phases_[phase_count_++] = phase;
     };
@@ -190,7 +193,7 @@ void Step::reserve() {
     first_blocks_.assign(1, 0);
     for (const Work& work : works)
         first_blocks_.push_back(first_blocks_.back() +
-                                (work.layout->size + block_elements - 1) / block_elements);
+                                (work.layout->whole_size + block_elements - 1) / block_elements);
     block_sums_.assign(first_blocks_.back(), 0);
     norms_.assign(works.size(), 0);
     if (measures_) rule_sums_.assign(max_sums * first_blocks_.back(), 0);
@@ -216,31 +219,74 @@ void Step::read_parts() {
     for (SeenParts& parts : parts_) parts.read();
 }
 
-bool Step::advance() noexcept {
+void Step::set_spans(const std::vector<Border>& ends) {
+    std::size_t k = 0;
+    for (const Border& end : ends) {
+        while (k < works.size() && works[k].layout < end.array) ++k;
+        const bool is_its = k < works.size() && works[k].layout == end.array;
+        span_ends_.push_back(starts_[k] + (is_its ? end.element : 0));
+    }
+    if (!ends.empty()) span_ends_.back() = starts_.back();
+}
+
+Pause Step::advance() noexcept {
     const FlushSubnormals flushing;
-    for (;;) {
-        if (next_phase_ > 0) conclude(phases_[next_phase_ - 1]);
-        if (skipped || next_phase_ == phase_count_) break;
-        const Phase phase = phases_[next_phase_++];
-        pass(phase);
-        if (pauses_after(phase)) return false;
+    for (; next_phase_ < phase_count_ && !skipped; ++next_phase_) {
+        const bool in_spans = !span_ends_.empty() && phase() != Phase::renew;
+        const std::size_t spans = in_spans ? span_ends_.size() : 1;
+        while (span_ < spans) {
+            if (in_spans && !std::exchange(is_brought_, true)) return Pause::elements;
+            pass(phase());
+            is_brought_ = false;
+            if (++span_ == spans && phase() == Phase::lend) return Pause::lent;
+        }
+        if (is_shared && shared_ < shared_count(phase())) return ++shared_, Pause::sums;
+        conclude(phase());
+        span_ = 0;
+        shared_ = 0;
     }
     has_run_ = true;
-    return true;
+    return Pause::none;
+}
+
+int Step::shared_count(Phase phase) const noexcept {
+    switch (phase) {
+        case Phase::raw_squares:
+            return counts_nonfinite() ? 2 : 1;
+        case Phase::squares:
+        case Phase::sums:
+            return 1;
+        case Phase::update:
+            return watch ? 1 : 0;
+        default:
+            return 0;
+    }
+}
+
+Step::Numbers Step::shared() noexcept {
+    constexpr std::size_t of_watched = sizeof(WatchedSums) / sizeof(double);
+    if (phase() == Phase::update || shared_ == 2)
+        return {&watched_sums_.data()->grad, of_watched * watched_sums_.size()};
+    std::vector<double>& sums = phase() == Phase::sums ? rule_sums_ : block_sums_;
+    return {sums.data(), sums.size()};
 }
 
 /// All threads' way over memory.
 void Step::pass(Phase phase) noexcept {
     const bool over_gradients = phase == Phase::raw_squares || phase == Phase::tell;
+    std::size_t elements = starts_.back(), bytes = over_gradients ? gradient_bytes_ : bytes_;
+    if (!span_ends_.empty() && elements > 0) {
+        bytes = bytes / elements * span_elements().elements();
+        elements = span_elements().elements();
+    }
     const Passage passage{works.empty() ? Precision::float32 : works.front().precision(),
-                          works.size(), starts_.back(), over_gradients ? gradient_bytes_ : bytes_,
-                          watch != 0 && !over_gradients};
+                          works.size(), elements, bytes, watch != 0 && !over_gradients};
     std::optional<Choice*>& choices = choices_[over_gradients];
     // How rows are fetched does not depend on what was found out for whole arrays.
     if (!choices) choices = has_touched_ ? nullptr : choices_for(passage);
     // One phase for each choice, so that its times are of the same work: the others follow it.
     const bool is_measured = over_gradients ? phase == phases_[0] : phase == Phase::update;
-    work_through(passage, *choices, has_run_ && is_measured,
+    work_through(passage, *choices, has_run_ && is_measured && span_ends_.empty(),
                  [&](Piece piece, const Manner& manner) { pass(phase, piece, manner); });
 }
 
@@ -266,13 +312,15 @@ void Step::pass(Phase phase, Piece piece, const Manner& manner) noexcept {
 void Step::conclude(Phase phase) noexcept {
     switch (phase) {
         case Phase::raw_squares:
-            finish_norms(Squares::raw);
+            finish_norms();
             skipped = skip_nonfinite && !finite();
             if (!has_accumulated_) clip();
-            if (skipped && watch & watch_nonfinite) count_all_nonfinite();
+            if (skipped && counts_nonfinite()) tell_nonfinite();
+            // Of others' blocks, too: each has to be counted once when sums are shared again.
+            std::fill(block_sums_.begin(), block_sums_.end(), 0.0);
             return;
         case Phase::squares:
-            finish_norms(Squares::accumulated);
+            finish_norms();
             return clip();
         case Phase::tell:
         case Phase::renew:
@@ -282,6 +330,7 @@ void Step::conclude(Phase phase) noexcept {
         case Phase::lend:
             for (Work& work : works)
                 if (plans[work.plan].lend.kernel) work.take_update();
+            has_taken_ = true;
             return;
         case Phase::update:
             if (watch) finish_watching();
@@ -316,8 +365,18 @@ void for_each_block_of_rows(const TouchedRows& touched, std::size_t first, std::
 template <class Unit, class Visit>
 void Step::for_each_part(Piece piece, Unit unit_of, Visit visit) noexcept {
     for_each_in(
-        piece, works.size(), [&](std::size_t k) { return starts_[k]; },
+        piece, span_elements(), works.size(), [&](std::size_t k) { return starts_[k]; },
         [&](std::size_t k) { return unit_of(works[k]); }, visit);
+}
+
+Span Step::span_elements() const {
+    if (span_ends_.empty() || phase() == Phase::renew) return {0, starts_.back()};
+    return {span_ == 0 ? 0 : span_ends_[span_ - 1], span_ends_[span_]};
+}
+
+/// The first block of an array of which a part has some elements from one on.
+std::size_t Step::block_of(std::size_t part, std::size_t start) const {
+    return first_blocks_[part] + (works[part].layout->first_element + start) / block_elements;
 }
 
 void Step::add_squares(Squares what, Piece piece, const Manner& manner) noexcept {
@@ -326,30 +385,50 @@ void Step::add_squares(Squares what, Piece piece, const Manner& manner) noexcept
     };
     for_each_part(piece, unit, [&](std::size_t k, std::size_t first, std::size_t last) {
         const Work& work = works[k];
+        const Plan& plan = plans[work.plan];
         if (!work.grad.data) return;
+        const auto add_block = [&](std::size_t start) {
+            const std::size_t count = std::min(block_elements, work.layout->size - start);
+            const std::size_t block = block_of(k, start);
+            double& sum = block_sums_[block];
+            sum = sum_of_squares(work, plan, what, start, count, manner.bytes_ahead);
+            if (std::isfinite(sum)) return;
+            sum = -careful_norm(work, plan, what, start, count);
+            if (what == Squares::raw && counts_nonfinite() && !std::isfinite(sum))
+                watched_sums_[block].nonfinite = count_nonfinite(work, plan, start, count);
+        };
         if (work.touched)
             return for_each_block_of_rows(*work.touched, first, last, [&](std::size_t block) {
-                const std::size_t start = block * block_elements;
-                block_sums_[first_blocks_[k] + block] = sum_of_squares(
-                    work, plans[work.plan], what, start,
-                    std::min(block_elements, work.layout->size - start), manner.bytes_ahead);
+                add_block(block * block_elements);
             });
-        for (std::size_t start = first; start < last; start += block_elements)
-            block_sums_[first_blocks_[k] + start / block_elements] =
-                sum_of_squares(work, plans[work.plan], what, start,
-                               std::min(block_elements, last - start), manner.bytes_ahead);
+        for (std::size_t start = first; start < last; start += block_elements) add_block(start);
+    });
+}
+
+/// From the sums of blocks to the norm of a part.
+template <class SumOf>
+double Step::norm_of(std::size_t part, SumOf sum_of) const noexcept {
+    double sum = 0;
+    bool is_careful = false;
+    const std::size_t first = first_blocks_[part], last = first_blocks_[part + 1];
+    for (std::size_t block = first; block < last; ++block) {
+        const double its_sum = sum_of(block);
+        is_careful |= !(its_sum >= 0);
+        sum += its_sum;
+    }
+    if (!is_careful && std::isfinite(sum)) return std::sqrt(sum);
+    return scaled_norm([&](auto visit) {
+        for (std::size_t block = first; block < last; ++block) {
+            const double its_sum = sum_of(block);
+            visit(its_sum >= 0 ? std::sqrt(its_sum) : -its_sum);
+        }
     });
 }
 
 /// From the sums of blocks to each part's norm.
-void Step::finish_norms(Squares what) noexcept {
-    for (std::size_t k = 0; k < works.size(); ++k) {
-        double sum = 0;
-        for (std::size_t block = first_blocks_[k]; block < first_blocks_[k + 1]; ++block)
-            sum += block_sums_[block];
-        norms_[k] = std::isfinite(sum) ? std::sqrt(sum)
-                                       : careful_norm(works[k], plans[works[k].plan], what);
-    }
+void Step::finish_norms() noexcept {
+    for (std::size_t k = 0; k < works.size(); ++k)
+        norms_[k] = norm_of(k, [&](std::size_t block) { return block_sums_[block]; });
 }
 
 bool Step::finite() const noexcept {
@@ -395,8 +474,7 @@ void Step::measure(Piece piece, const Manner& manner) noexcept {
                               plan.measure(block, manner.bytes_ahead, plan.update.coefficients,
                                            lanes);
                           });
-            double* const sums =
-                &rule_sums_[max_sums * (first_blocks_[k] + start / block_elements)];
+            double* const sums = &rule_sums_[max_sums * block_of(k, start)];
             for (std::size_t s = 0; s < sum_count; ++s)
                 sums[s] = sum_of_lanes(lanes + s * sum_lanes);
         }
@@ -413,13 +491,13 @@ void Step::complete() noexcept {
     for (std::size_t k = 0; k < works.size(); ++k) {
         if (!plans[works[k].plan].measure) continue;
         add(k, all);
-        all_elements += static_cast<double>(works[k].layout->size);
+        all_elements += static_cast<double>(works[k].layout->whole_size);
     }
     for (std::size_t k = 0; k < works.size(); ++k) {
         Plan& plan = plans[works[k].plan];
         if (!plan.measure) continue;
         const unsigned over_all = plan.rule->info.sums_over_all;
-        Sums sums{{}, static_cast<double>(works[k].layout->size), all_elements};
+        Sums sums{{}, static_cast<double>(works[k].layout->whole_size), all_elements};
         if (!plan.rule->info.is_over_all()) add(k, sums.values);
         for (std::size_t s = 0; s < max_sums; ++s)
             if (over_all >> s & 1) sums.values[s] = all[s];
@@ -477,7 +555,7 @@ void Step::run_watched_kernels(Phase phase, Piece piece, const Manner& manner) n
             const WatchedSums sums =
                 run_watched(operation, work, plan, start, count,
                             {start + count < work.block.count ? rest : next, manner}, seen);
-            WatchedSums& all = watched_sums_[first_blocks_[k] + start / block_elements];
+            WatchedSums& all = watched_sums_[block_of(k, start)];
             all.grad += sums.grad;
             all.nonfinite += sums.nonfinite;
             all.update += sums.update;
@@ -493,21 +571,18 @@ void Step::finish_watching() noexcept {
         if (!plan.has_gradient) continue;
         WatchedSums all;
         for (std::size_t block = first_blocks_[k]; block < first_blocks_[k + 1]; ++block) {
-            all.grad += watched_sums_[block].grad;
             all.nonfinite += watched_sums_[block].nonfinite;
             all.update += watched_sums_[block].update;
             all.param += watched_sums_[block].param;
         }
-        if (!has_norms_) {
-            // Of a lent gradient there is only the update left.
-            const bool is_known = std::isfinite(all.grad) || plan.lend.kernel;
-            norms_[k] = (is_known ? std::sqrt(all.grad)
-                                  : careful_norm(works[k], plan, Squares::accumulated)) *
+        if (!has_norms_)
+            norms_[k] = norm_of(k, [&](std::size_t block) { return watched_sums_[block].grad; }) *
                         std::abs(plan.around.scale);
-        }
         Watched& seen = watched[k];
         if (works[k].touched)
-            all.nonfinite = std::isfinite(norms_[k]) ? 0 : count_nonfinite(works[k], plan);
+            all.nonfinite = std::isfinite(norms_[k])
+                                ? 0
+                                : count_nonfinite(works[k], plan, 0, works[k].layout->size);
         if (watch & watch_grad_norm) seen.grad_norm = norms_[k];
         if (watch & watch_nonfinite) seen.nonfinite = all.nonfinite;
         if (watch & watch_update_norm) seen.update_norm = std::sqrt(all.update);
@@ -521,18 +596,20 @@ void Step::finish_watching() noexcept {
 }
 
 /// How many elements of gradients are not finite, where that is why a step is skipped.
-void Step::count_all_nonfinite() noexcept {
-    for (std::size_t k = 0; k < works.size(); ++k)
-        if (works[k].raw_gradient)
-            watched[k].nonfinite =
-                std::isfinite(norms_[k]) ? 0 : count_nonfinite(works[k], plans[works[k].plan]);
+void Step::tell_nonfinite() noexcept {
+    for (std::size_t k = 0; k < works.size(); ++k) {
+        if (!works[k].raw_gradient) continue;
+        double& count = watched[k].nonfinite = 0;
+        for (std::size_t block = first_blocks_[k]; block < first_blocks_[k + 1]; ++block)
+            count += watched_sums_[block].nonfinite;
+    }
 }
 
 void Step::run_kernels(Phase phase, Piece piece, const Manner& manner) noexcept {
     const Pass pass = pass_of(phase);
     const auto rows_of = [](const Work& work) {
         const bool is_read_by_rows =
-            work.buffered & bit(grad_stream) && !work.layout->has_blocks && !work.grad.rows;
+            work.buffered & bit(grad_stream) && !work.layout->has_blocks && work.grad.strides;
         return Transposed(work.layout->shape, is_read_by_rows ? work.grad : Stream());
     };
     const auto unit = [&](const Work& work) {

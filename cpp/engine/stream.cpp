@@ -171,7 +171,7 @@ std::uint32_t Noise::key_of(std::int64_t seed, std::int64_t update, std::size_t 
     return static_cast<std::uint32_t>(x);
 }
 
-Noise::Noise(const Layout& layout, std::uint32_t key) : key_(key) {
+Noise::Noise(const Layout& layout, std::uint32_t key) : key_(key), first_(layout.first_element) {
     if (!layout.is_random) return;
     shape_ = &layout.shape;
     steps_ = layout.steps.empty() ? nullptr : layout.steps.data();
@@ -181,7 +181,7 @@ const std::uint16_t* Noise::at(std::size_t start, std::size_t count) {
     if (!shape_) return bits_;
     const Unit& kernels = unit(Precision::float32);
     if (!steps_) {
-        kernels.random_bits(key_, static_cast<std::uint32_t>(start), 1, count, bits_);
+        kernels.random_bits(key_, static_cast<std::uint32_t>(first_ + start), 1, count, bits_);
         return bits_;
     }
     char* const first = reinterpret_cast<char*>(bits_);  // not memory: counted in elements
@@ -219,6 +219,7 @@ void Layout::find_coded() {
 void gather(const Shape& shape, const Stream& from, std::size_t start, std::size_t count,
             Precision to, void* buffer) {
     if (from.rows) return from.rows->gather(start, count, to, buffer);
+    if (from.summed) return from.summed->gather(from.format, start, count, to, buffer);
     if (from.coding != Coding::none) return decode(shape, from, start, count, to, buffer);
     const Copy copy = unit(to).gather[static_cast<int>(from.format)];
     const auto item = static_cast<std::ptrdiff_t>(itemsize(format_of(to)));

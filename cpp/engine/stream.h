@@ -8,6 +8,7 @@
 
 #include "engine/kernels.h"
 #include "engine/rows.h"
+#include "engine/summed.h"
 
 namespace instep {
 
@@ -33,8 +34,10 @@ struct Stream {
 
     /// A gradient of some rows, whose values these are; zero elsewhere.
     const Rows* rows = nullptr;
+    /// A gradient that is made of others; `data` only tells that there is one.
+    const Summed* summed = nullptr;
 
-    bool contiguous() const { return strides == nullptr && rows == nullptr; }
+    bool contiguous() const { return !strides && !rows && !summed; }
     std::size_t item() const {
         return coding == Coding::none ? itemsize(format) : info_of(coding).itemsize;
     }
@@ -66,6 +69,9 @@ struct Layout {
     std::size_t size = 0;
     Precision precision = Precision::float32;
     Stream streams[stream_count];
+    /// Of an array that others have other parts of: how many elements are before these, a multiple
+    /// of `block_elements`, and how many all have.
+    std::size_t first_element = 0, whole_size = 0;
 
     void set(int index, const Stream& stream) {
         streams[index] = stream;
@@ -152,6 +158,7 @@ public:
 
 private:
     std::uint32_t key_;
+    std::size_t first_;             ///< element of the whole array
     const Shape* shape_ = nullptr;  ///< null: nothing is random
     const std::ptrdiff_t* steps_ = nullptr;
     alignas(64) std::uint16_t bits_[tile_elements];

@@ -99,17 +99,19 @@ WatchedSums run_watched(const Operation& operation, const Work& work, const Plan
         const Block& after = done + length < count ? rest : ahead.after;
         for_each_tile(work, start + done, length, operation.used, operation.written, after, run);
     }
+    if (!std::isfinite(sums.grad))
+        sums.grad = -careful_norm(work, plan, Squares::accumulated, start, count);
     return sums;
 }
 
-double count_nonfinite(const Work& work, const Plan& plan) noexcept {
-    double count = 0;
+double count_nonfinite(const Work& work, const Plan& plan, std::size_t start,
+                       std::size_t count) noexcept {
+    double nonfinite = 0;
     const unsigned used = bit(grad_stream) | bit(accumulated_stream);
-    for_each_tile(work, 0, work.layout->size, used, 0, work.block,
-                  [&](const Block& block, const Block&) {
-                      count += nonfinite_in(block, plan.around.unscale, work.precision());
-                  });
-    return count;
+    for_each_tile(work, start, count, used, 0, work.block, [&](const Block& block, const Block&) {
+        nonfinite += nonfinite_in(block, plan.around.unscale, work.precision());
+    });
+    return nonfinite;
 }
 
 }  // namespace instep

@@ -23,7 +23,8 @@ struct Watched {
     double nonfinite = -1;  ///< elements of its gradient
 };
 
-/// What a block adds to it: sums of squares, and how many elements were not finite.
+/// What a block adds to it: sums of squares, and how many elements were not finite. Where the sum
+/// of the gradient's is infinite, it is negative, the norm.
 struct WatchedSums {
     double grad = 0, update = 0, param = 0, nonfinite = 0;
 };
@@ -34,7 +35,8 @@ WatchedSums run_watched(const Operation& operation, const Work& work, const Plan
                         std::size_t start, std::size_t count, const Ahead& ahead,
                         unsigned watch) noexcept;
 
-/// How many elements of a gradient are not finite.
-double count_nonfinite(const Work& work, const Plan& plan) noexcept;
+/// How many of these elements of a gradient are not finite.
+double count_nonfinite(const Work& work, const Plan& plan, std::size_t start,
+                       std::size_t count) noexcept;
 
 }  // namespace instep

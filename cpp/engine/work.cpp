@@ -64,7 +64,7 @@ bool Work::is_coded(const Plan& its_plan) const {
 }
 
 CodedBlock Work::coded_part(std::size_t start, std::size_t count) const {
-    CodedBlock part{block, &*layout->coded, noise_key, start};
+    CodedBlock part{block, &*layout->coded, noise_key, layout->first_element + start};
     part.count = count;
     const auto advance = [start](void*& data, std::size_t item) {
         if (data) data = static_cast<char*>(data) + start * item;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,6 +49,8 @@ class Binding:
         The order in which to visit the axes of each array, where it is not that of its memory.
     state
         Arrays to keep the state in, by name for each array, instead of new ones.
+    sharing
+        What is shared with others, who have other parts of the arrays, or bring them to memory.
     """
 
     def __init__(
@@ -64,8 +66,10 @@ class Binding:
         copied: str | None = None,
         orders: list[list[int]] | None = None,
         state: list[dict[str, Array]] | None = None,
+        sharing: _core.Sharing | None = None,
     ) -> None:
         self.variant = variant
+        self.sharing: _core.Sharing | None = before.sharing if before else sharing
         self.copied: str | None = before.copied if before else copied
         self.by_identity: bool = before.by_identity if before else by_identity
         self._known = Known(tree)
@@ -179,6 +183,7 @@ class Binding:
             copies=pairs,
             counters=counters,
             orders=orders or (before._orders_of(origins, tree) if before else None),
+            sharing=self.sharing,
         )
         self._configure(values, grouping)
 
@@ -512,8 +517,13 @@ class Binding:
             "switches": variant.switches,
             "global_clock": variant.has_global_clock,
             "every_call": variant.counts_calls,
-            "update": self._make_updates if self._updates else None,
+            "update": self._update_function() if self._updates else None,
         }
+
+    def _update_function(self) -> Callable[..., list[tuple[Array, Array]]]:
+        if self.sharing is None:
+            return self._make_updates
+        return self.sharing["partner"].guarding(self._make_updates)
 
     def arrays_of(self, k: int) -> dict[str, Array]:
         """Return all arrays of state that the k-th parameter has, by name."""

@@ -14,6 +14,7 @@ import errno
 import hashlib
 import json
 import math
+import mmap
 import os
 import re
 import secrets
@@ -22,7 +23,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from struct import pack
+from struct import pack, unpack
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -48,7 +49,9 @@ _BLOCK = 1 << 20
 _LONGEST_NAME = 1000
 
 
-def write(path: Path, tree: Tree) -> None:
+def write(
+    path: Path, tree: Tree, made: Callable[[NDArray[Any]], NDArray[Any]] | None = None
+) -> None:
     """Write a checkpoint, or leave the file as it was.
 
     Parameters
@@ -59,6 +62,9 @@ def write(path: Path, tree: Tree) -> None:
     tree : dict
         Nested dicts with str as keys and dict, list, ndarray, bool, int, float, str or None as
         values; a tuple comes back as a list.
+    made : callable, optional
+        Returns what is to be written of an array in the tree, when its turn comes: another one of
+        that dtype and shape.
 
     Raises
     ------
@@ -73,24 +79,26 @@ def write(path: Path, tree: Tree) -> None:
         archive = _Archive(file)
         archive.add(MANIFEST, np.frombuffer(manifest.encode(), np.uint8))
         for name, array in arrays.items():
-            archive.add(name, array)
+            archive.add(name, made(array) if made else array)
         archive.finish()
 
     replace(path, fill)
 
 
-def read(path: Path) -> Tree:
+def read(path: Path, *, mapped: bool = False) -> Tree:
     """Read what `write` wrote.
 
     Parameters
     ----------
     path : str, bytes or path-like
         The file.
+    mapped : bool, optional
+        Whether arrays are read-only maps of the file, which take no memory of their own.
 
     Returns
     -------
     dict
-        The tree, with arrays of its own in native byte order.
+        The tree, with arrays of its own, or maps, in native byte order.
 
     Raises
     ------
@@ -112,7 +120,10 @@ def read(path: Path) -> Tree:
         file.seek(0)
         with naming(name), zipfile.ZipFile(file) as archive:
             manifest = _read_member(archive, MANIFEST).tobytes()
-            return rebuild(manifest, lambda member: _read_member(archive, member))
+            if not mapped:
+                return rebuild(manifest, lambda member: _read_member(archive, member))
+            memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return rebuild(manifest, lambda member: _map_member(archive, member, file, memory))
 
 
 def describe(tree: Tree) -> tuple[str, dict[str, NDArray[Any]]]:
@@ -281,6 +292,23 @@ def _read_member(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
     with archive.open(f"{name}.npy") as data:
         array: NDArray[Any] = np.lib.format.read_array(data, allow_pickle=False)
     return array
+
+
+def _map_member(
+    archive: zipfile.ZipFile, name: str, file: BinaryIO, memory: mmap.mmap
+) -> NDArray[Any]:
+    """Return an array in the map of its file."""
+    header = archive.getinfo(f"{name}.npy").header_offset
+    file.seek(header + 26)  # where the lengths of the name and of what is behind it stand
+    file.seek(header + 30 + sum(unpack("<2H", file.read(4))))
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0}.get(
+        np.lib.format.read_magic(file), np.lib.format.read_array_header_2_0
+    )
+    shape, is_fortran, dtype = read_header(file)
+    array = np.frombuffer(memory, dtype, math.prod(shape), file.tell()) if math.prod(shape) else (
+        np.zeros(0, dtype)
+    )
+    return array.reshape(shape, order="F" if is_fortran else "C")
 
 
 def _encode(value: Any, place: tuple[str, ...], arrays: dict[str, NDArray[Any]]) -> Any:

@@ -8,7 +8,7 @@ import operator
 import os
 import sys
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, SupportsIndex
 
 import numpy as np
@@ -924,18 +924,35 @@ class Optimizer(Rule, Constructed):
         binding.core.check_unchanged()
         return _state.dump(self._values, binding, copy=False, params=params)
 
-    def _take_over(self, state: Any, *, params: bool, partial: bool = False) -> _state.Differences:
-        """Load a state, and the parameters if they are part of it and wanted."""
+    def _take_over(
+        self,
+        state: Any,
+        *,
+        params: bool,
+        partial: bool = False,
+        agree: Callable[[BaseException | None], object] | None = None,
+    ) -> _state.Differences:
+        """Load a state, and the parameters if they are part of it and wanted.
+
+        Others who load theirs `agree` before anything changes: they are told what has failed here.
+        """
         if not isinstance(partial, (bool, np.bool_)):
             raise TypeError(f"partial: expected True or False, got {type(partial).__name__}")
         with self._hold():
             self._check_not_swapped()
             binding = self._bound("load")
-            if params:
-                binding.core.check_unchanged()
-            others, memories, differences = _state.load(
-                self._values, binding, state, params=params, partial=bool(partial)
-            )
+            try:
+                if params:
+                    binding.core.check_unchanged()
+                others, memories, differences = _state.load(
+                    self._values, binding, state, params=params, partial=bool(partial)
+                )
+            except BaseException as error:
+                if agree:
+                    agree(error)
+                raise
+            if agree:
+                agree(None)
             before = []
             try:
                 for schedule, memory in memories:

@@ -1,0 +1,61 @@
+#include "engine/summed.h"
+
+#include "engine/dispatch.h"
+
+namespace instep {
+namespace {
+
+template <class T>
+void add_to(const void* from, std::size_t count, void* to) {
+    const T* const x = static_cast<const T*>(from);
+    T* const sums = static_cast<T*>(to);
+    for (std::size_t i = 0; i < count; ++i) sums[i] += x[i];
+}
+
+template <class T>
+void divide(void* numbers, std::size_t count, double by) {
+    T* const x = static_cast<T*>(numbers);
+    for (std::size_t i = 0; i < count; ++i) x[i] /= static_cast<T>(by);
+}
+
+void convert(const char* from, Format format, std::size_t count, Precision precision, void* to) {
+    const auto item = static_cast<std::ptrdiff_t>(itemsize(format));
+    const auto to_item = static_cast<std::ptrdiff_t>(itemsize(format_of(precision)));
+    unit(precision).gather[static_cast<int>(format)](from, item, static_cast<char*>(to), to_item,
+                                                     count);
+}
+
+}  // namespace
+
+void add_elements(const char* from, Format format, std::size_t count, Precision precision,
+                  void* to) {
+    alignas(64) char converted[tile_elements * sizeof(double)];
+    if (format != format_of(precision)) {
+        convert(from, format, count, precision, converted);
+        from = converted;
+    }
+    if (precision == Precision::float32)
+        add_to<float>(from, count, to);
+    else
+        add_to<double>(from, count, to);
+}
+
+void Summed::gather(Format format, std::size_t start, std::size_t count, Precision precision,
+                    void* buffer) const {
+    const std::size_t place = offset + (start - first) * itemsize(format);
+    bool is_first = true;
+    for (const char* const source : *sources) {
+        if (is_first)
+            convert(source + place, format, count, precision, buffer);
+        else
+            add_elements(source + place, format, count, precision, buffer);
+        is_first = false;
+    }
+    if (divisor == 1) return;
+    if (precision == Precision::float32)
+        divide<float>(buffer, count, divisor);
+    else
+        divide<double>(buffer, count, divisor);
+}
+
+}  // namespace instep

@@ -1,0 +1,7 @@
+"""Beyond one process: an optimizer whose state is shared out among ranks, with the same bits."""
+
+from instep.sharded._checkpoint import merge
+from instep.sharded._optimizer import Sharded
+from instep.sharded._ranks import Ranks
+
+__all__ = ["Ranks", "Sharded", "merge"]

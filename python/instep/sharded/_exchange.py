@@ -1,0 +1,502 @@
+"""What ranks send one another in a step, a round at a time.
+
+In a round each rank gets the gradients of some elements that it holds from all ranks, and sends
+those that it has updated in the round before to all ranks. In the memory of a node's window ranks
+write what is for others, and read the others' there; between nodes it goes in messages, that of the
+next round while this one is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from instep.sharded._division import Part, Piece
+from instep.sharded._ranks import Ranks, agree, check_same
+
+if TYPE_CHECKING:
+    from instep.typing import Array
+
+_ALIGNED = 8
+"""Pieces begin at multiples of so many bytes, as the engine finds them."""
+
+
+class Place(NamedTuple):
+    """Where a piece lies: in its array, and in the memory of a round.
+
+    Attributes
+    ----------
+    array
+        The index of the array.
+    elements
+        Which of its elements.
+    memory
+        Which bytes of the round's.
+    """
+
+    array: int
+    elements: slice
+    memory: slice
+
+
+class Placed(NamedTuple):
+    """The pieces of a round, and how many bytes they need."""
+
+    places: list[Place]
+    size: int
+
+
+PackGradients = Callable[[int, Placed, "Array"], None]
+Pack = Callable[[Placed, "Array"], None]
+Formats = list[str | None]
+"""The formats of gradients; None where there is none."""
+Kind = tuple[Formats, list[int]]
+"""Of which formats gradients are, and how many of its own each rank has."""
+
+
+class Held(NamedTuple):
+    """An array in the order in which its holder visits it.
+
+    Attributes
+    ----------
+    axes
+        The axes in that order.
+    is_cut
+        Whether that is the order of C-contiguous memory, so that ranks can hold parts of it.
+    """
+
+    axes: list[int]
+    is_cut: bool
+
+    def elements(self, array: Array) -> Array:
+        """Return the elements in that order: in one dimension, unless the array is whole."""
+        return array.reshape(-1) if self.is_cut else array.transpose(self.axes)
+
+
+class Exchange:
+    """The partner of a rank's engine: brings gradients, and takes updated parameters away.
+
+    Parameters
+    ----------
+    ranks
+        What connects ranks.
+    params
+        All parameters, whole.
+    held
+        How each of them is visited.
+    parts, rounds
+        For each rank its part of each array, and the pieces of its rounds, as many for all.
+    """
+
+    def __init__(
+        self,
+        ranks: Ranks,
+        params: Sequence[Array],
+        held: Sequence[Held],
+        parts: Sequence[Sequence[Part]],
+        rounds: Sequence[Sequence[Sequence[Piece]]],
+    ) -> None:
+        self.ranks = ranks
+        self._held, self._parts, self._rounds = held, parts, rounds
+        self._params = [each.elements(param) for each, param in zip(held, params, strict=True)]
+        self._placed_params = self._placed([param.dtype.itemsize for param in params])
+        self._batches: list[list[Array | None]] = []
+        self._kind: Kind = [], []
+        self._way: _Window | _Messages | None = None
+        self._has_agreed = False
+        self._sends = False
+        self._sent: int | None = None
+
+    def _placed(self, itemsizes: Sequence[int | None]) -> list[list[Placed]]:
+        """Return where pieces lie in each round of each rank, of arrays that have an item size."""
+        return [
+            [self._placed_round(pieces, parts, itemsizes) for pieces in rounds]
+            for parts, rounds in zip(self._parts, self._rounds, strict=True)
+        ]
+
+    @staticmethod
+    def _placed_round(
+        pieces: Sequence[Piece], parts: Sequence[Part], itemsizes: Sequence[int | None]
+    ) -> Placed:
+        places, offset = [], 0
+        for array, first, count in pieces:
+            itemsize = itemsizes[array]
+            if itemsize is None:
+                continue
+            begin = parts[array].first + first
+            memory = slice(offset, offset + count * itemsize)
+            places.append(Place(array, slice(begin, begin + count), memory))
+            offset += -(-count * itemsize // _ALIGNED) * _ALIGNED
+        return Placed(places, offset)
+
+    # A step ---------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Begin a step: until all agree on it, what fails here is told to the others."""
+        self._has_agreed = False
+
+    def count(self, batches: Sequence[Sequence[Array | None]]) -> tuple[list[int], Formats]:
+        """Return how many microbatches each rank has, and the formats of their gradients."""
+        formats = common_formats(batches)
+        self._has_agreed = True
+        answers = agree(self.ranks, ({"call": "step(microbatches=...)"}, len(batches), formats))
+        check_same([told for told, *_ in answers])
+        counts = [count for _, count, _ in answers]
+        if not sum(counts):
+            raise NO_BATCHES
+        self._has_agreed = False
+        return counts, next(theirs for _, count, theirs in answers if count)
+
+    def begin(
+        self,
+        batches: Sequence[Sequence[Array | None]],
+        counts: list[int],
+        formats: Formats,
+        *,
+        is_update: bool,
+    ) -> None:
+        """Take a step's gradients, each as the structure's leaves.
+
+        Parameters
+        ----------
+        batches
+            The gradients of each of this rank's batches.
+        counts
+            How many batches each rank has.
+        formats
+            Those of the gradients.
+        is_update
+            Whether the step changes parameters, or only accumulates.
+        """
+        self._batches = [
+            [
+                None if grad is None else held.elements(grad)
+                for held, grad in zip(self._held, batch, strict=True)
+            ]
+            for batch in batches
+        ]
+        self._kind = formats, counts
+        self._sends, self._sent = is_update, None
+
+    def agree(self, numbers: bytes) -> None:
+        """Raise on all ranks where one has raised, or is about to make another step."""
+        self._has_agreed = True
+        mine = {
+            "call": "step(grads)",
+            "gradients": self._kind[0],
+            "numbers and options of the step": numbers.hex(),
+        }
+        check_same(agree(self.ranks, mine))
+        if self._way is None or self._way.kind != self._kind:
+            self._way = self._way_for(self._kind)
+
+    def refuse(self, error: BaseException) -> None:
+        """Raise what a step has failed of on all ranks, unless they have begun it."""
+        if not self._has_agreed:
+            self._has_agreed = True
+            agree(self.ranks, None, error)
+
+    def _way_for(self, kind: Kind) -> _Window | _Messages:
+        """Return the way that bytes go between ranks: through shared memory, if there is some."""
+        itemsizes = [None if each is None else _itemsize(each) for each in kind[0]]
+        gradients, params = self._placed(itemsizes), self._placed_params
+        size = kind[1][self.ranks.rank] * sum(map(_largest, gradients))
+        window = self.ranks.window(max(2 * (size + _largest(params[self.ranks.rank])), 1))
+        if window is None:
+            return _Messages(self.ranks, kind, gradients, params)
+        return _Window(self.ranks, kind, gradients, params, window)
+
+    def bring(self, is_update: bool, reads_gradients: bool, span: int) -> list[Array] | None:
+        """Return the memory of each gradient of a round; send what the one before has updated."""
+        assert self._way is not None
+        sends = self._sends and is_update
+        sources = self._way.turn(
+            self._pack_gradients if reads_gradients else None,
+            span,
+            self._pack_params if sends and span > 0 else None,
+            self._unpack_params,
+        )
+        if sends:
+            self._sent = span
+        return sources
+
+    def finish(self) -> None:
+        """Send what the last round has updated."""
+        if self._sent is not None and self._way is not None:
+            self._way.finish(self._sent, self._pack_params, self._unpack_params)
+        self._batches = []
+
+    def publish(self) -> None:
+        """Give all ranks the parameters that each of them holds."""
+        if self._way is None:
+            self._way = self._way_for(([None] * len(self._params), [0] * self.ranks.size))
+        for span in range(len(self._rounds[0])):
+            self._way.finish(span, self._pack_params, self._unpack_params)
+
+    def add_up(self, numbers: Array) -> None:
+        """Make of the engine's sums of blocks those of all ranks."""
+        self.ranks.add_up(numbers)
+
+    def guarding(
+        self, update: Callable[..., list[tuple[Array, Array]]]
+    ) -> Callable[..., list[tuple[Array, Array]]]:
+        """Let a rule's function raise on all ranks where it raises on one."""
+
+        def guarded(*given: Any) -> list[tuple[Array, Array]]:
+            changes: list[tuple[Array, Array]] = []
+            error: BaseException | None = None
+            try:
+                changes = update(*given)
+            except BaseException as raised:
+                error = raised
+            agree(self.ranks, None, error)
+            return changes
+
+        return guarded
+
+    # Memory ---------------------------------------------------------------------------------------
+
+    def _pack_gradients(self, batch: int, placed: Placed, memory: Array) -> None:
+        _pack(self._batches[batch], placed, memory)
+
+    def _pack_params(self, placed: Placed, memory: Array) -> None:
+        _pack(self._params, placed, memory)
+
+    def _unpack_params(self, placed: Placed, memory: Array) -> None:
+        for array, elements, where in placed.places:
+            param = self._params[array]
+            mine = memory[where].view(param.dtype)
+            if param.ndim == 1:
+                param[elements] = mine
+            else:
+                param[...] = mine.reshape(param.shape)
+
+
+def _pack(arrays: Sequence[Array | None], placed: Placed, memory: Array) -> None:
+    for array, elements, where in placed.places:
+        source = arrays[array]
+        assert source is not None
+        room = memory[where].view(source.dtype)
+        if source.ndim == 1:
+            room[:] = source[elements]
+        else:
+            room.reshape(source.shape)[...] = source
+
+
+NO_BATCHES = ValueError("microbatches: expected some, on one rank at least, got none")
+
+
+def common_formats(batches: Sequence[Sequence[Array | None]]) -> Formats:
+    """Return the formats of all batches; raise ValueError where they differ."""
+    formats = [formats_of(each) for each in batches]
+    for k, others in enumerate(formats):
+        if others != formats[0]:
+            raise ValueError(
+                f"microbatches[{k}]: expected gradients of the same arrays and dtypes as in "
+                "microbatches[0]"
+            )
+    return formats[0] if formats else []
+
+
+def formats_of(batch: Sequence[Array | None]) -> Formats:
+    """Return the formats of a structure's gradients."""
+    return [None if grad is None else grad.dtype.name for grad in batch]
+
+
+def _itemsize(format_name: str) -> int:
+    return 2 if format_name == "bfloat16" else np.dtype(format_name).itemsize
+
+
+def _largest(rounds: Sequence[Placed]) -> int:
+    return max((placed.size for placed in rounds), default=0)
+
+
+class _Window:
+    """Memory of a node, where each rank has room for two rounds: one is written, one is read.
+
+    Parameters
+    ----------
+    ranks
+        What connects ranks.
+    kind
+        Of which formats gradients are, and how many each rank has.
+    gradients, params
+        Where pieces lie in each round, for each rank that holds them.
+    window
+        The memory of each rank.
+    """
+
+    def __init__(
+        self,
+        ranks: Ranks,
+        kind: Kind,
+        gradients: list[list[Placed]],
+        params: list[list[Placed]],
+        window: list[Array],
+    ) -> None:
+        self.kind = kind
+        self._ranks, self._gradients, self._params = ranks, gradients, params
+        self._turn = 0
+        sizes = [_largest(rounds) for rounds in gradients]
+        starts = np.cumsum([0, *sizes]).tolist()
+        count = kind[1]
+
+        def cut(rank: int, turn: int, offset: int, size: int) -> Array:
+            half = window[rank].size // 2
+            return window[rank][turn * half + offset : turn * half + offset + size]
+
+        me = ranks.rank
+        self._out = [
+            [
+                [cut(me, turn, b * starts[-1] + starts[o], sizes[o]) for o in range(ranks.size)]
+                for b in range(count[me])
+            ]
+            for turn in range(2)
+        ]
+        self._in = [
+            [
+                cut(rank, turn, b * starts[-1] + starts[me], sizes[me])
+                for rank in range(ranks.size)
+                for b in range(count[rank])
+            ]
+            for turn in range(2)
+        ]
+        self._params_of = [
+            [
+                cut(rank, turn, count[rank] * starts[-1], _largest(params[rank]))
+                for rank in range(ranks.size)
+            ]
+            for turn in range(2)
+        ]
+
+    def turn(
+        self, pack_gradients: PackGradients | None, span: int, pack: Pack | None, unpack: Pack
+    ) -> list[Array] | None:
+        """Write this rank's gradients of a round and parameters of the last one; read others'."""
+        turn = self._turn = 1 - self._turn
+        if pack_gradients is not None:
+            for batch, out in enumerate(self._out[turn]):
+                for owner, memory in enumerate(out):
+                    pack_gradients(batch, self._gradients[owner][span], memory)
+        if pack is not None:
+            self._write(pack, span - 1)
+        self._ranks.barrier()
+        if pack is not None:
+            self._read(unpack, span - 1)
+        return None if pack_gradients is None else self._in[turn]
+
+    def finish(self, span: int, pack: Pack, unpack: Pack) -> None:
+        """Let all ranks have the parameters of a round."""
+        self._turn = 1 - self._turn
+        self._write(pack, span)
+        self._ranks.barrier()
+        self._read(unpack, span)
+
+    def _write(self, pack: Pack, span: int) -> None:
+        me = self._ranks.rank
+        pack(self._params[me][span], self._params_of[self._turn][me])
+
+    def _read(self, unpack: Pack, span: int) -> None:
+        for rank, memory in enumerate(self._params_of[self._turn]):
+            if rank != self._ranks.rank:
+                unpack(self._params[rank][span], memory)
+
+
+class _Messages:
+    """Messages between ranks: what a round needs travels while the one before is computed.
+
+    Parameters
+    ----------
+    ranks, kind, gradients, params
+        As for `_Window`.
+    """
+
+    def __init__(
+        self,
+        ranks: Ranks,
+        kind: Kind,
+        gradients: list[list[Placed]],
+        params: list[list[Placed]],
+    ) -> None:
+        self.kind = kind
+        self._ranks, self._gradients, self._params = ranks, gradients, params
+        count, me = kind[1], ranks.rank
+        sizes = [_largest(rounds) for rounds in gradients]
+        most = sum(count) * sizes[me]
+        # This rank's own gradients are written where those of others arrive.
+        self._in = [np.empty(most, np.uint8) for _ in range(2)]
+        self._out = [[np.empty(count[me] * size, np.uint8) for size in sizes] for _ in range(2)]
+        self._params_out = [np.empty(_largest(params[me]), np.uint8) for _ in range(2)]
+        self._params_in = [
+            [np.empty(_largest(rounds), np.uint8) for rounds in params] for _ in range(2)
+        ]
+        self._waits_for_gradients: Callable[[], None] | None = None
+        self._waits_for_params: tuple[int, Callable[[], None]] | None = None
+
+    def turn(
+        self, pack_gradients: PackGradients | None, span: int, pack: Pack | None, unpack: Pack
+    ) -> list[Array] | None:
+        """Wait for the gradients of a round, and let what comes next travel."""
+        sources = None
+        if pack_gradients is not None:
+            if span == 0:
+                self._post_gradients(pack_gradients, 0)
+            assert self._waits_for_gradients is not None
+            self._waits_for_gradients()
+            sources = self._sources(span)
+            if span + 1 < len(self._gradients[0]):
+                self._post_gradients(pack_gradients, span + 1)
+        if pack is not None:
+            self._receive_params(unpack)
+            self._post_params(pack, span - 1)
+        return sources
+
+    def finish(self, span: int, pack: Pack, unpack: Pack) -> None:
+        """Let all ranks have the parameters of a round."""
+        self._receive_params(unpack)
+        self._post_params(pack, span)
+        self._receive_params(unpack)
+
+    def _sources(self, span: int) -> list[Array]:
+        size, memory = self._gradients[self._ranks.rank][span].size, self._in[span % 2]
+        return [memory[k * size : (k + 1) * size] for k in range(sum(self.kind[1]))]
+
+    def _post_gradients(self, pack: PackGradients, span: int) -> None:
+        me, count = self._ranks.rank, self.kind[1]
+        sources, sends = self._sources(span), list[Any]()
+        first = sum(count[:me])
+        for owner, out in enumerate(self._out[span % 2]):
+            placed = self._gradients[owner][span]
+            for batch in range(count[me]):
+                begin = batch * placed.size
+                to = sources[first + batch] if owner == me else out[begin : begin + placed.size]
+                pack(batch, placed, to)
+            sends.append(None if owner == me else out[: count[me] * placed.size])
+        receives, size = list[Any](), self._gradients[me][span].size
+        for rank in range(self._ranks.size):
+            begin, end = (sum(count[: rank + k]) * size for k in range(2))
+            receives.append(None if rank == me else self._in[span % 2][begin:end])
+        self._waits_for_gradients = self._ranks.post(sends, receives)
+
+    def _post_params(self, pack: Pack, span: int) -> None:
+        me, parity = self._ranks.rank, span % 2
+        mine = self._params_out[parity][: self._params[me][span].size]
+        pack(self._params[me][span], mine)
+        others = range(self._ranks.size)
+        receives = [
+            None if rank == me else self._params_in[parity][rank][: self._params[rank][span].size]
+            for rank in others
+        ]
+        sends = [None if rank == me else mine for rank in others]
+        self._waits_for_params = span, self._ranks.post(sends, receives)
+
+    def _receive_params(self, unpack: Pack) -> None:
+        if self._waits_for_params is None:
+            return
+        (span, wait), self._waits_for_params = self._waits_for_params, None
+        wait()
+        for rank, memory in enumerate(self._params_in[span % 2]):
+            if rank != self._ranks.rank:
+                unpack(self._params[rank][span], memory)

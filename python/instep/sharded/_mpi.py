@@ -1,0 +1,90 @@
+"""Ranks that MPI connects: the only module that knows mpi4py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from instep.typing import Array
+
+
+class MPIRanks:
+    """Ranks of a communicator, through one of its own.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Comm or None
+        The communicator; None for `MPI.COMM_WORLD`.
+
+    Raises
+    ------
+    ImportError
+        If there is no mpi4py.
+    TypeError
+        If it is something else.
+    """
+
+    def __init__(self, comm: Any) -> None:
+        try:
+            from mpi4py import MPI
+        except ImportError as error:
+            raise ImportError(
+                "instep.sharded needs mpi4py and an MPI, such as pip install mpi4py mpich"
+            ) from error
+        comm = MPI.COMM_WORLD if comm is None else comm
+        if not isinstance(comm, MPI.Intracomm):
+            raise TypeError(
+                "comm: expected a communicator of mpi4py, or an object with the methods of "
+                f"instep.sharded.Ranks, got {type(comm).__name__}"
+            )
+        self._mpi = MPI
+        self._comm = comm.Dup()
+        self.rank: int = self._comm.Get_rank()
+        self.size: int = self._comm.Get_size()
+        node = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
+        self._is_one_node = self._comm.allreduce(node.Get_size()) == self.size**2
+        node.Free()
+        self._window: Any = None
+
+    def gather(self, value: Any) -> list[Any]:
+        return list(self._comm.allgather(value))
+
+    def add_up(self, numbers: Array) -> None:
+        self._comm.Allreduce(self._mpi.IN_PLACE, numbers, self._mpi.SUM)
+
+    def window(self, size: int) -> list[Array] | None:
+        if not self._is_one_node:
+            return None
+        if self._window is not None:
+            self._window.Unlock_all()
+            self._window.Free()
+        self._window = self._mpi.Win.Allocate_shared(size, 1, comm=self._comm)
+        self._window.Lock_all(self._mpi.MODE_NOCHECK)
+        memory = [self._window.Shared_query(rank)[0] for rank in range(self.size)]
+        return [np.frombuffer(each, np.uint8) for each in memory]
+
+    def barrier(self) -> None:
+        if self._window is None:
+            return self._comm.Barrier()
+        self._window.Sync()
+        self._comm.Barrier()
+        self._window.Sync()
+        return None
+
+    def post(
+        self, sends: Sequence[Array | None], receives: Sequence[Array | None]
+    ) -> Callable[[], None]:
+        requests = [
+            self._comm.Irecv(memory, rank)
+            for rank, memory in enumerate(receives)
+            if memory is not None
+        ]
+        requests += [
+            self._comm.Isend(memory, rank)
+            for rank, memory in enumerate(sends)
+            if memory is not None
+        ]
+        return lambda: self._mpi.Request.Waitall(requests)
