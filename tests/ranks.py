@@ -88,6 +88,8 @@ def on_ranks(size: int, function: Callable[[Any], T], *, has_window: bool = True
         thread.start()
     for thread in threads:
         thread.join()
-    for error in sorted(filter(None, errors), key=lambda e: isinstance(e, threading.BrokenBarrierError)):
+    for error in sorted(
+        filter(None, errors), key=lambda e: isinstance(e, threading.BrokenBarrierError)
+    ):
         raise error
     return results

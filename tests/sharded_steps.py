@@ -107,7 +107,9 @@ def trained(ranks: Any, rule: str, options: dict[str, Any], dtype: str = "float3
     return params, optimizer
 
 
-def check(ranks: Any, size: int, rule: str, options: dict[str, Any], dtype: str = "float32") -> None:
+def check(
+    ranks: Any, size: int, rule: str, options: dict[str, Any], dtype: str = "float32"
+) -> None:
     """Raise AssertionError where ranks do not train as one process does."""
     batches = [[gradients(step, rank, dtype) for rank in range(size)] for step in range(STEPS)]
     params, expected = alone(
@@ -141,4 +143,6 @@ if __name__ == "__main__":
     for options in OPTIONS.values():
         check(comm, comm.Get_size(), "Adam", options)
     if comm.Get_rank() == 0:
-        print(f"{comm.Get_size()} ranks, {len(chosen) + len(OPTIONS)} runs: the bits of one process")
+        print(
+            f"{comm.Get_size()} ranks, {len(chosen) + len(OPTIONS)} runs: the bits of one process"
+        )

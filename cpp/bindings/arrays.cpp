@@ -310,7 +310,14 @@ void check_array(py::handle object, const Name& name) {
 void check_parameter(py::handle object, const Name& name, bool writable) {
     check_array(object, name);
     check_dtype(object, name);
-    if (writable) check_writable(View(object), name);
+    if (!writable) return;
+    check_writable(View(object), name);
+    // Of NumPy's maps of files.
+    if (Py_TYPE(object.ptr()) != ndarray && py::hasattr(object, "mode") &&
+        py::str(object.attr("mode")).equal(py::str("c")))
+        throw py::value_error(name +
+                              ": expected a map of a file in mode 'r+', got one in mode 'c', whose "
+                              "changes reach no file");
 }
 
 Kept kept_as(const std::string& name) {

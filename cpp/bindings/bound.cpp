@@ -197,6 +197,7 @@ std::optional<Move> Bound::moved(const py::object& params) const {
     others.params = tree->leaves;
     for (std::size_t k = 0; k < parameters_.size(); ++k) {
         if (!parameters_[k].is_like(others.params[k])) return std::nullopt;
+        check_parameter(others.params[k], Name(parameters_[k].path()));
         parameters_[k].add_to(others.memory, others.params[k]);
     }
     others.memory.check_disjoint();
@@ -437,23 +438,39 @@ py::bytes Bound::numbers() {
 void Bound::bring() {
     Step& step = optimizer_.step();
     const std::size_t span = step.span();
-    const py::object memory =
-        call(partner_.attr("bring"), step.phase() == Phase::update, step.reads_gradients(), span);
-    if (memory.is_none()) return;
-    sources_.clear();
-    std::size_t bytes = 0;
-    for (const SharedPart& part : spans_.at(span)) {
-        const Stream& gradient = streams_[part.array];
-        if (!gradient.summed) continue;
-        summed_[part.array].first = part.first;
-        summed_[part.array].offset = bytes;
-        bytes += (part.count * itemsize(gradient.format) + 7) / 8 * 8;
+    std::vector<std::size_t> arrays;
+    const std::vector<SharedPart>& parts = spans_.at(span);
+    for (const Work& work : step.works) {
+        const auto its = std::lower_bound(parts.begin(), parts.end(), work.layout,
+                                          [&](const SharedPart& part, const Layout* of) {
+                                              return &optimizer_.arrays[part.array].layout < of;
+                                          });
+        if (its != parts.end() && &optimizer_.arrays[its->array].layout == work.layout)
+            arrays.push_back(its->array);
     }
+    const py::object memory =
+        call(partner_.attr("bring"), name_of(step.phase()), step.reads_gradients(), span, arrays);
+    if (memory.is_none()) return;
     brought_ = memory.cast<std::vector<py::object>>();
+    for (const SharedPart& part : parts) summed_[part.array].sources.clear();
+    std::size_t own = 0;
     for (const py::object& source : brought_) {
-        if (!is_array(source) || View(source).size() < bytes)
-            throw py::value_error("bring: expected arrays of " + std::to_string(bytes) + " bytes");
-        sources_.push_back(View(source).data());
+        const std::vector<py::object>* const own_arrays =
+            source.is_none() ? &own_.at(own++) : nullptr;
+        std::size_t offset = 0;
+        for (const SharedPart& part : parts) {
+            const Stream& gradient = streams_[part.array];
+            if (!gradient.summed) continue;
+            const std::size_t item = itemsize(gradient.format);
+            const std::size_t bytes = part.count * item;
+            const View view(own_arrays ? (*own_arrays)[part.array] : source);
+            if (own_arrays ? view.size() < part.first + part.count : view.size() < offset + bytes)
+                throw py::value_error("bring: expected more elements");
+            const char* const at =
+                own_arrays ? view.data() : view.data() + offset - part.first * item;
+            summed_[part.array].sources.push_back(at);
+            offset += (bytes + 7) / 8 * 8;
+        }
     }
 }
 
@@ -464,12 +481,17 @@ void Bound::share() {
     call(partner_.attr("add_up"), array);
 }
 
-void Bound::step_on_sums(const std::vector<std::optional<std::string>>& named, double divisor) {
+void Bound::step_on_sums(const std::vector<std::optional<std::string>>& named, double divisor,
+                         std::vector<std::vector<py::object>> own) {
     check_not_swapped();
     check_unchanged();
     if (!partner_ || named.size() != parameters_.size())
         throw py::value_error("step: expected the format of each parameter's gradient");
-    summed_.assign(parameters_.size(), {&sources_, divisor});
+    for (const std::vector<py::object>& each : own)
+        for (std::size_t k = 0; k < named.size(); ++k)
+            if (named[k] && !is_array(each.at(k)))
+                throw py::value_error("step: expected arrays of one's own");
+    summed_.assign(parameters_.size(), {{}, divisor});
     for (std::size_t k = 0; k < parameters_.size(); ++k) {
         streams_[k] = Stream();
         if (!named[k] || optimizer_.clocks[k].frozen) continue;
@@ -477,10 +499,14 @@ void Bound::step_on_sums(const std::vector<std::optional<std::string>>& named, d
         streams_[k].format = kept_as(*named[k]).format;
         streams_[k].summed = &summed_[k];
     }
+    own_ = std::move(own);
     const struct Brought {
-        std::vector<py::object>& memory;
-        ~Brought() { memory.clear(); }
-    } brought{brought_};
+        Bound& bound;
+        ~Brought() {
+            bound.own_.clear();
+            bound.brought_.clear();
+        }
+    } brought{*this};
     carry_out();
 }
 

@@ -88,10 +88,10 @@ public:
     /// of (parameter, first element, count) that come into memory together (`spans`), whether
     /// others have the other parts (`is_shared`), and a `partner`. Before a step changes anything,
     /// its `agree` is given all numbers that the step depends on, and may raise. `bring` is asked
-    /// for a span, and told whether it is to be updated, and whether its gradients are read: where
+    /// for a span, and told the phase, whether gradients are read, and which arrays step: where
     /// they are sums of others' it returns the memory of each, as bytes, where parameters' parts
-    /// follow each other at multiples of 8. `add_up` is to add others' numbers to its own. Raises
-    /// RuntimeError for counters of one whose averages are in the place of parameters.
+    /// follow each other at multiples of 8, or None. `add_up` is to add others' numbers to its own.
+    /// Raises RuntimeError for counters of one whose averages are in the place of parameters.
     explicit Bound(const py::dict& given);
 
     /// From a dict of `groups`, each with its `values` and those that it has of its `own`, and what
@@ -132,8 +132,9 @@ public:
     /// `lenient`: what is left out of the structure has no gradient.
     void step(py::handle gradients, bool lenient = false);
     /// The same where the partner brings gradients to be added up, over a divisor: the format of
-    /// each, or nothing.
-    void step_on_sums(const std::vector<std::optional<std::string>>& formats, double divisor);
+    /// each, or nothing. For what it brings None for, there are contiguous arrays of one's own.
+    void step_on_sums(const std::vector<std::optional<std::string>>& formats, double divisor,
+                      std::vector<std::vector<py::object>> own);
     /// Whether there is an unfinished window.
     bool has_window() const { return look_at(optimizer_.window) > 0; }
     /// Updates with what it holds; between `set_flushing`, and after `ask_schedules`.
@@ -209,10 +210,10 @@ private:
         std::size_t array, first, count;
     };
     std::vector<std::vector<SharedPart>> spans_;
-    std::vector<Summed> summed_;        ///< the gradient of each parameter
-    std::vector<const char*> sources_;  ///< of what is summed in this span
-    std::vector<py::object> brought_;   ///< keeps that memory
-    std::vector<py::object> found_;     ///< gradients of the step under way
+    std::vector<Summed> summed_;       ///< the gradient of each parameter
+    std::vector<py::object> brought_;  ///< memory of what is summed in this span
+    std::vector<std::vector<py::object>> own_;
+    std::vector<py::object> found_;  ///< gradients of the step under way
     std::vector<Stream> streams_;
     std::size_t elements_ = 0;
     std::vector<std::vector<float>> swapped_averages_;  ///< of parameters with fewer digits

@@ -204,7 +204,7 @@ PyObject* step_on(PyObject* self, PyObject* const* arguments, Py_ssize_t count) 
 /// A step with gradients that a partner brings to be added up.
 PyObject* step_on_sums(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
     return guarded([&] {
-        if (count != 2) throw py::type_error("_step_on_sums: expected formats, divisor");
+        if (count != 3) throw py::type_error("_step_on_sums: expected formats, divisor, own");
         Busy& busy = as<Stepper>(self).busy;
         const AtWork at_work(busy);
         const py::object core = core_of(self);
@@ -215,7 +215,8 @@ PyObject* step_on_sums(PyObject* self, PyObject* const* arguments, Py_ssize_t co
         busy.set_asks(true);
         bound.ask_schedules();
         busy.set_asks(false);
-        bound.step_on_sums(formats, py::handle(arguments[1]).cast<double>());
+        bound.step_on_sums(formats, py::handle(arguments[1]).cast<double>(),
+                           py::handle(arguments[2]).cast<std::vector<std::vector<py::object>>>());
         return py::none();
     });
 }
@@ -477,8 +478,9 @@ PyTypeObject* make_stepper_type() {
          "which stay bound afterwards or not; False, and nothing happened, where they are not."},
         {"_step_on_sums", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(step_on_sums)),
          METH_FASTCALL,
-         "_step_on_sums(formats, divisor): a step with gradients that a partner brings, in these\n"
-         "formats, None for one that there is not; their sums are divided."},
+         "_step_on_sums(formats, divisor, own): a step with gradients that a partner brings, in\n"
+         "these formats, None for one that there is not; or that are among one's own, for each of\n"
+         "which there is a list of arrays. Their sums are divided."},
         {"_settle", settle, METH_O,
          "_settle(ids): lets rows that ids name have the updates that they have missed."},
         {"_refresh", refresh, METH_NOARGS,

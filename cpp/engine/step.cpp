@@ -92,6 +92,12 @@ void work_through(const Passage& passage, Choice* choices, bool may_measure,
 
 }  // namespace
 
+const char* name_of(Phase phase) {
+    constexpr const char* names[] = {"raw_squares", "squares", "tell",  "renew",
+                                     "sums",        "lend",    "update"};
+    return names[static_cast<int>(phase)];
+}
+
 void update_array(const Call& update, const Block& block, Precision precision,
                   const void* source) noexcept {
     const std::size_t item = itemsize(format_of(precision));
@@ -274,19 +280,19 @@ Step::Numbers Step::shared() noexcept {
 /// All threads' way over memory.
 void Step::pass(Phase phase) noexcept {
     const bool over_gradients = phase == Phase::raw_squares || phase == Phase::tell;
-    std::size_t elements = starts_.back(), bytes = over_gradients ? gradient_bytes_ : bytes_;
-    if (!span_ends_.empty() && elements > 0) {
-        bytes = bytes / elements * span_elements().elements();
-        elements = span_elements().elements();
-    }
-    const Passage passage{works.empty() ? Precision::float32 : works.front().precision(),
-                          works.size(), elements, bytes, watch != 0 && !over_gradients};
+    Passage passage{works.empty() ? Precision::float32 : works.front().precision(), works.size(),
+                    starts_.back(), over_gradients ? gradient_bytes_ : bytes_,
+                    watch != 0 && !over_gradients};
     std::optional<Choice*>& choices = choices_[over_gradients];
     // How rows are fetched does not depend on what was found out for whole arrays.
     if (!choices) choices = has_touched_ ? nullptr : choices_for(passage);
     // One phase for each choice, so that its times are of the same work: the others follow it.
     const bool is_measured = over_gradients ? phase == phases_[0] : phase == Phase::update;
-    work_through(passage, *choices, has_run_ && is_measured && span_ends_.empty(),
+    if (!span_ends_.empty() && passage.elements > 0) {
+        passage.bytes = passage.bytes / passage.elements * span_elements().elements();
+        passage.elements = span_elements().elements();
+    }
+    work_through(passage, *choices, has_run_ && is_measured,
                  [&](Piece piece, const Manner& manner) { pass(phase, piece, manner); });
 }
 

@@ -25,6 +25,8 @@ enum class Phase {
     update,       ///< of parameters and state
 };
 
+const char* name_of(Phase phase);
+
 /// What a step waits for that somebody else is to do.
 enum class Pause {
     none,      ///< it has ended

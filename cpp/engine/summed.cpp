@@ -12,6 +12,26 @@ void add_to(const void* from, std::size_t count, void* to) {
     for (std::size_t i = 0; i < count; ++i) sums[i] += x[i];
 }
 
+/// Fetches as many elements into the cache, one tile further on: while this one is updated, memory
+/// has something to do.
+template <class T>
+void fetch_next_tile(const T* from, std::size_t count) {
+#if defined(__GNUC__)
+    for (std::size_t i = 0; i < count; i += 64 / sizeof(T))
+        __builtin_prefetch(from + tile_elements + i);
+#endif
+}
+
+template <class T>
+void add_two(const void* one, const void* other, std::size_t count, void* to) {
+    const T* const x = static_cast<const T*>(one);
+    const T* const y = static_cast<const T*>(other);
+    T* const sums = static_cast<T*>(to);
+    for (std::size_t i = 0; i < count; ++i) sums[i] = x[i] + y[i];
+    fetch_next_tile(x, count);
+    fetch_next_tile(y, count);
+}
+
 template <class T>
 void divide(void* numbers, std::size_t count, double by) {
     T* const x = static_cast<T*>(numbers);
@@ -42,15 +62,19 @@ void add_elements(const char* from, Format format, std::size_t count, Precision 
 
 void Summed::gather(Format format, std::size_t start, std::size_t count, Precision precision,
                     void* buffer) const {
-    const std::size_t place = offset + (start - first) * itemsize(format);
-    bool is_first = true;
-    for (const char* const source : *sources) {
-        if (is_first)
-            convert(source + place, format, count, precision, buffer);
+    const std::size_t place = start * itemsize(format), all = sources.size();
+    std::size_t next = 1;
+    if (all > 1 && format == format_of(precision)) {
+        if (precision == Precision::float32)
+            add_two<float>(sources[0] + place, sources[1] + place, count, buffer);
         else
-            add_elements(source + place, format, count, precision, buffer);
-        is_first = false;
+            add_two<double>(sources[0] + place, sources[1] + place, count, buffer);
+        next = 2;
+    } else {
+        convert(sources[0] + place, format, count, precision, buffer);
     }
+    for (; next < all; ++next)
+        add_elements(sources[next] + place, format, count, precision, buffer);
     if (divisor == 1) return;
     if (precision == Precision::float32)
         divide<float>(buffer, count, divisor);

@@ -13,11 +13,10 @@ void add_elements(const char* from, Format format, std::size_t count, Precision 
                   void* to);
 
 /// A gradient that is the sum of several, in their order, over a divisor. Of their elements some
-/// are in memory at a time: those from `first` on lie `offset` bytes behind each of the sources.
+/// are in memory at a time.
 struct Summed {
-    const std::vector<const char*>* sources = nullptr;
+    std::vector<const char*> sources;  ///< where the first element is, or would be
     double divisor = 1;
-    std::size_t first = 0, offset = 0;
 
     /// Elements [start, start + count) into a buffer, for kernels of a precision.
     void gather(Format format, std::size_t start, std::size_t count, Precision precision,

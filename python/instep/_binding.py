@@ -136,7 +136,9 @@ class Binding:
             parts.append(variant.rule._parts(param.shape, numbers))
             computed = _formats.computed(param.dtype)
             if self.keeps_averages:
-                if old and old.averages and origin is not None:
+                if AVERAGE in known:
+                    average = known[AVERAGE]
+                elif old and old.averages and origin is not None:
                     average = old.averages[origin]
                 else:
                     average = zeros_like(param, computed, len(shapes) + 1, places)
@@ -147,7 +149,9 @@ class Binding:
                     _write_rows(average, before.averages[origin])
                 self.averages.append(average)
             if accumulates:
-                if old and old.accumulators and origin is not None:
+                if ACCUMULATOR in known:
+                    accumulator = known[ACCUMULATOR]
+                elif old and old.accumulators and origin is not None:
                     accumulator = old.accumulators[origin]
                 else:
                     accumulator = zeros_like(param, computed, places, places)
@@ -171,6 +175,8 @@ class Binding:
             for name in _slots.copied(variant.rule)
         ]
         pairs += [(average, k, False) for k, average in enumerate(self.averages)]
+        if state:  # what is given is what it is
+            pairs = [pair for pair in pairs if not state[pair[1]]]
         self.core: _core.Bound = _core.Bound(
             rule=variant.rule._kernel,
             tree=tree,

@@ -305,8 +305,10 @@ def _map_member(
         np.lib.format.read_magic(file), np.lib.format.read_array_header_2_0
     )
     shape, is_fortran, dtype = read_header(file)
-    array = np.frombuffer(memory, dtype, math.prod(shape), file.tell()) if math.prod(shape) else (
-        np.zeros(0, dtype)
+    array = (
+        np.frombuffer(memory, dtype, math.prod(shape), file.tell())
+        if math.prod(shape)
+        else (np.zeros(0, dtype))
     )
     return array.reshape(shape, order="F" if is_fortran else "C")
 

@@ -75,6 +75,24 @@ def dump(values: Values, binding: Binding, *, copy: bool = True, params: bool = 
     }
 
 
+def counters_of(state: Mapping[str, Any], binding: Binding) -> _core.Counters:
+    """Return the counters of a state that `dump` made of such a binding."""
+    entries = [state["arrays"][path] for path in binding.tree.paths]
+    return {
+        "iterations": state["iterations"],
+        "skipped_steps": state["skipped_steps"],
+        "calls": state["calls"],
+        "window": state["window"],
+        "grad_norm": state.get("grad_norm"),
+        "steps": [entry["step"] for entry in entries],
+        "in_window": [entry["in_window"] for entry in entries],
+        "begun": [entry.get("begun", entry["step"] > 0) for entry in entries],
+        "frozen": [entry.get("frozen", False) for entry in entries],
+        "rows_in_window": [None for _ in entries],
+        "swapped": False,
+    }
+
+
 class Differences(NamedTuple):
     """What was not taken over of a state, by path.
 

@@ -131,8 +131,9 @@ class Saved(NamedTuple):
         """Return a parameter."""
         cut = self.arrays[path]
         pieces = [(shard.part, shard.param) for shard in self.shards[path]]
-        whole: Array = _concatenated(pieces, Part(0, cut.size), 1) if cut.is_cut else pieces[0][1]
-        return whole.reshape(cut.shape)
+        whole: Any = _concatenated(pieces, Part(0, cut.size), 1) if cut.is_cut else pieces[0][1]
+        array: Array = whole.reshape(cut.shape)
+        return array
 
 
 def of_state(state: Values, here: Mapping[str, Cut]) -> Saved:
@@ -159,7 +160,7 @@ def of_state(state: Values, here: Mapping[str, Cut]) -> Saved:
         if not isinstance(entry, Mapping):
             raise TypeError(f"state['arrays'][{path!r}]: expected a dict, got {shown(entry)}")
         cut = here.get(path, Cut((), False))
-        param = None if params is None else params.get(path)
+        param: Any = None if params is None else params.get(path)
         of_elements = {
             name: each
             for name, each in entry.items()
@@ -356,4 +357,6 @@ def merge(directory: str | os.PathLike[str], path: str | os.PathLike[str]) -> No
         }
     if extra is not None:
         tree["extra"] = extra
-    _checkpoint.write(path, tree, lambda array: makers.get(id(array), lambda: array)())
+    _checkpoint.write(
+        path, tree, lambda array: makers[id(array)]() if id(array) in makers else array
+    )

@@ -17,6 +17,7 @@ from instep.sharded._division import Part, Piece
 from instep.sharded._ranks import Ranks, agree, check_same
 
 if TYPE_CHECKING:
+    from instep.sharded._ranks import Bytes
     from instep.typing import Array
 
 _ALIGNED = 8
@@ -48,8 +49,8 @@ class Placed(NamedTuple):
     size: int
 
 
-PackGradients = Callable[[int, Placed, "Array"], None]
-Pack = Callable[[Placed, "Array"], None]
+PackGradients = Callable[[int, Placed, "Bytes"], None]
+Pack = Callable[[Placed, "Bytes"], None]
 Formats = list[str | None]
 """The formats of gradients; None where there is none."""
 Kind = tuple[Formats, list[int]]
@@ -73,6 +74,12 @@ class Held(NamedTuple):
     def elements(self, array: Array) -> Array:
         """Return the elements in that order: in one dimension, unless the array is whole."""
         return array.reshape(-1) if self.is_cut else array.transpose(self.axes)
+
+    def part(self, elements: Array, part: Part) -> Array:
+        """Return some of the elements, contiguous."""
+        if self.is_cut:
+            return elements[part.first : part.end]
+        return np.ascontiguousarray(elements) if part.size else elements.reshape(-1)[:0]
 
 
 class Exchange:
@@ -156,8 +163,8 @@ class Exchange:
         formats: Formats,
         *,
         is_update: bool,
-    ) -> None:
-        """Take a step's gradients, each as the structure's leaves.
+    ) -> list[list[Array | None]]:
+        """Take a step's gradients, each as the structure's leaves; return this rank's parts.
 
         Parameters
         ----------
@@ -179,6 +186,14 @@ class Exchange:
         ]
         self._kind = formats, counts
         self._sends, self._sent = is_update, None
+        mine = self._parts[self.ranks.rank]
+        return [
+            [
+                None if grad is None else held.part(grad, part)
+                for held, grad, part in zip(self._held, batch, mine, strict=True)
+            ]
+            for batch in self._batches
+        ]
 
     def agree(self, numbers: bytes) -> None:
         """Raise on all ranks where one has raised, or is about to make another step."""
@@ -208,12 +223,14 @@ class Exchange:
             return _Messages(self.ranks, kind, gradients, params)
         return _Window(self.ranks, kind, gradients, params, window)
 
-    def bring(self, is_update: bool, reads_gradients: bool, span: int) -> list[Array] | None:
+    def bring(
+        self, phase: str, reads_gradients: bool, span: int, arrays: list[int]
+    ) -> list[Bytes | None] | None:
         """Return the memory of each gradient of a round; send what the one before has updated."""
         assert self._way is not None
-        sends = self._sends and is_update
+        sends = self._sends and phase == "update"
         sources = self._way.turn(
-            self._pack_gradients if reads_gradients else None,
+            self._pack_gradients if reads_gradients and any(self._kind[0]) else None,
             span,
             self._pack_params if sends and span > 0 else None,
             self._unpack_params,
@@ -258,13 +275,13 @@ class Exchange:
 
     # Memory ---------------------------------------------------------------------------------------
 
-    def _pack_gradients(self, batch: int, placed: Placed, memory: Array) -> None:
+    def _pack_gradients(self, batch: int, placed: Placed, memory: Bytes) -> None:
         _pack(self._batches[batch], placed, memory)
 
-    def _pack_params(self, placed: Placed, memory: Array) -> None:
+    def _pack_params(self, placed: Placed, memory: Bytes) -> None:
         _pack(self._params, placed, memory)
 
-    def _unpack_params(self, placed: Placed, memory: Array) -> None:
+    def _unpack_params(self, placed: Placed, memory: Bytes) -> None:
         for array, elements, where in placed.places:
             param = self._params[array]
             mine = memory[where].view(param.dtype)
@@ -274,7 +291,7 @@ class Exchange:
                 param[...] = mine.reshape(param.shape)
 
 
-def _pack(arrays: Sequence[Array | None], placed: Placed, memory: Array) -> None:
+def _pack(arrays: Sequence[Array | None], placed: Placed, memory: Bytes) -> None:
     for array, elements, where in placed.places:
         source = arrays[array]
         assert source is not None
@@ -334,20 +351,19 @@ class _Window:
         kind: Kind,
         gradients: list[list[Placed]],
         params: list[list[Placed]],
-        window: list[Array],
+        window: list[Bytes],
     ) -> None:
         self.kind = kind
         self._ranks, self._gradients, self._params = ranks, gradients, params
         self._turn = 0
+        count, me = kind[1], ranks.rank
         sizes = [_largest(rounds) for rounds in gradients]
         starts = np.cumsum([0, *sizes]).tolist()
-        count = kind[1]
 
-        def cut(rank: int, turn: int, offset: int, size: int) -> Array:
+        def cut(rank: int, turn: int, offset: int, size: int) -> Bytes:
             half = window[rank].size // 2
             return window[rank][turn * half + offset : turn * half + offset + size]
 
-        me = ranks.rank
         self._out = [
             [
                 [cut(me, turn, b * starts[-1] + starts[o], sizes[o]) for o in range(ranks.size)]
@@ -357,7 +373,7 @@ class _Window:
         ]
         self._in = [
             [
-                cut(rank, turn, b * starts[-1] + starts[me], sizes[me])
+                None if rank == me else cut(rank, turn, b * starts[-1] + starts[me], sizes[me])
                 for rank in range(ranks.size)
                 for b in range(count[rank])
             ]
@@ -373,19 +389,20 @@ class _Window:
 
     def turn(
         self, pack_gradients: PackGradients | None, span: int, pack: Pack | None, unpack: Pack
-    ) -> list[Array] | None:
+    ) -> list[Bytes | None] | None:
         """Write this rank's gradients of a round and parameters of the last one; read others'."""
         turn = self._turn = 1 - self._turn
         if pack_gradients is not None:
             for batch, out in enumerate(self._out[turn]):
                 for owner, memory in enumerate(out):
-                    pack_gradients(batch, self._gradients[owner][span], memory)
+                    if owner != self._ranks.rank:
+                        pack_gradients(batch, self._gradients[owner][span], memory)
         if pack is not None:
             self._write(pack, span - 1)
         self._ranks.barrier()
         if pack is not None:
             self._read(unpack, span - 1)
-        return None if pack_gradients is None else self._in[turn]
+        return None if pack_gradients is None else self._in[turn]  # None: its own
 
     def finish(self, span: int, pack: Pack, unpack: Pack) -> None:
         """Let all ranks have the parameters of a round."""
@@ -424,9 +441,7 @@ class _Messages:
         self._ranks, self._gradients, self._params = ranks, gradients, params
         count, me = kind[1], ranks.rank
         sizes = [_largest(rounds) for rounds in gradients]
-        most = sum(count) * sizes[me]
-        # This rank's own gradients are written where those of others arrive.
-        self._in = [np.empty(most, np.uint8) for _ in range(2)]
+        self._in = [np.empty((sum(count) - count[me]) * sizes[me], np.uint8) for _ in range(2)]
         self._out = [[np.empty(count[me] * size, np.uint8) for size in sizes] for _ in range(2)]
         self._params_out = [np.empty(_largest(params[me]), np.uint8) for _ in range(2)]
         self._params_in = [
@@ -437,7 +452,7 @@ class _Messages:
 
     def turn(
         self, pack_gradients: PackGradients | None, span: int, pack: Pack | None, unpack: Pack
-    ) -> list[Array] | None:
+    ) -> list[Bytes | None] | None:
         """Wait for the gradients of a round, and let what comes next travel."""
         sources = None
         if pack_gradients is not None:
@@ -459,25 +474,35 @@ class _Messages:
         self._post_params(pack, span)
         self._receive_params(unpack)
 
-    def _sources(self, span: int) -> list[Array]:
-        size, memory = self._gradients[self._ranks.rank][span].size, self._in[span % 2]
-        return [memory[k * size : (k + 1) * size] for k in range(sum(self.kind[1]))]
+    def _received(self, span: int) -> list[Any]:
+        """Return where each rank's gradients of a round arrive; nothing for its own."""
+        received, begin = list[Any](), 0
+        size = self._gradients[self._ranks.rank][span].size
+        for rank, count in enumerate(self.kind[1]):
+            end = begin + (0 if rank == self._ranks.rank else count * size)
+            received.append(self._in[span % 2][begin:end])
+            begin = end
+        return received
+
+    def _sources(self, span: int) -> list[Any]:
+        """Return the memory of each gradient of a round; None for its own."""
+        sources: list[Any] = []
+        for rank, memory in enumerate(self._received(span)):
+            count = self.kind[1][rank]
+            is_own = rank == self._ranks.rank
+            sources += [None] * count if is_own else np.split(memory, max(count, 1))[:count]
+        return sources
 
     def _post_gradients(self, pack: PackGradients, span: int) -> None:
         me, count = self._ranks.rank, self.kind[1]
-        sources, sends = self._sources(span), list[Any]()
-        first = sum(count[:me])
+        sends = list[Any]()
         for owner, out in enumerate(self._out[span % 2]):
             placed = self._gradients[owner][span]
-            for batch in range(count[me]):
-                begin = batch * placed.size
-                to = sources[first + batch] if owner == me else out[begin : begin + placed.size]
-                pack(batch, placed, to)
+            for batch in range(count[me] if owner != me else 0):
+                pack(batch, placed, out[batch * placed.size : (batch + 1) * placed.size])
             sends.append(None if owner == me else out[: count[me] * placed.size])
-        receives, size = list[Any](), self._gradients[me][span].size
-        for rank in range(self._ranks.size):
-            begin, end = (sum(count[: rank + k]) * size for k in range(2))
-            receives.append(None if rank == me else self._in[span % 2][begin:end])
+        receives = list[Any](self._received(span))
+        receives[me] = None
         self._waits_for_gradients = self._ranks.post(sends, receives)
 
     def _post_params(self, pack: Pack, span: int) -> None:

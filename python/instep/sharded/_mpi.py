@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from instep.sharded._ranks import Bytes
     from instep.typing import Array
 
 
@@ -55,7 +56,7 @@ class MPIRanks:
     def add_up(self, numbers: Array) -> None:
         self._comm.Allreduce(self._mpi.IN_PLACE, numbers, self._mpi.SUM)
 
-    def window(self, size: int) -> list[Array] | None:
+    def window(self, size: int) -> list[Bytes] | None:
         if not self._is_one_node:
             return None
         if self._window is not None:
@@ -75,7 +76,7 @@ class MPIRanks:
         return None
 
     def post(
-        self, sends: Sequence[Array | None], receives: Sequence[Array | None]
+        self, sends: Sequence[Bytes | None], receives: Sequence[Bytes | None]
     ) -> Callable[[], None]:
         requests = [
             self._comm.Irecv(memory, rank)

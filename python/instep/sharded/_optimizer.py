@@ -6,7 +6,7 @@ import contextlib
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -20,10 +20,10 @@ from instep._rule import Values
 from instep.sharded import _checkpoint
 from instep.sharded._division import BLOCK, Part, divide, rounds
 from instep.sharded._exchange import NO_BATCHES, Exchange, Held, common_formats, formats_of
-from instep.sharded._ranks import agree, check_same, ranks_of
+from instep.sharded._ranks import Ranks, agree, check_same, ranks_of
 
 if TYPE_CHECKING:
-    from instep.typing import Array, Arrays, Gradients
+    from instep.typing import Array, Arrays, Convention, Gradients
 
 _ROUND_BYTES = 1 << 22
 """Of gradients that a rank has in memory at a time, from all ranks together."""
@@ -69,6 +69,14 @@ class Sharded:
     parameter's order.
     """
 
+    _ranks: Ranks
+    _inner: Optimizer
+    _tree: _core.Tree
+    _parts: list[list[Part]]
+    _is_cut: list[bool]
+    _is_mean: bool
+    _exchange: Exchange | None
+
     def __init__(
         self,
         rule: type[Optimizer],
@@ -78,7 +86,7 @@ class Sharded:
         reduce: str = "mean",
         groups: Sequence[Group] = (),
         ignore: Where = None,
-        convention: str = "paper",
+        convention: Convention = "paper",
         **options: Any,
     ) -> None:
         set_own = super().__setattr__
@@ -142,7 +150,10 @@ class Sharded:
                 (part.first if part.size else 0, leaf.size)
                 for part, leaf in zip(mine, leaves, strict=True)
             ],
-            "spans": [[tuple(piece) for piece in pieces] for pieces in all_rounds[ranks.rank]],
+            "spans": [
+                [(k, first, count) for k, first, count in pieces]
+                for pieces in all_rounds[ranks.rank]
+            ],
         }
         tree = _core.Tree(self._tree.unflatten(segments), Group, ignoring(inner._ignore), True)
         binding = Binding(inner._variant, tree, inner._values, grouping, sharing=sharing)
@@ -201,7 +212,7 @@ class Sharded:
         grads: Gradients | None = None,
         *,
         microbatches: Sequence[Gradients] | None = None,
-        missing: str = "error",
+        missing: Literal["error", "none"] = "error",
     ) -> None:
         """Update all parameters; all ranks call it.
 
@@ -236,8 +247,8 @@ class Sharded:
                 formats = formats_of(batches[0])
             else:
                 counts, formats = exchange.count(batches)
-            exchange.begin(batches, counts, formats, is_update=self._updates_next())
-            self._inner._step_on_sums(formats, float(sum(counts)) if self._is_mean else 1.0)
+            own = exchange.begin(batches, counts, formats, is_update=self._updates_next())
+            self._inner._step_on_sums(formats, float(sum(counts)) if self._is_mean else 1.0, own)
         except BaseException as error:
             exchange.refuse(error)
             raise
@@ -279,7 +290,7 @@ class Sharded:
             for batch in batches
         ]
 
-    def _step_alone(self, grads: Any, microbatches: Any, missing: str) -> None:
+    def _step_alone(self, grads: Any, microbatches: Any, missing: Literal["error", "none"]) -> None:
         """Make a step of the only rank."""
         batches = self._read(grads, microbatches, missing)
         if microbatches is None:
@@ -293,7 +304,9 @@ class Sharded:
             dtype = _formats.computed(leaf.dtype)
             sums.append(None if format_name is None else np.zeros(leaf.shape, dtype))
             for k, grad in enumerate(each if format_name is not None else ()):
-                sums[-1] = grad.astype(dtype, order="K") if k == 0 else sums[-1] + grad.astype(dtype)
+                sums[-1] = (
+                    grad.astype(dtype, order="K") if k == 0 else sums[-1] + grad.astype(dtype)
+                )
             if format_name is not None and self._is_mean:
                 sums[-1] = np.divide(sums[-1], dtype.type(len(each)))
         return self._inner.step(self._tree.unflatten(sums))
@@ -403,7 +416,8 @@ class Sharded:
 
     def eval_params(self) -> Any:
         """Return what a schedule-free optimizer evaluates with, whole; all ranks call it."""
-        mine = self._inner.eval_params()
+        inner: Any = self._inner
+        mine = inner.eval_params()
         if self._exchange is None:
             return mine
         tree = _core.Tree(mine, Group, ignoring(self._inner._ignore), True)

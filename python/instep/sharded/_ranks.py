@@ -6,7 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from instep.typing import Array
+
+    Bytes = NDArray[np.uint8]
 
 
 @runtime_checkable
@@ -32,7 +37,7 @@ class Ranks(Protocol):
         """Make of float64 numbers their sum over all ranks, of which one at most has not zero."""
         ...
 
-    def window(self, size: int) -> list[Array] | None:
+    def window(self, size: int) -> list[Bytes] | None:
         """Return memory of so many bytes for each rank, which all can see; None if there is none.
 
         What is written before a `barrier` is seen after it. Earlier windows are given back.
@@ -44,7 +49,7 @@ class Ranks(Protocol):
         ...
 
     def post(
-        self, sends: Sequence[Array | None], receives: Sequence[Array | None]
+        self, sends: Sequence[Bytes | None], receives: Sequence[Bytes | None]
     ) -> Callable[[], None]:
         """Begin to send bytes to each rank and to receive some; None for none, and for this rank.
 

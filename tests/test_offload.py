@@ -1,0 +1,287 @@
+"""`instep.offload`: an optimizer in files has the bits of one in memory, whatever happens."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from references import REFERENCES
+from sharded_steps import OPTIONS, STEPS, alone, assert_same, gradients, parameters
+
+import instep
+from instep.offload import Streamed, _optimizer, _pipeline, _store
+
+IN_MEMORY_ALONE = {name for name in REFERENCES if getattr(instep, name)._sees_whole_arrays()}
+CONFIGURATIONS = [
+    (rule, {"learning_rate": 0.01, **configuration})
+    for rule, reference in REFERENCES.items()
+    for configuration in reference.configurations
+    if rule not in IN_MEMORY_ALONE
+]
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch, without_fsync: None) -> None:
+    """Let each piece have a block, and leave out what matters when the power fails."""
+    monkeypatch.setattr(_optimizer, "_PIECE", 16384)
+    monkeypatch.setattr(os, "fdatasync", lambda descriptor: None)
+
+
+def check(directory: Path, rule: str, options: dict[str, Any], dtype: str = "float32") -> None:
+    """Raise AssertionError where steps through files are not those in memory."""
+    grads = [gradients(step, 0, dtype) for step in range(STEPS)]
+    params, plain = alone(lambda given: getattr(instep, rule)(given, **options), grads, dtype)
+    with Streamed(getattr(instep, rule), directory, parameters(dtype), **options) as streamed:
+        for each in grads[:2]:
+            streamed.step(each)
+    with Streamed(getattr(instep, rule), directory, parameters(dtype), **options) as streamed:
+        for each in grads[2:]:
+            streamed.step(each)
+        assert_same(streamed.params, params)
+        assert_same(streamed.state_dict(), plain.state_dict())
+        for name in ("iterations", "skipped_steps", "grad_norm", "accumulated_calls"):
+            assert_same(getattr(streamed, name), getattr(plain, name), name)
+
+
+@pytest.mark.parametrize(("rule", "options"), CONFIGURATIONS, ids=str)
+def test_every_rule_has_the_bits_of_one_in_memory(
+    rule: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    check(tmp_path, rule, options)
+
+
+@pytest.mark.parametrize("rule", ["Adam", "Lamb", "Adafactor"])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option(rule: str, name: str, tmp_path: Path) -> None:
+    options = {"learning_rate": 0.1, **OPTIONS[name]}
+    if rule == "Adafactor" and "state_dtype" in options:
+        pytest.skip("keeps its state as it computes")
+    check(tmp_path, rule, options)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("rounding", ["remainder", "stochastic"])
+def test_other_dtypes(dtype: str, rounding: str, tmp_path: Path) -> None:
+    if dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    check(tmp_path, "AdamW", {"rounding": rounding, "clipnorm": 1.0}, dtype)
+
+
+def test_rules_that_see_whole_arrays_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Muon, which sees whole arrays"):
+        Streamed(instep.Muon, tmp_path, parameters())
+
+
+def test_skipped_steps_write_nothing(tmp_path: Path) -> None:
+    with Streamed(instep.Adam, tmp_path, parameters(), skip_nonfinite=True) as streamed:
+        before = streamed.state_dict()
+        grads = gradients(0, 0)
+        grads["first"][0][3, 3] = np.nan
+        streamed.step(grads)
+        assert (streamed.iterations, streamed.skipped_steps) == (0, 1)
+        assert_same(streamed.state_dict()["arrays"], before["arrays"])
+    with Streamed(instep.Adam, tmp_path, parameters(), skip_nonfinite=True) as streamed:
+        assert streamed.skipped_steps == 1
+
+
+def test_wrong_gradients_change_nothing(tmp_path: Path) -> None:
+    with Streamed(instep.Adam, tmp_path, parameters()) as streamed:
+        streamed.step(gradients(0, 0))
+        before = streamed.state_dict()
+        grads = gradients(1, 0)
+        grads["first"][0] = grads["first"][0].T
+        with pytest.raises(ValueError, match="gradient for params"):
+            streamed.step(grads)
+        assert_same(streamed.state_dict(), before)
+
+
+def test_hyperparameters_go_on_and_what_takes_other_state_is_refused(tmp_path: Path) -> None:
+    with Streamed(instep.Adam, tmp_path, parameters()) as streamed:
+        streamed.learning_rate = 0.5
+        with pytest.raises(ValueError, match="use_ema: expected no change"):
+            streamed.use_ema = True
+        streamed.step(gradients(0, 0))
+    with Streamed(instep.Adam, tmp_path, parameters()) as streamed:
+        assert streamed.learning_rate == 0.5
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda d: Streamed(instep.AdamW, d, parameters()),
+        lambda d: Streamed(instep.Adam, d, parameters(), beta_1=0.5),
+        lambda d: Streamed(instep.Adam, d, parameters(), convention="torch"),
+        lambda d: Streamed(instep.Adam, d, parameters()["first"]),
+        lambda d: Streamed(instep.Adam, d, parameters("float64")),
+    ],
+)
+def test_a_directory_of_another_optimizer_is_refused(other: Any, tmp_path: Path) -> None:
+    Streamed(instep.Adam, tmp_path, parameters()).close()
+    with pytest.raises(ValueError, match="expected"):
+        other(tmp_path)
+    Streamed(instep.Adam, tmp_path, parameters()).close()
+
+
+def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
+    with (
+        Streamed(instep.Adam, tmp_path, parameters()),
+        pytest.raises(OSError, match="in use by another optimizer"),
+    ):
+        Streamed(instep.Adam, tmp_path, parameters())
+    Streamed(instep.Adam, tmp_path, parameters()).close()
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "manifest", "missing"])
+def test_damaged_files_are_refused(damage: str, tmp_path: Path) -> None:
+    Streamed(instep.Adam, tmp_path, parameters()).close()
+    data = tmp_path / _store.DATA[1]
+    if damage == "cut":
+        os.truncate(data, data.stat().st_size - 5)
+    elif damage == "foreign":
+        data.write_bytes(bytes(data.stat().st_size))
+    elif damage == "missing":
+        data.unlink()
+    else:
+        manifest = tmp_path / _store.MANIFEST
+        content = bytearray(manifest.read_bytes())
+        content[len(content) // 2] ^= 1
+        manifest.write_bytes(content)
+    with pytest.raises((ValueError, OSError)):
+        Streamed(instep.Adam, tmp_path, parameters())
+
+
+def test_a_full_disk_is_told_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="expected room for two files of"):
+        Streamed(instep.Adam, tmp_path, parameters())
+
+
+@pytest.mark.parametrize("fails", ["read_fully", "write_fully"])
+@pytest.mark.parametrize("after", [0, 3, 9])
+@pytest.mark.parametrize("rule", ["Adam", "Lamb"])
+def test_a_disk_that_fails_leaves_the_last_whole_step(
+    fails: str, after: int, rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works, left = getattr(_pipeline, fails), [10**9]
+
+    def sometimes(*given: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(5, "Input/output error")
+        works(*given)
+
+    monkeypatch.setattr(_pipeline, fails, sometimes)
+    with Streamed(getattr(instep, rule), tmp_path, parameters(), learning_rate=0.1) as streamed:
+        streamed.step(gradients(0, 0))
+        before = streamed.state_dict()
+        left[0] = after
+        with pytest.raises(OSError, match="Input/output error"):
+            streamed.step(gradients(1, 0))
+        left[0] = 10**9
+        assert_same(streamed.state_dict(), before)
+        for step in (1, 2):
+            streamed.step(gradients(step, 0))
+        grads = [gradients(step, 0) for step in range(STEPS)]
+        params, _ = alone(lambda p: getattr(instep, rule)(p, learning_rate=0.1), grads)
+        assert_same(streamed.params, params)
+
+
+def test_files_go_to_memory_and_back(tmp_path: Path) -> None:
+    grads = [gradients(step, 0) for step in range(STEPS)]
+    params, plain = alone(instep.Adam, grads[:2])
+    plain.save(tmp_path / "plain.npz", extra={"epoch": 2})
+    with Streamed(instep.Adam, tmp_path / "files", parameters()) as streamed:
+        assert streamed.load(tmp_path / "plain.npz") == {"epoch": 2}
+        assert_same(streamed.params, params)
+        streamed.step(grads[2])
+        streamed.save(tmp_path / "streamed.npz", extra={"epoch": 3})
+        expected = streamed.state_dict()
+        with pytest.raises(ValueError, match="rule"):
+            streamed.load_state_dict(instep.AdamW(parameters()).state_dict())
+        assert_same(streamed.state_dict(), expected)
+    given = parameters()
+    other = instep.Adam(given)
+    assert other.load(tmp_path / "streamed.npz") == {"epoch": 3}
+    plain.step(grads[2])
+    assert_same(given, params)
+    assert_same(other.state_dict(), plain.state_dict())
+
+
+def test_params_are_read_only_maps(tmp_path: Path) -> None:
+    given = parameters()
+    with Streamed(instep.SGD, tmp_path, given, learning_rate=1.0) as streamed:
+        first = streamed.params
+        streamed.step(gradients(0, 0))
+        assert_same(first["first"][0], given["first"][0])
+        for leaf in (streamed.params["first"][0], streamed.params["others"]["a"]):
+            with pytest.raises(ValueError, match="read-only"):
+                leaf[...] = 0
+        assert_same(given, parameters())
+    with pytest.raises(RuntimeError, match="closed"):
+        streamed.step(gradients(1, 0))
+
+
+KILLED = """
+import sys
+from sharded_steps import gradients, parameters
+import instep
+from instep.offload import Streamed, _optimizer
+_optimizer._PIECE = 16384
+with Streamed(instep.Lamb, sys.argv[1], parameters(), learning_rate=0.1) as streamed:
+    print("open", flush=True)
+    for step in range(streamed.iterations, 40):
+        streamed.step(gradients(step % 3, 0))
+"""
+
+
+def test_kill_at_any_moment_goes_on_with_the_same_bits(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    tests = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), *sys.path])}
+    for kill in (True, True, True, False):
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            env=environment,
+        )
+        assert process.stdout
+        with process.stdout as output:
+            assert output.readline() == b"open\n"
+            if kill:
+                time.sleep(chance.uniform(0.01, 0.3))
+                process.send_signal(signal.SIGKILL)
+            process.wait(timeout=300)
+    params, plain = alone(
+        lambda p: instep.Lamb(p, learning_rate=0.1), [gradients(step % 3, 0) for step in range(40)]
+    )
+    with Streamed(instep.Lamb, tmp_path, parameters(), learning_rate=0.1) as streamed:
+        assert streamed.iterations == 40
+        assert_same(streamed.params, params)
+        assert_same(streamed.state_dict(), plain.state_dict())
+
+
+def test_maps_that_keep_changes_to_themselves_are_refused(tmp_path: Path) -> None:
+    np.zeros(5).tofile(tmp_path / "array")
+    kept = np.memmap(tmp_path / "array", np.float64, "c")
+    with pytest.raises(ValueError, match="mode 'c', whose changes reach no file"):
+        instep.Adam([kept])
+    written = np.memmap(tmp_path / "array", np.float64, "r+")
+    optimizer = instep.SGD([written], learning_rate=1.0)
+    optimizer.step([np.ones(5)])
+    with pytest.raises(ValueError, match="mode 'c'"):
+        optimizer.build([kept])
+    written.flush()
+    assert_same(np.fromfile(tmp_path / "array"), -np.ones(5))
