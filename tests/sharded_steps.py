@@ -1,6 +1,7 @@
 """Training that ranks share, and the same in one process: what must be equal to the last bit.
 
-Run as a script under MPI, ranks train as one process does, and the first says so.
+Run as a script under MPI, ranks train as one process does, and the first says so: in every so
+manieth configuration, and with "messages" as if they were on different nodes.
 """
 
 from __future__ import annotations
@@ -136,13 +137,15 @@ def configurations() -> list[tuple[str, dict[str, Any]]]:
 if __name__ == "__main__":
     from mpi4py import MPI
 
-    comm = MPI.COMM_WORLD
-    chosen = configurations()[:: int(sys.argv[1])] if len(sys.argv) > 1 else configurations()
+    from instep.sharded._mpi import MPIRanks
+
+    ranks = MPIRanks(MPI.COMM_WORLD)
+    if "messages" in sys.argv:
+        ranks._is_one_node = False
+    chosen = configurations()[:: int(sys.argv[1]) if len(sys.argv) > 1 else 1]
     for rule, options in chosen:
-        check(comm, comm.Get_size(), rule, options)
+        check(ranks, ranks.size, rule, options)
     for options in OPTIONS.values():
-        check(comm, comm.Get_size(), "Adam", options)
-    if comm.Get_rank() == 0:
-        print(
-            f"{comm.Get_size()} ranks, {len(chosen) + len(OPTIONS)} runs: the bits of one process"
-        )
+        check(ranks, ranks.size, "Adam", options)
+    if ranks.rank == 0:
+        print(f"{ranks.size} ranks, {len(chosen) + len(OPTIONS)} runs: the bits of one process")
