@@ -213,6 +213,18 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="measure gradients of some rows of a table instead, beside sparse optimizers",
     )
     bench.add_argument(
+        "--ranks",
+        type=_threads,
+        metavar="N",
+        help="measure a step that so many ranks share instead, beside one process",
+    )
+    bench.add_argument(
+        "--offload",
+        type=Path,
+        metavar="FOLDER",
+        help="measure a step on files in that folder instead, beside the same reads and writes",
+    )
+    bench.add_argument(
         "--quick",
         action="store_true",
         help=f"a rough look: fewer rounds, without {_BENCH_LARGE} unless it is named",
@@ -232,11 +244,24 @@ def _run_bench(arguments: argparse.Namespace) -> int:
     if missing:
         return _fail(f'instep bench needs {_listed(missing)}: pip install "instep[bench]"')
 
-    if arguments.rows:
+    apart = [name for name in ("rows", "ranks", "offload") if getattr(arguments, name)]
+    if apart:
         others = ("model", "sizes", "rules", "dtypes", "peers", "seconds", "cold")
-        if given := [f"--{name}" for name in others if getattr(arguments, name)]:
-            return _fail(f"instep bench --rows measures one table, whatever {_listed(given)}")
+        if given := [f"--{name}" for name in (*others, *apart[1:]) if getattr(arguments, name)]:
+            return _fail(f"instep bench --{apart[0]} measures one thing, whatever {_listed(given)}")
+    if arguments.ranks:
+        if not _importable("mpi4py"):
+            return _fail('instep bench --ranks needs mpi4py: pip install "instep[mpi]" mpich')
+        from instep._bench import ranks
 
+        return ranks.run(arguments.ranks, quick=arguments.quick, json_path=arguments.json)
+    if arguments.offload:
+        if not arguments.offload.is_dir():
+            return _fail(f"--offload: expected a folder, got {arguments.offload}")
+        from instep._bench import offload
+
+        return offload.run(arguments.offload, quick=arguments.quick, json_path=arguments.json)
+    if arguments.rows:
         from instep._bench import rows
 
         return rows.run(
