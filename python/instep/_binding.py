@@ -49,6 +49,8 @@ class Binding:
         The order in which to visit the axes of each array, where it is not that of its memory.
     state
         Arrays to keep the state in, by name for each array, instead of new ones.
+    rounded
+        Arrays for the rounded copies, instead of new ones.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Binding:
         copied: str | None = None,
         orders: list[list[int]] | None = None,
         state: list[dict[str, Array]] | None = None,
+        rounded: list[Array] | None = None,
     ) -> None:
         self.variant = variant
         self.copied: str | None = before.copied if before else copied
@@ -152,7 +155,9 @@ class Binding:
                 self.accumulators.append(accumulator)
             if self.copied:
                 self.copies.append(
-                    old.copies[origin]
+                    rounded[k]
+                    if rounded
+                    else old.copies[origin]
                     if old and old.copies and origin is not None
                     else _formats.copy_of(param, path, self.copied)
                 )
@@ -324,9 +329,19 @@ class Binding:
         grouping: Grouping,
         state: list[dict[str, Array]] | None = None,
         orders: list[list[int]] | None = None,
+        rounded: list[Array] | None = None,
     ) -> Binding:
         """Return a binding of the same arrays under hyperparameters that may need other state."""
-        return Binding(self.variant, self.tree, values, grouping, self, state=state, orders=orders)
+        return Binding(
+            self.variant,
+            self.tree,
+            values,
+            grouping,
+            self,
+            state=state,
+            orders=orders,
+            rounded=rounded,
+        )
 
     @property
     def overrides(self) -> list[Values]:
