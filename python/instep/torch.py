@@ -570,8 +570,8 @@ class Offloaded(torch.optim.Optimizer):
     ----------
     params : iterable of torch.Tensor, or of dicts
         Parameters or groups, as PyTorch's optimizers take them: dense, in bfloat16 (which needs
-        ml_dtypes), float16, float32 or float64 (whose masters are float64), on CUDA or the CPU, where
-        the same code makes one step after the other.
+        ml_dtypes), float16, float32 or float64 (whose masters are float64), on CUDA or on the CPU,
+        where the same code makes one step after the other.
     rule : type or str
         A class that `of` takes, or the name of one of instep's.
     lr : float, optional
