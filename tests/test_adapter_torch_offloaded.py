@@ -266,6 +266,46 @@ def test_gradients_travel_while_the_bucket_before_is_stepped(
     assert max(room._bytes.numel() for room in opt._rooms) < 2 * BUCKET
 
 
+class Told:
+    """Stands for a stream or an event, and writes down what is asked of it."""
+
+    def __init__(self, name: str, told: list[str]) -> None:
+        self._name, self._told = name, told
+
+    def wait_stream(self, other: Told) -> None:
+        self._told.append(f"{self._name} waits for {other._name}")
+
+    def record(self, stream: Told) -> None:
+        self._told.append(f"{self._name} on {stream._name}")
+
+    def synchronize(self) -> None:
+        self._told.append(f"until {self._name}")
+
+
+def test_who_waits_for_whom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it would be on a device, whose streams run beside the program."""
+    told = list[str]()
+    own, current = Told("own", told), Told("current", told)
+    monkeypatch.setattr(instep.torch, "_own_stream", lambda device: own)
+    monkeypatch.setattr(instep.torch, "_current_stream", lambda device: current)
+    params = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
+    opt = Offloaded(params, "SGD", lr=0.1, bucket_bytes=12)
+    for k, bucket in enumerate(opt._buckets):
+        bucket._ready = Told(f"gradients {k}", told)
+    for p in params:
+        p.grad = torch.ones(3)
+    opt.step()
+    assert told == [
+        "own waits for current",  # which makes gradients, and reads parameters
+        "gradients 0 on own",
+        "own waits for current",
+        "gradients 1 on own",
+        "until gradients 0",
+        "until gradients 1",
+        "current waits for own",  # before it reads parameters again
+    ]
+
+
 def test_steps_in_backward_take_gradients_away() -> None:
     model = a_model()
     opt = Offloaded(model.parameters(), "SGD", lr=0.1, bucket_bytes=BUCKET, step_in_backward=True)
