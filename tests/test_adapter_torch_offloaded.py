@@ -171,9 +171,16 @@ def test_checkpoints_go_on_bit_by_bit_in_other_buckets(dtype: Any, in_backward: 
 
 
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))])
-def test_copies_and_pickles(clone: Any) -> None:
+@each_way
+def test_copies_and_pickles(clone: Any, in_backward: bool) -> None:
     model = a_model()
-    opt = Offloaded(model.parameters(), "Adam", bucket_bytes=BUCKET, clipvalue=0.1)
+    opt = Offloaded(
+        model.parameters(),
+        "Adam",
+        bucket_bytes=BUCKET,
+        clipvalue=0.1,
+        step_in_backward=in_backward,
+    )
     train(model, opt, range(3))
     other, its_opt = clone((model, opt))
     train(other, its_opt, range(3, 6))

@@ -606,8 +606,8 @@ class Offloaded(torch.optim.Optimizer):
 
     Notes
     -----
-    With a device of CUDA memory that travels is pinned, and copies are made on a stream of their
-    own. That way has not been run on a device so far.
+    With CUDA, memory that travels is pinned, and copies are made on a stream of their own; state, and
+    masters of 16-bit parameters, don't travel. That way has not been run on a device so far.
     """
 
     def __init__(
@@ -702,6 +702,11 @@ class Offloaded(torch.optim.Optimizer):
         TypeError, ValueError
             If a gradient is sparse, or a group's options are out of range. Nothing has changed
             then, but for what was stepped in ``backward()``.
+
+        Notes
+        -----
+        What interrupts it, or is raised by a rule that is a function in Python, comes when earlier
+        buckets may have been stepped.
         """
         loss = None
         if closure is not None:
