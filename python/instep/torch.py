@@ -606,8 +606,8 @@ class Offloaded(torch.optim.Optimizer):
 
     Notes
     -----
-    With CUDA, memory that travels is pinned, and copies are made on a stream of their own; state, and
-    masters of 16-bit parameters, don't travel. That way has not been run on a device so far.
+    With CUDA, memory that travels is pinned, and copies are made on a stream of their own; state,
+    and masters of 16-bit parameters, don't travel. That way has not been run on a device so far.
     """
 
     def __init__(
