@@ -6,6 +6,7 @@ import copy
 import io
 import json
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -389,5 +390,8 @@ def test_several_processes() -> None:
 
 def test_the_page_on_it() -> None:
     page = Path(__file__).parent.parent / "docs" / "adapters.md"
-    section = page.read_text(encoding="utf-8").partition("## PyTorch\n")[2]
-    exec(section.partition("```python\n")[2].partition("```")[0], {"instep": instep})
+    section = page.read_text(encoding="utf-8").partition("## PyTorch\n")[2].partition("\n## ")[0]
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
+        exec(block, names)
+    assert isinstance(names["opt"], instep.torch.Offloaded)

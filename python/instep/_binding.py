@@ -51,6 +51,8 @@ class Binding:
         Arrays to keep the state in, by name for each array, instead of new ones.
     sharing
         What is shared with others, who have other parts of the arrays, or bring them to memory.
+    rounded
+        Arrays for the rounded copies, instead of new ones.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Binding:
         orders: list[list[int]] | None = None,
         state: list[dict[str, Array]] | None = None,
         sharing: _core.Sharing | None = None,
+        rounded: list[Array] | None = None,
     ) -> None:
         self.variant = variant
         self.sharing: _core.Sharing | None = before.sharing if before else sharing
@@ -160,7 +163,9 @@ class Binding:
                 self.accumulators.append(accumulator)
             if self.copied:
                 self.copies.append(
-                    old.copies[origin]
+                    rounded[k]
+                    if rounded
+                    else old.copies[origin]
                     if old and old.copies and origin is not None
                     else _formats.copy_of(param, path, self.copied)
                 )
@@ -335,9 +340,19 @@ class Binding:
         grouping: Grouping,
         state: list[dict[str, Array]] | None = None,
         orders: list[list[int]] | None = None,
+        rounded: list[Array] | None = None,
     ) -> Binding:
         """Return a binding of the same arrays under hyperparameters that may need other state."""
-        return Binding(self.variant, self.tree, values, grouping, self, state=state, orders=orders)
+        return Binding(
+            self.variant,
+            self.tree,
+            values,
+            grouping,
+            self,
+            state=state,
+            orders=orders,
+            rounded=rounded,
+        )
 
     @property
     def overrides(self) -> list[Values]:
