@@ -1,0 +1,273 @@
+"""The Sphinx extension that fills the pages' ``{made}`` blocks, and typesets formulas.
+
+What a page takes from the code or from another file stands in it as a block, whose language is
+``{made}``, whose first line names one of `MAKERS`, and whose other lines are its arguments.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from docutils import nodes
+from docutils.utils.math import latex2mathml
+from sphinx.application import Sphinx
+
+import comparison
+import instep
+import pictures
+import typeset
+from instep import _array_rules, _rules, _table, gallery, kernels, schedules
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = {"CONTRIBUTING.md": "contributing.md", "findings/README.md": "findings.md"}
+"""Files elsewhere that are pages here."""
+_MADE = re.compile(r"(?ms)^```\{made\} *(.*?)\n```$")
+_LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
+
+
+class Page(NamedTuple):
+    """A page that is being read, and where its pictures go."""
+
+    file: Path
+    drawn: Path
+
+
+def rules() -> dict[str, type[instep.Optimizer]]:
+    """Return all rules by name, in the order of their modules."""
+    modules = (vars(_rules), vars(_array_rules))
+    return {name: module[name] for module in modules for name in module["__all__"]}
+
+
+# What blocks become -----------------------------------------------------------------------------
+
+
+def part(page: Page, name: str, heading: str = "") -> str:
+    """Return what stands in a file, or in it below a heading and above the next one."""
+    file = ROOT / name
+    text = file.read_text(encoding="utf-8")
+    if heading:
+        found = re.search(rf"(?ms)^{re.escape(heading)}\n(.*?)(?=^#+ |\Z)", text)
+        if found is None:
+            raise ValueError(f"heading: expected one of {name}, got {heading!r}")
+        text = found[1]
+    return with_links(text, file.parent, page.file.parent)
+
+
+def family(page: Page, *names: str) -> str:
+    """Return sections on rules of families."""
+    chosen = [rule for rule in rules().values() if rule._family in names]
+    return "\n\n".join(_rule(page, rule, f"instep.{rule.__name__}") for rule in chosen)
+
+
+def formulas(page: Page) -> str:
+    """Return sections on the rules of `instep.gallery`."""
+    chosen = (getattr(gallery, name) for name in gallery.__all__)
+    return "\n\n".join(_rule(page, rule, f"instep.gallery.{rule.__name__}") for rule in chosen)
+
+
+def _rule(page: Page, rule: type[instep.Optimizer], name: str) -> str:
+    methods = "\n   :members: eval_params" if "eval_params" in vars(rule) else ""
+    drawn = " ".join(_image(page, each) for each in pictures.paths(rule, page.drawn))
+    parts = [f"## {rule.__name__}", _directive("autoclass", f"{name}{methods}"), drawn]
+    return "\n\n".join([*parts, _defaults(rule)])
+
+
+def _defaults(rule: type[instep.Optimizer]) -> str:
+    """Return a table of a rule's defaults in each convention, where there is more than one."""
+    cells = [row for row in _table.rows() if row.rule == rule.__name__]
+    if len(cells) < 2 or rule.__module__ == gallery.__name__:
+        return ""
+    link = f"[{{}}](../conventions.md#{rule.__name__.lower()})"
+    heads = [_table.NAMES[row.convention] for row in cells]
+    columns = {name: None for row in cells for name in row.defaults}
+    lines = [[link.format("defaults"), *heads]]
+    lines += [[f"`{n}`", *(row.defaults.get(n, "0") for row in cells)] for n in columns]
+    lines += [["weight decay", *(row.decay for row in cells)]]
+    return _rows(lines)
+
+
+def _rows(lines: Sequence[Sequence[str]]) -> str:
+    head, *rest = (f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join([head, "| --- " * len(lines[0]) + "|", *rest])
+
+
+def drawn_schedules(page: Page) -> str:
+    """Return sections on all schedules."""
+    sections = []
+    for name in schedules.__all__:
+        kind = "autoclass" if isinstance(getattr(schedules, name), type) else "autofunction"
+        members = "\n   :members:" if name == "ReduceLROnPlateau" else ""
+        image = _image(page, pictures.schedule(name, page.drawn))
+        code = f"```python\n{pictures.EXAMPLES[name]}\n```"
+        about = _directive(kind, f"instep.schedules.{name}{members}")
+        sections.append(f"## {name}\n\n{image}\n\n{code}\n\n{about}")
+    return "\n\n".join(sections)
+
+
+def functions(page: Page) -> str:
+    """Return the documentation of every kernel."""
+    names = (name for name in sorted(kernels.__all__))
+    return "\n".join(_directive("autofunction", f"instep.kernels.{name}") for name in names)
+
+
+def measured(page: Page, what: str) -> str:
+    """Return a table or pictures of the comparison on digits."""
+    runs = comparison.read(ROOT / "docs" / "guide" / "which_rule.json")
+    if what == "setting":
+        return runs.setting
+    if what == "table":
+        return "\n\n".join(f"### {name}\n\n{_rows(lines)}" for name, lines in runs.tables())
+    drawn = runs.pictures(page.drawn)
+    sections = (
+        f"### {name}\n\n" + " ".join(_image(page, each) for each in of_family)
+        for name, of_family in drawn
+    )
+    return "\n\n".join(sections)
+
+
+def _directive(kind: str, argument: str) -> str:
+    return f"```{{eval-rst}}\n.. {kind}:: {argument}\n```"
+
+
+def _image(page: Page, picture: pictures.Picture) -> str:
+    return f"![{picture.shows}]({_relative(picture.file, page.file.parent)})"
+
+
+MAKERS: dict[str, Callable[..., str]] = {
+    "part": part,
+    "rules": family,
+    "gallery": formulas,
+    "schedules": drawn_schedules,
+    "kernels": functions,
+    "measured": measured,
+}
+
+
+# Links ------------------------------------------------------------------------------------------
+
+
+def with_links(text: str, old: Path, new: Path) -> str:
+    """Return a text whose links to files hold in another folder, and lead to pages where they can.
+
+    Links to folders become plain text.
+    """
+
+    def moved(link: re.Match[str]) -> str:
+        file = (old / link[3]).resolve()
+        if file.is_dir():
+            return link[2]
+        inside = file.relative_to(ROOT).as_posix()
+        if inside in PAGES:
+            file = ROOT / "docs" / PAGES[inside]
+        return f"{link[1]}[{link[2]}]({_relative(file, new)}{link[4] or ''})"
+
+    return _LINK.sub(moved, text)
+
+
+def _relative(file: Path, folder: Path) -> str:
+    return Path(os.path.relpath(file, folder)).as_posix()
+
+
+# What Sphinx asks for ---------------------------------------------------------------------------
+
+
+def fill(app: Sphinx, name: str, source: list[str]) -> None:
+    """Fill a page's blocks."""
+    page = Page(Path(app.env.doc2path(name)), Path(app.doctreedir) / "drawn")
+
+    def made(block: re.Match[str]) -> str:
+        maker, *arguments = block[1].splitlines()
+        return MAKERS[maker](page, *arguments)
+
+    text = with_links(source[0], page.file.parent, page.file.parent)
+    source[0] = _MADE.sub(made, text)
+
+
+def document(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Leave what all rules have in common to their base, and typeset formulas."""
+    if what != "class" or not issubclass(thing, instep.Optimizer) or thing is instep.Optimizer:
+        return
+    own = vars(thing)["__doc__"].own
+    if formula := getattr(thing, "_formula", None):
+        lines[:] = [*_math(str(formula).splitlines()), *inspect.cleandoc(own).splitlines()]
+    else:
+        lines[:] = typeset_documentation(inspect.cleandoc(own)).splitlines()
+
+
+def sign(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, arguments: str | None, returns: Any
+) -> tuple[str, Any] | None:
+    """Show what a rule's constructor takes beyond what all take."""
+    if what != "class" or not issubclass(thing, instep.Optimizer) or thing is instep.Optimizer:
+        return None
+    known = inspect.signature(thing).parameters
+    own = ", ".join(str(known[name]) for name in ["learning_rate", *thing._own()])
+    return f"(params=None, *, {own}, **options)", None
+
+
+_CODE = re.compile(r"``([^`]+)``")
+_LONG = 24
+"""From how many characters on a formula has lines of its own."""
+
+
+def typeset_documentation(text: str) -> str:
+    """Return a docstring with LaTeX for the formulas above its parameters."""
+    before, heading, after = text.partition("\n\nParameters\n---")
+    pieces = _CODE.split(before)  # prose and code in turns
+    result, run = pieces[0], [pieces[1]] if len(pieces) > 1 else []
+    for k in range(2, len(pieces), 2):
+        prose, next_code = pieces[k], pieces[k + 1] if k + 1 < len(pieces) else None
+        if next_code and prose.strip() in (";", ",", ".") and all(map(_is_step, (*run, next_code))):
+            run.append(next_code)
+            continue
+        if all(map(_is_step, run)) and max(map(len, run)) >= _LONG:
+            prose = re.sub(r"\A[;,.]?\s*", "", prose)
+            result = "\n".join([result.rstrip(), *_math(run), prose])
+        else:
+            result += "; ".join(map(_inline, run)) + prose
+        run = [next_code] if next_code else []
+    return f"{result}{heading}{after}"
+
+
+_is_step = typeset.is_assignment
+
+
+def _inline(code: str) -> str:
+    if re.fullmatch(r"\w{2,}|\w+=\w+", code):  # a name, or an argument
+        return f"``{code}``"
+    return f":math:`{typeset.latex(code)}`"
+
+
+def _math(lines: Sequence[str]) -> list[str]:
+    steps = [line for line in lines if line.strip()]
+    return ["", ".. math::", "", *(f"   {each}" for each in typeset.aligned(steps).split("\n")), ""]
+
+
+def _mathml(formula: str, *, as_block: bool) -> str:
+    return str(latex2mathml.tex2mathml(formula, as_block=as_block))
+
+
+def visit_inline(writer: Any, node: nodes.math) -> None:
+    """Write a formula inside of a line as MathML, which browsers show without a script."""
+    writer.body.append(_mathml(node.astext(), as_block=False))
+    raise nodes.SkipNode
+
+
+def visit_block(writer: Any, node: nodes.math_block) -> None:
+    """Write a formula with lines of its own as MathML."""
+    writer.body.append(f'<div class="math">{_mathml(node.astext(), as_block=True)}</div>')
+    raise nodes.SkipNode
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Tell Sphinx what to call."""
+    app.add_html_math_renderer("mathml", (visit_inline, None), (visit_block, None))
+    app.connect("source-read", fill)
+    app.connect("autodoc-process-docstring", document, priority=400)  # before it is made reST
+    app.connect("autodoc-process-signature", sign)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
