@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import re
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import instep
+
 DOCS = Path(__file__).parent.parent / "docs"
 GUIDE = sorted(
     file for file in (DOCS / "guide").glob("*.md") if "```python" in file.read_text("utf-8")
 )
+RULES = [
+    name
+    for name, each in vars(instep).items()
+    if isinstance(each, type)
+    and issubclass(each, instep.Optimizer)
+    and each is not instep.Optimizer
+]
 _BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 _DECIMAL = re.compile(r"(\d+\.\d+)")
 
@@ -36,3 +48,61 @@ def test_blocks_run_and_print_what_is_shown(
         with contextlib.redirect_stdout(printed):
             exec(code, names)
         assert_prints(printed.getvalue(), shown)
+
+
+@pytest.fixture
+def extension(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Return the importer of what the pages are made with, which Sphinx imports by plain names."""
+    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    return import_module
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_has_its_formula_typeset(rule: str, extension: Callable[[str], Any]) -> None:
+    own = inspect.cleandoc(vars(vars(instep)[rule])["__doc__"].own)
+    text = extension("typeset").documentation(own)
+    above, _, below = text.partition("\nParameters\n")
+    assert "\\leftarrow" in above
+    assert "``" not in re.sub(r"``\w+(=\w+)?``", "", above)
+    assert below == own.partition("\nParameters\n")[2]
+
+
+@pytest.mark.parametrize("name", instep.gallery.__all__)
+def test_formulas_are_typeset(name: str, extension: Callable[[str], Any]) -> None:
+    typeset = extension("typeset")
+    lines = [line for line in str(getattr(instep.gallery, name)._formula).splitlines() if line]
+    rows = [line for line in typeset.block(lines) if "\\leftarrow" in line]
+    assert len(rows) == len(lines)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("p -= lr * m / (sqrt(v) + epsilon)", r"p - \frac{\mathrm{lr} \, m}{\sqrt{v} + \epsilon}"),
+        ("a = b / c * d / e", r"\frac{b \, d}{c \, e}"),
+        ("a = b / (c / d)", r"\frac{b \, d}{c}"),
+        ("a = b - (c - d)", r"b - \left(c - d\right)"),
+        ("a = (b + c)**2", r"\left(b + c\right)^{2}"),
+        ("a = -b**2", "-b^{2}"),
+        ("a = 2 * 1e-3", r"2 \cdot 0.001"),
+        ("a *= b + c", r"a \, \left(b + c\right)"),
+        ("a = m_1_hat", r"\hat{m}_{1}"),
+        ("a = x.T @ x", r"x^\top \, x"),
+        ("a = norm(g, all)", r"\left\lVert g \right\rVert_{\mathrm{all}}"),
+    ],
+)
+def test_formulas_as_latex(source: str, expected: str, extension: Callable[[str], Any]) -> None:
+    assert extension("typeset").latex(source).partition(r"\leftarrow ")[2] == expected
+
+
+def test_what_is_no_formula_is_refused(extension: Callable[[str], Any]) -> None:
+    typeset = extension("typeset")
+    with pytest.raises(ValueError, match="formula: expected an expression, got 'a b'"):
+        typeset.latex("a b")
+    with pytest.raises(ValueError, match="formula: expected arithmetic, got 'lambda: a'"):
+        typeset.latex("lambda: a")
+
+
+def test_every_schedule_is_drawn(extension: Callable[[str], Any]) -> None:
+    pytest.importorskip("matplotlib")
+    assert {*extension("pictures").EXAMPLES} == {*instep.schedules.__all__}

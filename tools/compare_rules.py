@@ -47,6 +47,15 @@ class Run(NamedTuple):
     accuracy: float
 
 
+def state_of(rule: type[instep.Optimizer], settings: dict[str, Any]) -> float:
+    """Return how many times a weight matrix's bytes a rule keeps for it."""
+    matrix: Any = _demo.initial_params(np.random.default_rng(0))[0]
+    optimizer = rule(matrix, **settings)
+    optimizer.step(np.ones_like(matrix))
+    slots = (slot for slot in optimizer.state.values() if isinstance(slot, np.ndarray))
+    return float(sum(slot.nbytes for slot in slots) / matrix.nbytes)
+
+
 def divided(digits: _demo.Digits) -> tuple[_demo.Digits, _demo.Digits]:
     """Return the digits without, and with only the images that choose the learning rate."""
     x, y = digits.x_train, digits.y_train
@@ -104,6 +113,7 @@ def compared(
     return {
         "label": label,
         "family": rule._family,
+        "state": rounded(state_of(rule, settings)),
         "rate": rounded(rate),
         "sweep": [
             [rounded(default * 10 ** (exponent / 2)), rounded(losses[exponent])]

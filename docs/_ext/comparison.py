@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,15 @@ from instep._rule import FAMILIES
 
 NEAR_BEST = 1.5
 """How many times the best rate's loss a rate may have to be counted as working."""
+WIDE = 9
+"""From which factor on a range of rates is called a decade."""
+GOOD = 0.95
+"""From which accuracy on a rule is counted among those that have learned."""
+FIRST = 5
+"""How many of a kind are named."""
+
+Run = dict[str, Any]
+"""A rule with what was measured of it; see tools/compare_rules.py."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +43,7 @@ class Comparison:
     """
 
     about: dict[str, Any]
-    families: dict[str, list[dict[str, Any]]]
+    families: dict[str, list[Run]]
 
     @property
     def setting(self) -> str:
@@ -49,58 +60,159 @@ class Comparison:
             f"{tested} images that nothing was chosen by."
         )
 
+    @property
+    def findings(self) -> str:
+        """What stands out, in words."""
+        runs = [run for of_family in self.families.values() for run in of_family]
+        good = [run for run in runs if _mean_accuracy(run) >= GOOD]
+        others = [f"{run['label']} ({_mean_accuracy(run):.1%})" for run in runs if run not in good]
+        means = [_mean_accuracy(run) for run in good]
+        spread = max(max(run["accuracies"]) - min(run["accuracies"]) for run in good)
+        wide = [run for run in runs if _width(run) > WIDE]
+        narrow = [run for run in runs if _width(run) == 1]
+        fast = sorted(runs, key=_last_loss)[:FIRST]
+        ranges = (f"{run['label']} ({_range(run)})" for run in sorted(wide, key=_width)[::-1])
+        return "\n".join(
+            [
+                f"- {len(good)} of {len(runs)} end with an accuracy between {min(means):.1%} and "
+                f"{max(means):.1%} in the mean, while the seeds of one rule lie up to "
+                f"{100 * spread:.1f} points apart. The others: {', '.join(others)}.",
+                f"- Of {len(narrow)} a single one of the rates works. A decade or more works of "
+                f"{', '.join(ranges)}.",
+                f"- The {FIRST} that fit the training images best after the last epoch: "
+                f"{', '.join(run['label'] for run in fast)}.",
+            ]
+        )
+
     def tables(self) -> Iterator[tuple[str, list[list[str]]]]:
         """Yield a table for each family."""
-        head = ["rule", "learning rate", "rates that work", "last loss", "test accuracy"]
+        head = ["rule", "learning rate", "rates that work", "last loss", "test accuracy", "state"]
         for family, runs in self.families.items():
             yield family, [head, *map(_row, runs)]
 
-    def pictures(self, folder: Path) -> Iterator[tuple[str, list[pictures.Picture]]]:
-        """Yield pictures for each family: each rule's losses before those of the others."""
+    def losses(self, folder: Path) -> Iterator[tuple[str, list[pictures.Picture]]]:
+        """Yield pictures for each family: each rule's losses, before those of the others."""
         for k, (family, runs) in enumerate(self.families.items()):
-            of_family = [
-                _draw(runs, place, folder / f"losses-{k}-{place}.svg") for place in range(len(runs))
-            ]
-            yield family, of_family
+            files = (folder / f"losses-{k}-{place}.svg" for place in range(len(runs)))
+            yield family, [_losses(run, runs, file) for run, file in zip(runs, files, strict=True)]
+
+    def rates(self, folder: Path) -> Iterator[tuple[str, list[pictures.Picture]]]:
+        """Yield pictures for each family: what each rule makes of rates, before the others."""
+        for k, (family, runs) in enumerate(self.families.items()):
+            files = (folder / f"rates-{k}-{place}.svg" for place in range(len(runs)))
+            yield family, [_rates(run, runs, file) for run, file in zip(runs, files, strict=True)]
 
 
 def read(file: Path) -> Comparison:
     """Return what stands in a file."""
     document = json.loads(file.read_text(encoding="utf-8"))
     runs = document.pop("runs")
-    families = {name: [run for run in runs if run["family"] == name] for name in FAMILIES}
+    families = {
+        name[0].upper() + name[1:]: [run for run in runs if run["family"] == name]
+        for name in FAMILIES
+    }
     return Comparison(document, families)
 
 
-def _row(run: dict[str, Any]) -> list[str]:
+# One rule ---------------------------------------------------------------------------------------
+
+
+def _row(run: Run) -> list[str]:
     accuracies = run["accuracies"]
-    last = statistics.fmean(losses[-1] for losses in run["losses"])
-    best = min(loss for _, loss in run["sweep"] if loss is not None)
-    working = [rate for rate, loss in run["sweep"] if loss is not None and loss <= NEAR_BEST * best]
     return [
         run["label"],
         f"{run['rate']:.2g}",
-        f"{min(working):.2g} to {max(working):.2g}",
-        f"{last:.2g}",
-        f"{statistics.fmean(accuracies):.1%} ({min(accuracies):.1%} to {max(accuracies):.1%})",
+        _range(run),
+        f"{_last_loss(run):.2g}",
+        f"{_mean_accuracy(run):.1%} ({min(accuracies):.1%} to {max(accuracies):.1%})",
+        f"{run['state']:.2g}",
     ]
 
 
-def _draw(runs: list[dict[str, Any]], place: int, file: Path) -> pictures.Picture:
-    run = runs[place]
-    by_epoch = list(zip(*run["losses"], strict=True))
-    epochs = range(1, len(by_epoch) + 1)
+def _mean_accuracy(run: Run) -> float:
+    return statistics.fmean(run["accuracies"])
+
+
+def _last_loss(run: Run) -> float:
+    return statistics.fmean(losses[-1] for losses in run["losses"])
+
+
+def _working(run: Run) -> list[float]:
+    """Return the learning rates that are nearly as good as the best."""
+    best = min(loss for _, loss in run["sweep"] if loss is not None)
+    return [rate for rate, loss in run["sweep"] if loss is not None and loss <= NEAR_BEST * best]
+
+
+def _width(run: Run) -> float:
+    """Return how many times the least the largest rate is that works."""
+    return max(_working(run)) / min(_working(run))
+
+
+def _range(run: Run) -> str:
+    least, most = min(_working(run)), max(_working(run))
+    return f"{least:.2g}" if least == most else f"{least:.2g} to {most:.2g}"
+
+
+# Pictures ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _axes(file: Path, **settings: Any) -> Iterator[Any]:
+    """Yield what to draw on, and write the file."""
     with rc_context(pictures.STYLE):
         figure = Figure(figsize=(2.9, 2.2), layout="constrained")
         ax = figure.add_subplot()
-        for other in runs:
-            means = [statistics.fmean(losses) for losses in zip(*other["losses"], strict=True)]
-            is_this = other is run
-            color = pictures.BLUE if is_this else pictures.FAINT
-            ax.plot(epochs, means, color=color, linewidth=1.6 if is_this else 1, zorder=2 + is_this)
-        least, most = ([function(losses) for losses in by_epoch] for function in (min, max))
-        ax.fill_between(epochs, least, most, color=pictures.BLUE, alpha=0.25, linewidth=0)
-        ax.set(title=f"{run['label']}, {run['rate']:.2g}", yscale="log", xlabel="epoch")
-        ax.set(ylabel="training loss", ylim=(1e-4, 4))
+        yield ax
+        ax.set(**settings)
         pictures.save(figure, file)
+
+
+def _line(is_this: bool) -> dict[str, Any]:
+    """Return how the line of the picture's own rule looks, or another one's."""
+    color, width = (pictures.BLUE, 1.6) if is_this else (pictures.FAINT, 1)
+    return {"color": color, "linewidth": width, "zorder": 2 + is_this}
+
+
+def _losses(run: Run, runs: list[Run], file: Path) -> pictures.Picture:
+    by_epoch = list(zip(*run["losses"], strict=True))
+    epochs = range(1, len(by_epoch) + 1)
+    with _axes(
+        file,
+        title=f"{run['label']}, {run['rate']:.2g}",
+        xlabel="epoch",
+        ylabel="training loss",
+        yscale="log",
+        ylim=(1e-4, 10),
+    ) as ax:
+        for each in runs:
+            means = [statistics.fmean(losses) for losses in zip(*each["losses"], strict=True)]
+            ax.plot(epochs, means, **_line(each is run))
+        ax.fill_between(
+            epochs,
+            [min(losses) for losses in by_epoch],
+            [max(losses) for losses in by_epoch],
+            color=pictures.BLUE,
+            alpha=0.25,
+            linewidth=0,
+        )
     return pictures.Picture(file, f"Training loss of {run['label']} over the epochs")
+
+
+def _rates(run: Run, runs: list[Run], file: Path) -> pictures.Picture:
+    with _axes(
+        file,
+        title=run["label"],
+        xlabel="learning rate over the best",
+        ylabel="loss",
+        xscale="log",
+        yscale="log",
+        xlim=(1e-2, 1e2),
+        ylim=(0.05, 5),
+    ) as ax:
+        for each in runs:
+            rates, losses = zip(*each["sweep"], strict=True)
+            best = each["rate"]
+            ends = [math.inf if loss is None else loss for loss in losses]
+            marker = "." if each is run else ""
+            ax.plot([r / best for r in rates], ends, marker=marker, **_line(each is run))
+    return pictures.Picture(file, f"Loss of {run['label']} by learning rate")

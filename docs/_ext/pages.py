@@ -99,7 +99,7 @@ def _rows(lines: Sequence[Sequence[str]]) -> str:
 def drawn_schedules(page: Page) -> str:
     """Return sections on all schedules."""
     sections = []
-    for name in schedules.__all__:
+    for name in pictures.EXAMPLES:
         kind = "autoclass" if isinstance(getattr(schedules, name), type) else "autofunction"
         members = "\n   :members:" if name == "ReduceLROnPlateau" else ""
         image = _image(page, pictures.schedule(name, page.drawn))
@@ -116,18 +116,24 @@ def functions(page: Page) -> str:
 
 
 def measured(page: Page, what: str) -> str:
-    """Return a table or pictures of the comparison on digits."""
+    """Return a part of the comparison on digits: words, tables or pictures."""
     runs = comparison.read(ROOT / "docs" / "guide" / "which_rule.json")
-    if what == "setting":
-        return runs.setting
-    if what == "table":
-        return "\n\n".join(f"### {name}\n\n{_rows(lines)}" for name, lines in runs.tables())
-    drawn = runs.pictures(page.drawn)
-    sections = (
-        f"### {name}\n\n" + " ".join(_image(page, each) for each in of_family)
-        for name, of_family in drawn
-    )
-    return "\n\n".join(sections)
+    match what:
+        case "setting":
+            return runs.setting
+        case "findings":
+            return runs.findings
+        case "tables":
+            sections = [(name, _rows(lines)) for name, lines in runs.tables()]
+        case "losses" | "rates":
+            drawn = getattr(runs, what)(page.drawn)
+            sections = [
+                (name, " ".join(_image(page, each) for each in of_family))
+                for name, of_family in drawn
+            ]
+        case _:
+            raise ValueError(f"measured: expected a part of the comparison, got {what!r}")
+    return "\n\n".join(f"### {name}\n\n{text}" for name, text in sections)
 
 
 def _directive(kind: str, argument: str) -> str:
@@ -194,9 +200,10 @@ def document(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines:
         return
     own = vars(thing)["__doc__"].own
     if formula := getattr(thing, "_formula", None):
-        lines[:] = [*_math(str(formula).splitlines()), *inspect.cleandoc(own).splitlines()]
+        steps = [line for line in str(formula).splitlines() if line.strip()]
+        lines[:] = [*typeset.block(steps), *inspect.cleandoc(own).splitlines()]
     else:
-        lines[:] = typeset_documentation(inspect.cleandoc(own)).splitlines()
+        lines[:] = typeset.documentation(inspect.cleandoc(own)).splitlines()
 
 
 def sign(
@@ -208,44 +215,6 @@ def sign(
     known = inspect.signature(thing).parameters
     own = ", ".join(str(known[name]) for name in ["learning_rate", *thing._own()])
     return f"(params=None, *, {own}, **options)", None
-
-
-_CODE = re.compile(r"``([^`]+)``")
-_LONG = 24
-"""From how many characters on a formula has lines of its own."""
-
-
-def typeset_documentation(text: str) -> str:
-    """Return a docstring with LaTeX for the formulas above its parameters."""
-    before, heading, after = text.partition("\n\nParameters\n---")
-    pieces = _CODE.split(before)  # prose and code in turns
-    result, run = pieces[0], [pieces[1]] if len(pieces) > 1 else []
-    for k in range(2, len(pieces), 2):
-        prose, next_code = pieces[k], pieces[k + 1] if k + 1 < len(pieces) else None
-        if next_code and prose.strip() in (";", ",", ".") and all(map(_is_step, (*run, next_code))):
-            run.append(next_code)
-            continue
-        if all(map(_is_step, run)) and max(map(len, run)) >= _LONG:
-            prose = re.sub(r"\A[;,.]?\s*", "", prose)
-            result = "\n".join([result.rstrip(), *_math(run), prose])
-        else:
-            result += "; ".join(map(_inline, run)) + prose
-        run = [next_code] if next_code else []
-    return f"{result}{heading}{after}"
-
-
-_is_step = typeset.is_assignment
-
-
-def _inline(code: str) -> str:
-    if re.fullmatch(r"\w{2,}|\w+=\w+", code):  # a name, or an argument
-        return f"``{code}``"
-    return f":math:`{typeset.latex(code)}`"
-
-
-def _math(lines: Sequence[str]) -> list[str]:
-    steps = [line for line in lines if line.strip()]
-    return ["", ".. math::", "", *(f"   {each}" for each in typeset.aligned(steps).split("\n")), ""]
 
 
 def _mathml(formula: str, *, as_block: bool) -> str:

@@ -66,7 +66,7 @@ def _walk(rule: type[Optimizer], function: Any, start: Sequence[float], rate: fl
 
 
 def paths(rule: type[Optimizer], folder: Path) -> list[Picture]:
-    """Draw a rule's path on two functions, each with the learning rate that ends lowest there."""
+    """Draw a rule's path on two functions, each with the learning rate that keeps it lowest."""
     return [_path(rule, name, folder / f"{rule.__name__}-{name}.svg") for name in _LANDSCAPES]
 
 
@@ -76,11 +76,11 @@ def _path(rule: type[Optimizer], name: str, file: Path) -> Picture:
     walks = {}
     for rate in (default * factor for factor in FACTORS):
         walk = _walk(rule, function, start, rate)
-        ended = function(*walk[:, -1])[0] if walk.shape[1] > STEPS else math.inf
-        walks[ended, rate] = walk
-    (lowest, rate), walk = min(walks.items())
+        height = np.mean(np.log1p(function(*walk)[0])) if walk.shape[1] > STEPS else math.inf
+        walks[height, rate] = walk
+    (_, rate), walk = min(walks.items())
     with rc_context(STYLE):
-        figure = Figure(figsize=(4.4, 3.2), layout="constrained")
+        figure = Figure(figsize=(3.6, 2.8), layout="constrained")
         ax = figure.add_subplot()
         x, y = np.meshgrid(np.linspace(*xs, 60), np.linspace(*ys, 60))
         ax.contour(x, y, np.log1p(function(x, y)[0]), 10, colors=FAINT, linewidths=0.8)
@@ -93,7 +93,7 @@ def _path(rule: type[Optimizer], name: str, file: Path) -> Picture:
     return Picture(
         file,
         f"{rule.__name__} on {title}: {STEPS} steps with a learning rate of {rate:.2g} "
-        f"end at a value of {lowest:.2g}",
+        f"end at a value of {function(*walk[:, -1])[0]:.2g}",
     )
 
 
@@ -138,7 +138,7 @@ def schedule(name: str, folder: Path) -> Picture:
     rate: Any = eval(EXAMPLES[name], {**vars(schedules)})
     index = np.arange(101)
     with rc_context(STYLE):
-        figure = Figure(figsize=(4.4, 2), layout="constrained")
+        figure = Figure(figsize=(4.4, 1.9), layout="constrained")
         ax = figure.add_subplot()
         if isinstance(rate, schedules.ReduceLROnPlateau):
             rates = _on_a_plateau(rate, ax, len(index))

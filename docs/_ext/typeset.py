@@ -19,6 +19,11 @@ _COMPARISONS: dict[type, str] = {
     ast.NotEq: r"\ne",
 }
 _ASSIGNMENT = re.compile(r"(?s)\s*([^=<>!]+?)\s+([-+*/]?)=\s+(.+?)\s*")
+_CODE = re.compile(r"``([^`]+)``")
+_WORD = re.compile(r"\w{2,}|\w+=\w+")
+"""Code that is no formula: a name, or an argument by its name."""
+_LONG = 24
+"""From how many characters on a formula has lines of its own."""
 _SUM, _PRODUCT, _POWER, _ATOM = range(4)
 """How tightly the parts of an expression hold together."""
 
@@ -52,10 +57,39 @@ def latex(source: str, mark: str = "") -> str:
     return rf"{name} {mark}\leftarrow {new}"
 
 
-def aligned(sources: Sequence[str]) -> str:
-    """Return the LaTeX of assignments below each other."""
-    lines = " \\\\\n".join(latex(source, "&") for source in sources)
-    return f"\\begin{{aligned}}\n{lines}\n\\end{{aligned}}"
+def block(sources: Sequence[str]) -> list[str]:
+    """Return the lines of reStructuredText that show assignments below each other."""
+    rows = " \\\\\n".join(latex(source, "&") for source in sources)
+    text = f"\\begin{{aligned}}\n{rows}\n\\end{{aligned}}"
+    return ["", ".. math::", "", *(f"   {line}" for line in text.split("\n")), ""]
+
+
+def documentation(text: str) -> str:
+    """Return a docstring in which the formulas above the parameters are typeset.
+
+    What follows each other with nothing in between gets lines of its own, unless it is short.
+    """
+    before, heading, after = text.partition("\n\nParameters\n---")
+    result, *pieces = _CODE.split(before)  # then code and prose in turns
+    run: list[str] = []
+    for code, prose in zip(pieces[::2], pieces[1::2], strict=True):
+        run.append(code)
+        are_steps = all(map(is_assignment, run))
+        if are_steps and prose.strip() in (";", ","):
+            continue
+        if are_steps and max(map(len, run)) >= _LONG:
+            prose = re.sub(r"\A[;,.]?\s*", "", prose)
+            result = "\n".join([result.rstrip(), *block(run), prose])
+        else:
+            result += "; ".join(map(_inline, run)) + prose
+        run = []
+    return f"{result}{heading}{after}"
+
+
+def _inline(code: str) -> str:
+    if _WORD.fullmatch(code):
+        return f"``{code}``"
+    return f":math:`{latex(code)}`"
 
 
 def _expression(source: str) -> tuple[str, int]:
