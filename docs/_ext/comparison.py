@@ -68,18 +68,18 @@ class Comparison:
         others = [f"{run['label']} ({_mean_accuracy(run):.1%})" for run in runs if run not in good]
         means = [_mean_accuracy(run) for run in good]
         spread = max(max(run["accuracies"]) - min(run["accuracies"]) for run in good)
-        wide = [run for run in runs if _width(run) > WIDE]
-        narrow = [run for run in runs if _width(run) == 1]
+        wide = sorted((run for run in good if _width(run) > WIDE), key=_width, reverse=True)
+        narrow = [run for run in good if _width(run) == 1]
         fast = sorted(runs, key=_last_loss)[:FIRST]
-        ranges = (f"{run['label']} ({_range(run)})" for run in sorted(wide, key=_width)[::-1])
+        ranges = (f"{run['label']} ({_range(run)})" for run in wide)
         return "\n".join(
             [
                 f"- {len(good)} of {len(runs)} end with an accuracy between {min(means):.1%} and "
                 f"{max(means):.1%} in the mean, while the seeds of one rule lie up to "
                 f"{100 * spread:.1f} points apart. The others: {', '.join(others)}.",
-                f"- Of {len(narrow)} a single one of the rates works. A decade or more works of "
-                f"{', '.join(ranges)}.",
-                f"- The {FIRST} that fit the training images best after the last epoch: "
+                f"- For {len(narrow)} of those only one of the rates works. A decade or more works "
+                f"for {', '.join(ranges)}.",
+                f"- The {FIRST} that fit the training images best in the last epoch: "
                 f"{', '.join(run['label'] for run in fast)}.",
             ]
         )
@@ -124,7 +124,7 @@ def _row(run: Run) -> list[str]:
         f"{run['rate']:.2g}",
         _range(run),
         f"{_last_loss(run):.2g}",
-        f"{_mean_accuracy(run):.1%} ({min(accuracies):.1%} to {max(accuracies):.1%})",
+        f"{_mean_accuracy(run):.1%} ({100 * min(accuracies):.1f} to {100 * max(accuracies):.1f})",
         f"{run['state']:.2g}",
     ]
 
@@ -160,10 +160,13 @@ def _range(run: Run) -> str:
 def _axes(file: Path, **settings: Any) -> Iterator[Any]:
     """Yield what to draw on, and write the file."""
     with rc_context(pictures.STYLE):
-        figure = Figure(figsize=(2.9, 2.2), layout="constrained")
-        ax = figure.add_subplot()
+        figure = Figure(figsize=(2.9, 2.2))
+        ax = figure.add_axes((0.22, 0.2, 0.75, 0.68))
         yield ax
         ax.set(**settings)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter("{x:g}")
+        ax.minorticks_off()
         pictures.save(figure, file)
 
 

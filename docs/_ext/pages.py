@@ -24,7 +24,10 @@ import typeset
 from instep import _array_rules, _rules, _table, gallery, kernels, schedules
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = {"CONTRIBUTING.md": "contributing.md", "findings/README.md": "findings.md"}
+PAGES = {
+    "CONTRIBUTING.md": "reference/contributing.md",
+    "findings/README.md": "reference/findings.md",
+}
 """Files elsewhere that are pages here."""
 _MADE = re.compile(r"(?ms)^```\{made\} *(.*?)\n```$")
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
@@ -198,12 +201,8 @@ def document(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines:
     """Leave what all rules have in common to their base, and typeset formulas."""
     if what != "class" or not issubclass(thing, instep.Optimizer) or thing is instep.Optimizer:
         return
-    own = vars(thing)["__doc__"].own
-    if formula := getattr(thing, "_formula", None):
-        steps = [line for line in str(formula).splitlines() if line.strip()]
-        lines[:] = [*typeset.block(steps), *inspect.cleandoc(own).splitlines()]
-    else:
-        lines[:] = typeset.documentation(inspect.cleandoc(own)).splitlines()
+    own = inspect.cleandoc(vars(thing)["__doc__"].own)
+    lines[:] = typeset.documentation(own).splitlines()
 
 
 def sign(
@@ -213,8 +212,10 @@ def sign(
     if what != "class" or not issubclass(thing, instep.Optimizer) or thing is instep.Optimizer:
         return None
     known = inspect.signature(thing).parameters
-    own = ", ".join(str(known[name]) for name in ["learning_rate", *thing._own()])
-    return f"(params=None, *, {own}, **options)", None
+    names = ["learning_rate", *thing._own()]
+    if "weight_decay" not in names and known["weight_decay"].default:
+        names.append("weight_decay")
+    return f"(params=None, *, {', '.join(str(known[name]) for name in names)}, **options)", None
 
 
 def _mathml(formula: str, *, as_block: bool) -> str:

@@ -80,8 +80,8 @@ def _path(rule: type[Optimizer], name: str, file: Path) -> Picture:
         walks[height, rate] = walk
     (_, rate), walk = min(walks.items())
     with rc_context(STYLE):
-        figure = Figure(figsize=(3.6, 2.8), layout="constrained")
-        ax = figure.add_subplot()
+        figure = Figure(figsize=(3.6, 2.8))
+        ax = figure.add_axes((0.11, 0.09, 0.85, 0.81))
         x, y = np.meshgrid(np.linspace(*xs, 60), np.linspace(*ys, 60))
         ax.contour(x, y, np.log1p(function(x, y)[0]), 10, colors=FAINT, linewidths=0.8)
         ax.plot(*walk, color=BLUE, linewidth=1.2)

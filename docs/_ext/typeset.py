@@ -19,6 +19,7 @@ _COMPARISONS: dict[type, str] = {
     ast.NotEq: r"\ne",
 }
 _ASSIGNMENT = re.compile(r"(?s)\s*([^=<>!]+?)\s+([-+*/]?)=\s+(.+?)\s*")
+_LITERAL = re.compile(r"(?m)^::\n\n((?: {4}.+\n?)+)")
 _CODE = re.compile(r"``([^`]+)``")
 _WORD = re.compile(r"\w{2,}|\w+=\w+")
 """Code that is no formula: a name, or an argument by its name."""
@@ -67,9 +68,10 @@ def block(sources: Sequence[str]) -> list[str]:
 def documentation(text: str) -> str:
     """Return a docstring in which the formulas above the parameters are typeset.
 
-    What follows each other with nothing in between gets lines of its own, unless it is short.
+    Assignments with nothing in between get lines of their own, unless they are short.
     """
     before, heading, after = text.partition("\n\nParameters\n---")
+    before = _LITERAL.sub(lambda lines: "\n".join(block(lines[1].splitlines())), before)
     result, *pieces = _CODE.split(before)  # then code and prose in turns
     run: list[str] = []
     for code, prose in zip(pieces[::2], pieces[1::2], strict=True):
