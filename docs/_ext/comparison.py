@@ -160,8 +160,8 @@ def _range(run: Run) -> str:
 def _axes(file: Path, **settings: Any) -> Iterator[Any]:
     """Yield what to draw on, and write the file."""
     with rc_context(pictures.STYLE):
-        figure = Figure(figsize=(2.9, 2.2))
-        ax = figure.add_axes((0.22, 0.2, 0.75, 0.68))
+        figure = Figure(figsize=(2.5, 2))
+        ax = figure.add_axes((0.31, 0.21, 0.61, 0.67))
         yield ax
         ax.set(**settings)
         for axis in (ax.xaxis, ax.yaxis):
@@ -210,7 +210,7 @@ def _rates(run: Run, runs: list[Run], file: Path) -> pictures.Picture:
         xscale="log",
         yscale="log",
         xlim=(1e-2, 1e2),
-        ylim=(0.05, 5),
+        ylim=(0.02, 20),
     ) as ax:
         for each in runs:
             rates, losses = zip(*each["sweep"], strict=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,14 +51,16 @@ _LANDSCAPES = {
 }
 
 
-def _walk(rule: type[Optimizer], function: Any, start: Sequence[float], rate: float) -> Any:
-    """Return the points of a path, as far as it stays within sight."""
+def _walk(rule: type[Optimizer], landscape: str, rate: float) -> Any:
+    """Return the points of a path, as far as it stays in the picture."""
+    _, function, start, _, xs, ys = _LANDSCAPES[landscape]
     point = np.array([start])  # a matrix, for the rules that want one
     optimizer = rule(point, learning_rate=rate)
     points = [point[0].copy()]
     for _ in range(STEPS):
         optimizer.step(np.array([function(*point[0])[1:]]))
-        if not np.all(np.abs(point) < 1e3):  # nor if it is not a number
+        x, y = point[0]
+        if not (xs[0] <= x <= xs[1] and ys[0] <= y <= ys[1]):  # or not a number
             break
         points.append(point[0].copy())
     return np.transpose(points)
@@ -75,7 +76,7 @@ def _path(rule: type[Optimizer], name: str, file: Path) -> Picture:
     default: Any = rule._hyperparameters()["learning_rate"].default
     walks = {}
     for rate in (default * factor for factor in FACTORS):
-        walk = _walk(rule, function, start, rate)
+        walk = _walk(rule, name, rate)
         height = np.mean(np.log1p(function(*walk)[0])) if walk.shape[1] > STEPS else math.inf
         walks[height, rate] = walk
     (_, rate), walk = min(walks.items())

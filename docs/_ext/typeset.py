@@ -80,7 +80,7 @@ def documentation(text: str) -> str:
         if are_steps and prose.strip() in (";", ","):
             continue
         if are_steps and max(map(len, run)) >= _LONG:
-            prose = re.sub(r"\A[;,.]?\s*", "", prose)
+            prose = re.sub(r"\A[;,.:]?\s*", "", prose)
             result = "\n".join([result.rstrip(), *block(run), prose])
         else:
             result += "; ".join(map(_inline, run)) + prose
