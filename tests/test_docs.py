@@ -20,10 +20,8 @@ GUIDE = sorted(
     file for file in (DOCS / "guide").glob("*.md") if "```python" in file.read_text("utf-8")
 )
 RULES = [
-    each
-    for module in (instep, instep.gallery)
-    for each in vars(module).values()
-    if isinstance(each, type) and instep.Optimizer in each.__mro__[1:]
+    *(getattr(instep, name) for name in instep._RULES),
+    *(getattr(instep.gallery, name) for name in instep.gallery.__all__),
 ]
 _BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 _DECIMAL = re.compile(r"(\d+\.\d+)")

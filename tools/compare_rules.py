@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import instep
-from instep import _array_rules, _demo, _rules
+from instep import _demo
 from instep._bench import machine
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "guide" / "which_rule.json"
@@ -70,7 +70,7 @@ def trained(
     seed: int,
     digits: tuple[_demo.Digits, _demo.Digits],
 ) -> Run:
-    """Train once; the losses are infinite from where they are beyond all bounds."""
+    """Train once; without losses where these go beyond all bounds."""
     seen, held_out = digits
     params: Any = _demo.initial_params(np.random.default_rng(seed))
     optimizer = rule(params, learning_rate=rate, **settings)
@@ -133,11 +133,10 @@ def main() -> None:
     """Measure, and write the file."""
     digits = divided(_demo.load())
     runs = []
-    for module in (_rules, _array_rules):
-        for name in vars(module)["__all__"]:
-            for label, settings in VARIANTS.get(name, [(name, {})]):
-                runs.append(compared(getattr(instep, name), label, settings, digits))
-                print(label, runs[-1]["rate"], runs[-1]["accuracies"], flush=True)
+    for name in instep._RULES:
+        for label, settings in VARIANTS.get(name, [(name, {})]):
+            runs.append(compared(getattr(instep, name), label, settings, digits))
+            print(label, runs[-1]["rate"], runs[-1]["accuracies"], flush=True)
     document = {
         "machine": machine.name(machine.describe({})),
         "instep": instep.__version__,

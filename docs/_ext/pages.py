@@ -21,7 +21,7 @@ import comparison
 import instep
 import pictures
 import typeset
-from instep import _array_rules, _rules, _table, gallery, kernels, schedules
+from instep import _table, gallery, kernels, schedules
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
@@ -38,12 +38,6 @@ class Page(NamedTuple):
 
     file: Path
     drawn: Path
-
-
-def rules() -> dict[str, type[instep.Optimizer]]:
-    """Return all rules by name, in the order of their modules."""
-    modules = (vars(_rules), vars(_array_rules))
-    return {name: module[name] for module in modules for name in module["__all__"]}
 
 
 # What blocks become -----------------------------------------------------------------------------
@@ -63,35 +57,39 @@ def part(page: Page, name: str, heading: str = "") -> str:
 
 def family(page: Page, *names: str) -> str:
     """Return sections on rules of families."""
-    chosen = [rule for rule in rules().values() if rule._family in names]
-    return "\n\n".join(_rule(page, rule, f"instep.{rule.__name__}") for rule in chosen)
+    rules = (getattr(instep, name) for name in instep._RULES)
+    return "\n\n".join(_rule(page, rule, "instep") for rule in rules if rule._family in names)
 
 
 def formulas(page: Page) -> str:
     """Return sections on the rules of `instep.gallery`."""
-    chosen = (getattr(gallery, name) for name in gallery.__all__)
-    return "\n\n".join(_rule(page, rule, f"instep.gallery.{rule.__name__}") for rule in chosen)
+    rules = (getattr(gallery, name) for name in gallery.__all__)
+    return "\n\n".join(_rule(page, rule, "instep.gallery") for rule in rules)
 
 
-def _rule(page: Page, rule: type[instep.Optimizer], name: str) -> str:
+def _rule(page: Page, rule: type[instep.Optimizer], module: str) -> str:
     methods = "\n   :members: eval_params" if "eval_params" in vars(rule) else ""
-    drawn = " ".join(_image(page, each) for each in pictures.paths(rule, page.drawn))
-    parts = [f"## {rule.__name__}", _directive("autoclass", f"{name}{methods}"), drawn]
-    return "\n\n".join([*parts, _defaults(rule)])
+    drawn = pictures.paths(rule, page.drawn / module)
+    parts = [
+        f"## {rule.__name__}",
+        _directive("autoclass", f"{module}.{rule.__name__}{methods}"),
+        " ".join(_image(page, each) for each in drawn),
+    ]
+    return "\n\n".join([*parts, *_defaults(rule)])
 
 
-def _defaults(rule: type[instep.Optimizer]) -> str:
-    """Return a table of a rule's defaults in each convention, where there is more than one."""
-    cells = [row for row in _table.rows() if row.rule == rule.__name__]
-    if len(cells) < 2 or rule.__module__ == gallery.__name__:
-        return ""
+def _defaults(rule: type[instep.Optimizer]) -> list[str]:
+    """Return a table of a rule's defaults by convention, unless there is but one."""
+    cells = [row for row in _table.rows() if getattr(instep, row.rule) is rule]
+    if len(cells) < 2:
+        return []
     link = f"[{{}}](../conventions.md#{rule.__name__.lower()})"
     heads = [_table.NAMES[row.convention] for row in cells]
     columns = {name: None for row in cells for name in row.defaults}
     lines = [[link.format("defaults"), *heads]]
     lines += [[f"`{n}`", *(row.defaults.get(n, "0") for row in cells)] for n in columns]
     lines += [["weight decay", *(row.decay for row in cells)]]
-    return _rows(lines)
+    return [_rows(lines)]
 
 
 def _rows(lines: Sequence[Sequence[str]]) -> str:
@@ -114,8 +112,8 @@ def drawn_schedules(page: Page) -> str:
 
 def functions(page: Page) -> str:
     """Return the documentation of every kernel."""
-    names = (name for name in sorted(kernels.__all__))
-    return "\n".join(_directive("autofunction", f"instep.kernels.{name}") for name in names)
+    names = (f"instep.kernels.{name}" for name in sorted(kernels.__all__))
+    return "\n".join(_directive("autofunction", name) for name in names)
 
 
 def measured(page: Page, what: str) -> str:
