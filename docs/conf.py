@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 project = "instep"
 version = release = instep.__version__
 project_copyright = "the authors of instep"
-html_show_copyright = html_show_sphinx = html_show_sourcelink = False
+html_show_copyright = html_show_sphinx = html_copy_source = False
 
 extensions = [
     "myst_parser",
@@ -23,6 +23,7 @@ exclude_patterns = ["_*"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 default_role = "py:obj"  # what docstrings have in single quotes: names, linked where they are known
+autodoc_mock_imports = ["flwr", "keras", "torch"]  # large, and of no use to the rest
 autodoc_member_order = "bysource"
 toc_object_entries_show_parents = "hide"
 autodoc_typehints = "none"  # docstrings tell types, in words

@@ -206,7 +206,9 @@ def document(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines:
 def sign(
     app: Sphinx, what: str, name: str, thing: Any, options: Any, arguments: str | None, returns: Any
 ) -> tuple[str, Any] | None:
-    """Show what a rule's constructor takes beyond what all take."""
+    """Show what a rule's constructor takes beyond what all take, and not what is unknown."""
+    if arguments == "(*args, **kwargs)":  # of a framework's class that is not there
+        return "(...)", None
     if what != "class" or not issubclass(thing, instep.Optimizer) or thing is instep.Optimizer:
         return None
     known = inspect.signature(thing).parameters
