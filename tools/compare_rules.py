@@ -30,11 +30,11 @@ NEAR, FAR = 4, 10
 VARIANTS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "SGD": [
         ("SGD", {}),
-        ("SGD, momentum 0.9", {"momentum": 0.9}),
-        ("SGD, Nesterov 0.9", {"momentum": 0.9, "nesterov": True}),
+        ("SGD with momentum 0.9", {"momentum": 0.9}),
+        ("SGD with Nesterov 0.9", {"momentum": 0.9, "nesterov": True}),
     ],
-    "RMSprop": [("RMSprop", {}), ("RMSprop, momentum 0.9", {"momentum": 0.9})],
-    "Adam": [("Adam", {}), ("Adam, AMSGrad", {"amsgrad": True})],
+    "RMSprop": [("RMSprop", {}), ("RMSprop with momentum 0.9", {"momentum": 0.9})],
+    "Adam": [("Adam", {}), ("Adam with AMSGrad", {"amsgrad": True})],
 }
 """Rules that are measured with other hyperparameters than their defaults, too."""
 
