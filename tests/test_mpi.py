@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -146,3 +147,13 @@ def test_ranks_that_are_killed_while_saving_leave_a_whole_saving(tmp_path: Path)
 
         on_ranks(3, load)
     assert (directory / "manifest.npz").exists()
+
+
+def test_the_pages_example(tmp_path: Path) -> None:
+    page = (TESTS.parent / "docs" / "ranks.md").read_text("utf-8")
+    script = tmp_path / "train.py"
+    example = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
+    script.write_text(example.replace('"checkpoint"', repr(str(tmp_path / "checkpoint"))))
+    code, _, errors = run(2, str(script))
+    assert code == 0, errors
+    assert (tmp_path / "checkpoint" / "manifest.npz").exists()

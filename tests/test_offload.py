@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -285,3 +286,12 @@ def test_maps_that_keep_changes_to_themselves_are_refused(tmp_path: Path) -> Non
         optimizer.build([kept])
     written.flush()
     assert_same(np.fromfile(tmp_path / "array"), -np.ones(5))
+
+
+def test_the_pages_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parent.parent / "docs" / "ranks.md").read_text("utf-8")
+    example = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    names: dict[str, Any] = {"np": np, "instep": instep}
+    exec(example, names)
+    assert names["opt"].iterations == 3

@@ -99,8 +99,9 @@ def text(rules: Sequence[str] = ()) -> str:
 
 
 def letters() -> str:
-    """Return what letters mean for the documentation."""
-    return "\n".join(f"- `{letter}`: {meaning}" for letter, meaning in LETTERS.items())
+    """Return what letters mean for the documentation, in which stars would make letters bold."""
+    meanings = {letter: meaning.replace("*", r"\*") for letter, meaning in LETTERS.items()}
+    return "\n".join(f"- `{letter}`: {meaning}" for letter, meaning in meanings.items())
 
 
 def markdown() -> str:

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from instep._optimizer import Optimizer as Engine
 
 _OPTIMIZER = """
-    optimizer : type or Optimizer, optional
-        A rule of instep's, whose learning rate is `learning_rate_init`, or an optimizer of it
-        without parameters, such as ``instep.AdamW(learning_rate=0.01, weight_decay=0.1)``, which is
-        copied. By default `solver` says what is done. With "lbfgs" there is no use for it.
+optimizer : type or Optimizer, optional
+    A rule of instep's, whose learning rate is `learning_rate_init`, or an optimizer of it
+    without parameters, such as ``instep.AdamW(learning_rate=0.01, weight_decay=0.1)``, which is
+    copied. By default `solver` says what is done. With "lbfgs" there is no use for it.
 """
 
 
@@ -152,7 +152,7 @@ def _with_optimizer(cls: Any) -> Any:
     cls.__init__ = constructor
     parameters = [*signature.parameters.values(), extra]
     cls.__init__.__signature__ = signature.replace(parameters=parameters)
-    before, heading, after = (theirs.__doc__ or "").partition("\n    Attributes\n")
+    before, heading, after = inspect.cleandoc(theirs.__doc__ or "").partition("\nAttributes\n")
     cls.__doc__ = f"{cls.__doc__}\n\n{before.rstrip()}\n{_OPTIMIZER}{heading}{after}"
     return cls
 

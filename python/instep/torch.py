@@ -2,8 +2,9 @@
 
 ``instep.torch.Adam(model.parameters(), lr=0.001)`` is a `torch.optim.Adam` whose step is instep's,
 on the very memory of parameters, gradients and state; so it is with all classes that both have.
-Rules that PyTorch lacks are here as `torch.optim.Optimizer`s in PyTorch's spelling (`lr`, `betas`,
-`eps`), such as ``instep.torch.Lion``, and `of` makes one of any rule. Parameters are on the CPU.
+Rules that PyTorch lacks are here as classes of `torch.optim.Optimizer` in PyTorch's spelling (`lr`,
+`betas`, `eps`), such as ``instep.torch.Lion``, and `of` makes one of any rule. Parameters are on
+the CPU.
 """
 
 from __future__ import annotations

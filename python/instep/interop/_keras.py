@@ -139,7 +139,7 @@ def from_keras(
         The `variables` of the Keras optimizer, which must be built, as a list of (path, ndarray):
         ``[(v.path, np.asarray(v)) for v in keras_opt.variables]``. A mapping, or ndarrays alone in
         the same order will do; paths serve to check what they are. Names that are numbers, or
-        "arr_" and a number, are positions, whatever the order that they come in: in what
+        ``arr_`` and a number, are positions, whatever the order that they come in: in what
         `numpy.load` makes of ``savez(path, *arrays)``, and in h5py's ``File("a.weights.h5")``, or
         the "model.weights.h5" in a .keras file, of which the group of the optimizer is taken.
     order
