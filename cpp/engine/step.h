@@ -56,8 +56,8 @@ public:
     /// Adds an array whose `streams` are updated by the plan added last.
     void add(const Layout& layout, StreamIndex target, unsigned streams, const Stream& grad,
              bool raw_gradient, const TouchedRows* touched = nullptr);
-    /// Elements come into memory a span at a time, each of which ends before such an element of an
-    /// array, by its index: for every phase, from the first span on.
+    /// Elements come into memory a span at a time, each of which ends before an element of an
+    /// array: for every phase, from the first span on.
     struct Border {
         const Layout* array;
         std::size_t element;

@@ -12,24 +12,12 @@ void add_to(const void* from, std::size_t count, void* to) {
     for (std::size_t i = 0; i < count; ++i) sums[i] += x[i];
 }
 
-/// Fetches as many elements into the cache, one tile further on: while this one is updated, memory
-/// has something to do.
-template <class T>
-void fetch_next_tile(const T* from, std::size_t count) {
-#if defined(__GNUC__)
-    for (std::size_t i = 0; i < count; i += 64 / sizeof(T))
-        __builtin_prefetch(from + tile_elements + i);
-#endif
-}
-
 template <class T>
 void add_two(const void* one, const void* other, std::size_t count, void* to) {
     const T* const x = static_cast<const T*>(one);
     const T* const y = static_cast<const T*>(other);
     T* const sums = static_cast<T*>(to);
     for (std::size_t i = 0; i < count; ++i) sums[i] = x[i] + y[i];
-    fetch_next_tile(x, count);
-    fetch_next_tile(y, count);
 }
 
 template <class T>
