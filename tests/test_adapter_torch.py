@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import repository
 
 torch = pytest.importorskip("torch")
 
@@ -388,6 +389,6 @@ def test_several_processes() -> None:
 
 
 def test_the_page_on_it() -> None:
-    page = Path(__file__).parent.parent / "docs" / "adapters.md"
+    page = repository.file("docs/adapters.md")
     section = page.read_text(encoding="utf-8").partition("## PyTorch\n")[2]
     exec(section.partition("```python\n")[2].partition("```")[0], {"instep": instep})
