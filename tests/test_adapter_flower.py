@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import repository
 
 pytest.importorskip("flwr")
 
@@ -120,6 +120,6 @@ def test_clients_with_other_arrays_are_an_error() -> None:
 
 
 def test_the_page_on_it() -> None:
-    page = Path(__file__).parent.parent / "docs" / "adapters.md"
+    page = repository.file("docs/adapters.md")
     section = page.read_text(encoding="utf-8").partition("## Flower\n")[2]
     exec(section.partition("```python\n")[2].partition("```")[0], {"instep": instep})

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import repository
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 keras = pytest.importorskip("keras")
@@ -112,6 +113,6 @@ def test_other_backends_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(os.environ["KERAS_BACKEND"] != "torch", reason="the page is about PyTorch's")
 def test_the_page_on_it() -> None:
-    page = Path(__file__).parent.parent / "docs" / "adapters.md"
+    page = repository.file("docs/adapters.md")
     section = page.read_text(encoding="utf-8").partition("## Keras\n")[2]
     exec(section.partition("```python\n")[2].partition("```")[0], {"instep": instep})

@@ -6,11 +6,11 @@ import pickle
 import warnings
 from collections.abc import Iterator
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import repository
 
 pytest.importorskip("sklearn")
 
@@ -169,6 +169,6 @@ def test_the_documentation_has_both() -> None:
 
 
 def test_the_page_on_it() -> None:
-    page = Path(__file__).parent.parent / "docs" / "adapters.md"
+    page = repository.file("docs/adapters.md")
     section = page.read_text(encoding="utf-8").partition("## scikit-learn\n")[2]
     exec(section.partition("```python\n")[2].partition("```")[0], {"instep": instep})

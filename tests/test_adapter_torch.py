@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import repository
 
 torch = pytest.importorskip("torch")
 
@@ -389,7 +390,7 @@ def test_several_processes() -> None:
 
 
 def test_the_page_on_it() -> None:
-    page = Path(__file__).parent.parent / "docs" / "adapters.md"
+    page = repository.file("docs/adapters.md")
     section = page.read_text(encoding="utf-8").partition("## PyTorch\n")[2].partition("\n## ")[0]
     names: dict[str, Any] = {}
     for block in re.findall(r"```python\n(.*?)```", section, re.DOTALL):

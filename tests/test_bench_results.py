@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import repository
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -121,7 +122,7 @@ def test_all_results_or_none_are_replaced(
     status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("matplotlib")
-    script = Path(__file__).parent.parent / "bench" / "run.py"
+    script = repository.file("bench/run.py")
     spec = importlib.util.spec_from_file_location("bench_run", script)
     assert spec
     assert spec.loader

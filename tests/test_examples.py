@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -201,3 +203,17 @@ def test_as_a_script(name: str) -> None:
         "tfjs_adadelta": check_tfjs_adadelta_output,
     }
     checks.get(name, check_loop_output)(done.stdout)
+
+
+def test_the_first_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = json.loads((EXAMPLES / "first_steps.ipynb").read_text(encoding="utf-8"))
+    monkeypatch.chdir(tmp_path)  # it writes a checkpoint
+    names: dict[str, Any] = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            assert not cell["outputs"]  # they would be stale one day
+            exec("".join(cell["source"]), names)
+    assert names["losses"][-1] < 0.05 < names["losses"][0]
+    assert max(names["ends"].values()) < names["losses"][0]
+    assert len(set(names["by_convention"].values())) > 1
+    assert np.array_equal(names["params"]["hidden"]["w"], names["resumed_params"]["hidden"]["w"])

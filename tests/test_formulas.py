@@ -19,6 +19,7 @@ from typing import Any
 import formulas
 import numpy as np
 import pytest
+import repository
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import config
@@ -29,7 +30,6 @@ from instep._core import build_info
 from instep._formulas import header
 from instep._formulas.evaluation import Evaluation, Training
 
-STORED = Path(__file__).parent / "trajectories"
 QHM_FORMULA = "b = beta*b + (1-beta)*g; p -= lr*((1-nu)*g + nu*b)"
 QHM = instep.rule("QHM", state="b", formula=QHM_FORMULA, beta=0.999, nu=0.7)
 each_of_gallery = pytest.mark.parametrize("name", gallery.__all__)
@@ -63,21 +63,6 @@ def assert_as_in_numpy(cls: Any, dtype: Any, size: int = 1003, **options: Any) -
 @each_precision
 def test_gallery_is_what_its_formulas_say(name: str, dtype: Any) -> None:
     assert_as_in_numpy(getattr(gallery, name), dtype)
-
-
-@pytest.mark.parametrize("case", np.load(STORED / "gallery.npz").files)
-def test_gallery_is_as_in_packages(case: str) -> None:
-    """Each file's path: the parameter before, gradients, and the parameter after each of them."""
-    name, _, numbers = case.partition(" ")
-    options = dict(pair.split("=") for pair in numbers.split())
-    path = np.load(STORED / "gallery.npz")[case]
-    steps = (len(path) - 1) // 2
-    param = path[0].copy()
-    opt = getattr(gallery, name)(param, **{key: float(text) for key, text in options.items()})
-    for g, wanted in zip(path[1 : 1 + steps], path[1 + steps :], strict=True):
-        opt.step(g)
-        # timm's LaProp keeps numbers of the step in float32.
-        np.testing.assert_allclose(param, wanted, rtol=0, atol=1e-7 if name == "LaProp" else 1e-14)
 
 
 EXPRESSIONS = (
@@ -662,7 +647,7 @@ def test_deep_and_huge_text(text: str) -> None:
 
 
 def test_the_page_on_formulas(capsys: pytest.CaptureFixture[str]) -> None:
-    page = Path(__file__).parent.parent / "docs" / "formulas.md"
+    page = repository.file("docs/formulas.md")
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     names: dict[str, Any] = {}
     for block in blocks:
@@ -713,7 +698,7 @@ def test_the_header_of_a_formula_compiles(name: str, tmp_path: Path) -> None:
     use = f"auto* used = &instep::baseline::update<instep::baseline::{name}, float, {every_slot}>;"
     source = tmp_path / "rule.cpp"
     source.write_text(f'#include "kernels/update.h"\n{text}\n{use}\n')
-    include = Path(__file__).parent.parent / "cpp"
+    include = repository.ROOT / "cpp"
     options = ("-std=c++20", "-fsyntax-only", "-Wall", "-Wno-psabi", "-Werror")
     compiler = ["g++", *options, "-DINSTEP_LEVEL=baseline", f"-I{include}", str(source)]
     run = subprocess.run(compiler, capture_output=True, text=True, check=False)

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+import repository
 from ranks import ThreadRanks, on_ranks
 from sharded_steps import alone, assert_same, gradients, parameters, summed
 
@@ -150,7 +151,7 @@ def test_ranks_that_are_killed_while_saving_leave_a_whole_saving(tmp_path: Path)
 
 
 def test_the_pages_example(tmp_path: Path) -> None:
-    page = (TESTS.parent / "docs" / "ranks.md").read_text("utf-8")
+    page = repository.file("docs/ranks.md").read_text("utf-8")
     script = tmp_path / "train.py"
     example = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
     script.write_text(example.replace('"checkpoint"', repr(str(tmp_path / "checkpoint"))))

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import repository
 from references import REFERENCES
 from sharded_steps import OPTIONS, STEPS, alone, assert_same, gradients, parameters
 
@@ -290,7 +291,7 @@ def test_maps_that_keep_changes_to_themselves_are_refused(tmp_path: Path) -> Non
 
 def test_the_pages_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    page = (Path(__file__).parent.parent / "docs" / "ranks.md").read_text("utf-8")
+    page = repository.file("docs/ranks.md").read_text("utf-8")
     example = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[1]
     names: dict[str, Any] = {"np": np, "instep": instep}
     exec(example, names)

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import repository
 
 import instep
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+README = repository.file("README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -72,7 +73,7 @@ def test_the_other_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_state_in_few_bits_is_read_as_told() -> None:
     pytest.importorskip("ml_dtypes")
-    page = Path(__file__).parent.parent / "docs" / "formats.md"
+    page = repository.file("docs/formats.md")
     names: dict[str, Any] = {}
     for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
         exec(block, names)
@@ -98,7 +99,7 @@ def test_the_rules_listed_are_all() -> None:
 def test_the_number_of_paths() -> None:
     count = 0
     for framework in ("keras", "torch", "optax", "tfjs"):
-        with np.load(Path(__file__).parent / "trajectories" / f"{framework}.npz") as stored:
+        with np.load(repository.file(f"tests/trajectories/{framework}.npz")) as stored:
             count += len(json.loads(str(stored["cases"]))["cases"])
     assert f"in {count} configurations" in README
 
@@ -116,8 +117,8 @@ PAGES = [
 
 @pytest.mark.parametrize("page", PAGES)
 def test_pages_link_to_files_that_exist(page: str) -> None:
-    path = Path(__file__).parent.parent / page
+    path = repository.file(page)
     links = re.findall(r"\]\((?!http)([^)#]+)", path.read_text(encoding="utf-8"))
     assert links
     for link in links:
-        assert (path.parent / link).exists(), link
+        assert repository.file(f"{Path(page).parent / link}").exists(), link

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import repository
 from model import snapshot
 from references import REFERENCES
 
@@ -733,7 +734,7 @@ def test_sparse_adam_of_torch() -> None:
 
 
 def test_the_page_on_rows() -> None:
-    page = Path(__file__).parent.parent / "docs" / "rows.md"
+    page = repository.file("docs/rows.md")
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     names: dict[str, Any] = {}
     for block in blocks:
@@ -759,7 +760,7 @@ def test_the_benchmark_of_rows(capsys: pytest.CaptureFixture[str], tmp_path: Pat
 
 
 def test_word_vectors(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "examples"))
+    monkeypatch.syspath_prepend(str(repository.ROOT / "examples"))
     program: Any = import_module("word_vectors")
     monkeypatch.setattr(program, "BUCKETS", 2**10)
     monkeypatch.setattr("sys.argv", ["word_vectors.py", "--words", "4000", "--epochs", "2"])

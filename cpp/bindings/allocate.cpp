@@ -1,6 +1,5 @@
 #include "bindings/allocate.h"
 
-#include <cstdlib>
 #include <cstring>
 #include <new>
 
@@ -11,7 +10,12 @@
 namespace instep::bindings {
 namespace {
 
-constexpr std::size_t page = 4096, line = 64;
+constexpr std::align_val_t page{4096}, line{64};
+
+template <std::align_val_t alignment>
+void release(PyObject* capsule) {
+    ::operator delete(PyCapsule_GetPointer(capsule, nullptr), alignment);
+}
 
 }  // namespace
 
@@ -20,19 +24,16 @@ py::array zeros(const std::vector<py::ssize_t>& shape, const py::dtype& dtype,
                 std::optional<std::size_t> place) {
     std::size_t size = static_cast<std::size_t>(dtype.itemsize());
     for (const py::ssize_t extent : shape) size *= static_cast<std::size_t>(extent);
-    const std::size_t alignment = place ? page : line;
-    size = (size + place.value_or(0) + alignment) / alignment * alignment;
-    char* const memory = static_cast<char*>(std::aligned_alloc(alignment, size));
-    if (!memory) throw std::bad_alloc();
+    size += place.value_or(0);
+    const std::align_val_t alignment = place ? page : line;
+    char* const memory = static_cast<char*>(::operator new(size, alignment));
 #if defined(__linux__)
     if (place) madvise(memory, size, MADV_HUGEPAGE);  // where there are any
 #endif
     std::memset(memory, 0, size);  // the system finds the memory now, not in a step
-    PyObject* const owner = PyCapsule_New(memory, nullptr, [](PyObject* capsule) {
-        std::free(PyCapsule_GetPointer(capsule, nullptr));
-    });
+    PyObject* const owner = PyCapsule_New(memory, nullptr, place ? &release<page> : &release<line>);
     if (!owner) {
-        std::free(memory);
+        ::operator delete(memory, alignment);
         throw py::error_already_set();
     }
     const auto kept = py::reinterpret_steal<py::object>(owner);

@@ -227,17 +227,13 @@ void Snapshot::fetch() const {
 }
 
 void fetch_object(py::handle object) {
-#if defined(__GNUC__)
     __builtin_prefetch(object.ptr());
     __builtin_prefetch(reinterpret_cast<const char*>(object.ptr()) + 64);
-#endif
 }
 
 void fetch_axes(py::handle object) {
-#if defined(__GNUC__)
     if (Py_TYPE(object.ptr()) == ndarray)
         __builtin_prefetch(py::detail::array_proxy(object.ptr())->dimensions);
-#endif
 }
 
 void know_numpy() {

@@ -49,10 +49,8 @@ public:
     bool is_unchanged() const { return as_bound_.is_current(); }
     /// Fetches into the cache what the next two need of this object; then of the array as well.
     void fetch() const {
-#if defined(__GNUC__)
         for (int byte = 0; byte < 128; byte += 64)
             __builtin_prefetch(reinterpret_cast<const char*>(this) + byte);
-#endif
     }
     void fetch_array() const { as_bound_.fetch(); }
     void fetch_axes_of_array() const { fetch_axes(param_); }

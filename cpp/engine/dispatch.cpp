@@ -30,11 +30,36 @@ struct Candidate {
 };
 
 #if defined(__x86_64__)
-/// LZCNT, MOVBE and F16C, which belong to x86-64-v3 and which not every compiler can be asked for.
-bool has_v3_rest() {
-    unsigned a, b, c, d;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_F16C) || !(c & bit_MOVBE)) return false;
-    return __get_cpuid(0x80000001, &a, &b, &c, &d) && (c & bit_LZCNT);
+/// What the processor tells of itself: a leaf's registers, zeros where it has no such leaf.
+struct Leaf {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    explicit Leaf(unsigned number) { __get_cpuid_count(number, 0, &a, &b, &c, &d); }
+};
+
+/// The registers that the system keeps when it switches threads.
+unsigned kept_registers() {
+    if (!(Leaf(1).c & bit_OSXSAVE)) return 0;
+    unsigned low, high;
+    asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return low;
+}
+
+bool has(unsigned bits, unsigned wanted) {
+    return (bits & wanted) == wanted;
+}
+
+// Compilers can be asked for each of these, but not for all of them, nor on every platform.
+bool has_v3() {
+    constexpr unsigned halves_of_ymm = 0x06;
+    return has(kept_registers(), halves_of_ymm) &&
+           has(Leaf(1).c, bit_FMA | bit_MOVBE | bit_AVX | bit_F16C) &&
+           has(Leaf(7).b, bit_AVX2 | bit_BMI | bit_BMI2) && has(Leaf(0x80000001).c, bit_LZCNT);
+}
+
+bool has_v4() {
+    constexpr unsigned parts_of_zmm = 0xe0;
+    return has_v3() && has(kept_registers(), parts_of_zmm) &&
+           has(Leaf(7).b, bit_AVX512F | bit_AVX512DQ | bit_AVX512CD | bit_AVX512BW | bit_AVX512VL);
 }
 #endif
 
@@ -43,21 +68,11 @@ std::vector<Candidate> candidates() {
 #if defined(INSTEP_HAS_BASELINE)
     all.push_back({"baseline", {baseline::float32::unit, baseline::float64::unit}, true});
 #endif
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    [[maybe_unused]] const bool v3 =
-        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-        __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") && has_v3_rest();
-    [[maybe_unused]] const bool v4 =
-        v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl");
 #if defined(INSTEP_HAS_AVX2)
-    all.push_back({"avx2", {avx2::float32::unit, avx2::float64::unit}, v3});
+    all.push_back({"avx2", {avx2::float32::unit, avx2::float64::unit}, has_v3()});
 #endif
 #if defined(INSTEP_HAS_AVX512)
-    all.push_back({"avx512", {avx512::float32::unit, avx512::float64::unit}, v4});
-#endif
+    all.push_back({"avx512", {avx512::float32::unit, avx512::float64::unit}, has_v4()});
 #endif
     return all;
 }

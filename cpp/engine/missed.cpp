@@ -29,11 +29,9 @@ public:
     RowNumber(const Work& work, std::size_t row)
         : part_(work.layout->parts[0]), precision_(work.precision()), row_(row) {}
 
-    static void fetch([[maybe_unused]] const Work& work, [[maybe_unused]] std::size_t row) {
-#if defined(__GNUC__)
+    static void fetch(const Work& work, std::size_t row) {
         const Stream& numbers = work.layout->parts[0].stream;
         if (numbers.contiguous()) __builtin_prefetch(numbers.data + row * numbers.item(), 1);
-#endif
     }
     /// Lets elements of the row tell it of their gradient.
     void tell(const Block& block, const Coefficients& coefficients, const PartKernels& kernels) {
@@ -76,10 +74,8 @@ public:
     void set(std::size_t row) const {
         if (missed_) missed_->had_[row] = static_cast<std::uint32_t>(afterwards_);
     }
-    void fetch([[maybe_unused]] std::size_t row) const {
-#if defined(__GNUC__)
+    void fetch(std::size_t row) const {
         if (missed_) __builtin_prefetch(&missed_->had_[row]);
-#endif
     }
 
 private:

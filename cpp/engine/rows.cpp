@@ -92,11 +92,9 @@ void Rows::fetch(std::size_t k) const {
 }
 
 void Rows::fetch_position(std::size_t place) const {
-#if defined(__GNUC__)
     constexpr std::size_t most_bytes = 512;  // the processor goes on by itself
     const std::size_t bytes = std::min(length * itemsize(format), most_bytes);
     for (std::size_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(at(place) + byte);
-#endif
 }
 
 }  // namespace instep

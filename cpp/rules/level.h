@@ -5,15 +5,8 @@
 #error "rules are compiled by kernels/unit.cpp, with INSTEP_LEVEL set to the level's name"
 #endif
 
-#if defined(__GNUC__)
 /// A condition that holds more often than not, though its other branch is not to be slow.
 #define INSTEP_OFTEN(condition) __builtin_expect_with_probability(condition, 1, 0.6)
 #define INSTEP_INLINE inline __attribute__((always_inline))
 #define INSTEP_INLINE_LAMBDA __attribute__((always_inline))
 #define INSTEP_NOINLINE static __attribute__((noinline))
-#else
-#define INSTEP_OFTEN(condition) (condition)
-#define INSTEP_INLINE inline
-#define INSTEP_INLINE_LAMBDA
-#define INSTEP_NOINLINE static
-#endif

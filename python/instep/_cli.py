@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import math
 import os
 import sys
@@ -39,13 +40,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="instep", description="C++-accelerated optimizers for NumPy arrays."
     )
-    parser.set_defaults(run=_run_info)
+    parser.set_defaults(run=_run_info, report=False)
     parser.add_argument("--version", action="version", version=f"instep {instep.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     info_help = "print version, compiler, instruction sets and threads (the default)"
     info = commands.add_parser("info", help=info_help, description=info_help)
     info.set_defaults(run=_run_info)
+    info.add_argument(
+        "--report",
+        action="store_true",
+        help="print what a bug report has to tell, as Markdown; it names no person and no folder",
+    )
+
+    rules_help = "list the rules, or show what one does"
+    rules = commands.add_parser("rules", help=rules_help, description=rules_help)
+    rules.set_defaults(run=_run_rules)
+    rules.add_argument(
+        "rules", nargs="*", metavar="RULE", help="only these; an unknown name lists the known"
+    )
 
     demo_help = "train a small network on handwritten digits with each optimizer"
     demo = commands.add_parser("demo", help=demo_help, description=demo_help)
@@ -91,28 +104,49 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _run_info(_: argparse.Namespace) -> int:
+def _run_info(arguments: argparse.Namespace) -> int:
     for size in (1 << 17, 1 << 20, 1 << 23):  # in the caches, and not: how far ahead to fetch
         opt, g = instep.Adam(np.zeros(size, np.float32)), np.ones(size, np.float32)
         for _step in range(4):
             opt.step(g)
-    instep.show_config()
+    if arguments.report:
+        from instep import _report
+
+        print(_report.markdown())
+    else:
+        instep.show_config()
     return 0
+
+
+def _run_rules(arguments: argparse.Namespace) -> int:
+    from instep import _documentation
+    from instep._conventions import CONVENTIONS
+    from instep._rule import FAMILIES
+
+    if unknown := [name for name in arguments.rules if name not in CONVENTIONS]:
+        return _no_rule("rules", unknown)
+    if arguments.rules:
+        return _print(
+            f"{name}\n\n{inspect.getdoc(getattr(instep, name))}\n" for name in arguments.rules
+        )
+    rules = [getattr(instep, name) for name in CONVENTIONS]
+    return _print([_documentation.listed(FAMILIES, rules)])
 
 
 def _run_conventions(arguments: argparse.Namespace) -> int:
     from instep import _table
     from instep._conventions import CONVENTIONS
 
-    unknown = [name for name in arguments.rules if name not in CONVENTIONS]
-    if unknown:
-        known = _listed(list(CONVENTIONS))
-        return _fail(f"instep conventions has no rule {_listed(unknown)}: choose from {known}")
-    try:
-        print(_table.text(arguments.rules), flush=True)
-    except BrokenPipeError:  # read by `head`, say
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    if unknown := [name for name in arguments.rules if name not in CONVENTIONS]:
+        return _no_rule("conventions", unknown)
+    return _print([_table.text(arguments.rules)])
+
+
+def _no_rule(command: str, unknown: Sequence[str]) -> int:
+    from instep._conventions import CONVENTIONS
+
+    known = _listed(list(CONVENTIONS))
+    return _fail(f"instep {command} has no rule {_listed(unknown)}: choose from {known}")
 
 
 def _run_rule(arguments: argparse.Namespace) -> int:
@@ -132,14 +166,7 @@ def _run_rule(arguments: argparse.Namespace) -> int:
     chosen = [each for each in found if each.cls.__name__ in (arguments.names or known)]
     if arguments.plot is not None and len(chosen) > 1:
         return _fail(f"instep rule --plot draws one rule: name one of {_listed(known)}")
-    try:
-        for each in chosen:
-            for line in report.lines(each, arguments.plot):
-                print(line, flush=True)
-            print(flush=True)
-    except BrokenPipeError:  # read by `head`, say
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    return _print(line for each in chosen for line in (*report.lines(each, arguments.plot), ""))
 
 
 def _run_demo(arguments: argparse.Namespace) -> int:
@@ -305,6 +332,15 @@ def _run_bench(arguments: argparse.Namespace) -> int:
         json_path=arguments.json,
         plot=arguments.plot,
     )
+
+
+def _print(lines: Iterable[str]) -> int:
+    try:
+        for line in lines:
+            print(line, flush=True)
+    except BrokenPipeError:  # read by `head`, say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _fail(message: str) -> int:

@@ -44,6 +44,13 @@ def show_config() -> None:
     And what the steps of this process have found out about how to work fastest: how far ahead
     memory is fetched into the cache, for example. It changes no number.
     """
+    for name, lines in config().items():
+        for k, line in enumerate(lines):
+            print(f"{'' if k else name:<17} {line}")
+
+
+def config() -> dict[str, list[str]]:
+    """Return what `show_config` prints: lines by name."""
     info = _core.build_info()
     threading = info["threading"] if info["threading"] != "none" else "no OpenMP: one thread"
     rows = {
@@ -56,11 +63,10 @@ def show_config() -> None:
         "Python": platform.python_version(),
         "machine": f"{platform.machine()} {platform.system()}",
     }
-    rows["tuning"], *more = _tuning(_core.tuning())
-    for name, value in rows.items():
-        print(f"{name:<17} {value}")
-    for line in more:
-        print(f"{'':<17} {line}")
+    return {
+        **{name: [value] for name, value in rows.items()},
+        "tuning": _tuning(_core.tuning()),
+    }
 
 
 def _tuning(tuning: _core.Tuning) -> list[str]:
