@@ -201,20 +201,23 @@ def test_a_disk_that_fails_leaves_the_last_whole_step(
         assert_same(streamed.params, params)
 
 
-def test_files_go_to_memory_and_back(tmp_path: Path) -> None:
-    grads = [gradients(step, 0) for step in range(STEPS)]
-    params, plain = alone(instep.Adam, grads[:2])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_files_go_to_memory_and_back(dtype: str, tmp_path: Path) -> None:
+    if dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    grads = [gradients(step, 0, dtype) for step in range(STEPS)]
+    params, plain = alone(instep.Adam, grads[:2], dtype)
     plain.save(tmp_path / "plain.npz", extra={"epoch": 2})
-    with Streamed(instep.Adam, tmp_path / "files", parameters()) as streamed:
+    with Streamed(instep.Adam, tmp_path / "files", parameters(dtype)) as streamed:
         assert streamed.load(tmp_path / "plain.npz") == {"epoch": 2}
         assert_same(streamed.params, params)
         streamed.step(grads[2])
         streamed.save(tmp_path / "streamed.npz", extra={"epoch": 3})
         expected = streamed.state_dict()
         with pytest.raises(ValueError, match="rule"):
-            streamed.load_state_dict(instep.AdamW(parameters()).state_dict())
+            streamed.load_state_dict(instep.AdamW(parameters(dtype)).state_dict())
         assert_same(streamed.state_dict(), expected)
-    given = parameters()
+    given = parameters(dtype)
     other = instep.Adam(given)
     assert other.load(tmp_path / "streamed.npz") == {"epoch": 3}
     plain.step(grads[2])

@@ -456,6 +456,21 @@ def test_a_checkpoint_is_loaded_by_any_number_of_ranks(
     assert_same(plain.state_dict(), state)
 
 
+def test_what_is_merged_has_parameters_of_16_bits(tmp_path: Path) -> None:
+    pytest.importorskip("ml_dtypes")
+
+    def save(ranks: ThreadRanks) -> Any:
+        params, optimizer = trained(ranks, "Adam", {}, "bfloat16")
+        optimizer.save(tmp_path / "shards")
+        return params
+
+    params = on_ranks(2, save)[0]
+    merge(tmp_path / "shards", tmp_path / "merged.npz")
+    given = parameters("bfloat16")
+    instep.Adam(given).load(tmp_path / "merged.npz")
+    assert_same(given, params)
+
+
 def test_a_plain_optimizers_file_is_loaded_by_ranks(tmp_path: Path) -> None:
     params, plain = alone(instep.Adam, [gradients(step, 0) for step in range(STEPS)])
     plain.save(tmp_path / "plain.npz")

@@ -49,9 +49,32 @@ _BLOCK = 1 << 20
 _LONGEST_NAME = 1000
 
 
-def write(
-    path: Path, tree: Tree, made: Callable[[NDArray[Any]], NDArray[Any]] | None = None
-) -> None:
+class Later:
+    """Arrays that are made when their turn to be written comes."""
+
+    def __init__(self) -> None:
+        self._makers: dict[int, tuple[NDArray[Any], Callable[[], NDArray[Any]]]] = {}
+
+    def __call__(
+        self, dtype: np.dtype[Any], shape: tuple[int, ...], make: Callable[[], NDArray[Any]]
+    ) -> NDArray[Any]:
+        """Return what stands in a tree for an array that a function makes."""
+        stand_in = np.broadcast_to(np.zeros((), dtype), shape)
+        self._makers[_address(stand_in)] = stand_in, make
+        return stand_in
+
+    def made(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return what an array in a tree, or a view of it, stands for."""
+        known = self._makers.get(_address(array))
+        return array if known is None else known[1]().view(array.dtype)
+
+
+def _address(array: NDArray[Any]) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def write(path: Path, tree: Tree, later: Later | None = None) -> None:
     """Write a checkpoint, or leave the file as it was.
 
     Parameters
@@ -62,9 +85,8 @@ def write(
     tree : dict
         Nested dicts with str as keys and dict, list, ndarray, bool, int, float, str or None as
         values; a tuple comes back as a list.
-    made : callable, optional
-        Returns what is to be written of an array in the tree, when its turn comes: another one of
-        that dtype and shape.
+    later : Later, optional
+        What is made of some of its arrays when their turn comes.
 
     Raises
     ------
@@ -79,7 +101,7 @@ def write(
         archive = _Archive(file)
         archive.add(MANIFEST, np.frombuffer(manifest.encode(), np.uint8))
         for name, array in arrays.items():
-            archive.add(name, made(array) if made else array)
+            archive.add(name, later.made(array) if later else array)
         archive.finish()
 
     replace(path, fill)

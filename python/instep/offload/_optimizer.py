@@ -74,7 +74,8 @@ class Streamed:
     -----
     Arrays of at most 16,384 elements, numbers of whole arrays, and rows and columns of rules such
     as Adafactor stay in memory, and in the manifest. Rules with numbers for rows and columns have
-    one array at a time in memory. Hyperparameters are attributes, as those of the rule.
+    one array at a time in memory. Hyperparameters are attributes, as those of the rule. Arrays are
+    kept in C order, whatever that of `params` is, and norms are summed in it.
     """
 
     _inner: Optimizer
@@ -502,25 +503,14 @@ class Streamed:
             As for `Optimizer.save`.
         """
         state = self._state(params=params)
-        readers: dict[int, _InFiles] = {}
-
-        def stand_in(each: Any) -> Any:
-            if not isinstance(each, _InFiles):
-                return each
-            array = np.broadcast_to(np.zeros((), each.dtype), each.shape)
-            readers[id(array)] = each
-            return array
-
+        later = _checkpoint.Later()
         for arrays in (*state["arrays"].values(), state.get("parameters", {})):
             for name, each in arrays.items():
-                arrays[name] = stand_in(each)
+                if isinstance(each, _InFiles):
+                    arrays[name] = later(each.dtype, each.shape, each.read)
         if extra is not None:
             state["extra"] = dict(extra)
-
-        def made(array: Array) -> Array:
-            return readers[id(array)].read() if id(array) in readers else array
-
-        _checkpoint.write(path, state, made)
+        _checkpoint.write(path, state, later)
 
     def load_state_dict(self, d: Mapping[str, Any]) -> None:
         """Take over what `state_dict` of this or of an optimizer in memory returned.

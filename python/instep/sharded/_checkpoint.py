@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -331,13 +331,7 @@ def merge(directory: str | os.PathLike[str], path: str | os.PathLike[str]) -> No
         If the directory holds no whole saving.
     """
     saved, extra = _read_shards(os.fspath(directory))
-    makers: dict[int, Callable[[], Array]] = {}
-
-    def later(array: Array, make: Callable[[], Array]) -> Array:
-        """Return what stands for an array until it is written."""
-        stand_in = np.broadcast_to(np.zeros((), array.dtype), array.shape)
-        makers[id(stand_in)] = make
-        return stand_in
+    later = _checkpoint.Later()
 
     def state_of(name: str) -> Values:
         def part(each: str) -> Array:
@@ -345,18 +339,19 @@ def merge(directory: str | os.PathLike[str], path: str | os.PathLike[str]) -> No
             return array
 
         return {
-            each: later(array, partial(part, each)) if isinstance(array, np.ndarray) else array
+            each: later(array.dtype, array.shape, partial(part, each))
+            if isinstance(array, np.ndarray)
+            else array
             for each, array in saved.whole_state_of(name).items()
         }
 
+    def param(name: str) -> Array:
+        now = saved.whole_param(name)
+        return later(now.dtype, now.shape, partial(saved.whole_param, name))
+
     tree = {**saved.head, "arrays": {name: state_of(name) for name in saved.arrays}}
     if saved.has_params:
-        tree["parameters"] = {
-            name: later(saved.whole_param(name), partial(saved.whole_param, name))
-            for name in saved.arrays
-        }
+        tree["parameters"] = {name: param(name) for name in saved.arrays}
     if extra is not None:
         tree["extra"] = extra
-    _checkpoint.write(
-        path, tree, lambda array: makers[id(array)]() if id(array) in makers else array
-    )
+    _checkpoint.write(path, tree, later)
