@@ -760,7 +760,7 @@ def test_the_benchmark_of_rows(capsys: pytest.CaptureFixture[str], tmp_path: Pat
 
 
 def test_word_vectors(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.syspath_prepend(str(repository.ROOT / "examples"))
+    monkeypatch.syspath_prepend(str(repository.file("examples/word_vectors.py").parent))
     program: Any = import_module("word_vectors")
     monkeypatch.setattr(program, "BUCKETS", 2**10)
     monkeypatch.setattr("sys.argv", ["word_vectors.py", "--words", "4000", "--epochs", "2"])

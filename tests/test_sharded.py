@@ -49,6 +49,29 @@ def test_any_number_of_ranks(size: int, rule: str, has_window: bool) -> None:
 
 
 @WAYS
+@pytest.mark.parametrize("rule", ["Adafactor", "SM3", "RowwiseAdagrad", "Muon"])
+def test_ranks_that_hold_no_array_go_through_the_same_phases(rule: str, has_window: bool) -> None:
+    shapes = [(300, 120), (7,)]
+    start = [np.ones(shape, np.float32) for shape in shapes]
+    grads = [np.random.default_rng(k).standard_normal(s) for k, s in enumerate(shapes)]
+    expected = [each.copy() for each in start]
+    plain = getattr(instep, rule)(expected, learning_rate=0.1, clipnorm=1.0)
+
+    def train(ranks: ThreadRanks) -> None:
+        given = [each.copy() for each in start]
+        optimizer = Sharded(
+            getattr(instep, rule), given, comm=ranks, learning_rate=0.1, clipnorm=1.0
+        )
+        for step in range(3):
+            optimizer.step([grads[0], grads[1] if step != 1 else None])
+        assert_same(given, expected)
+
+    for step in range(3):  # the mean of four equal ones
+        plain.step([grads[0], grads[1] if step != 1 else None])
+    on_ranks(4, train, has_window=has_window)
+
+
+@WAYS
 @pytest.mark.parametrize("rule", ["Adam", "Lamb", "Muon"])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_option(rule: str, name: str, has_window: bool) -> None:

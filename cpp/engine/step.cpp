@@ -186,8 +186,13 @@ void Step::reserve() {
     };
     needs(Phase::raw_squares, skip_nonfinite || (wants_norms && !has_accumulated_));
     needs(Phase::squares, wants_norms && has_accumulated_);
-    needs(Phase::tell, has_parts_);
-    needs(Phase::renew, has_parts_);
+    // Others may have the arrays with parts: all go through the same phases.
+    const bool tells =
+        has_parts_ || (is_shared && std::any_of(plans.begin(), plans.end(), [](const Plan& plan) {
+                           return plan.rule->info.divisible_slot >= 0;
+                       }));
+    needs(Phase::tell, tells);
+    needs(Phase::renew, tells);
     needs(Phase::sums, measures_);
     needs(Phase::lend, lends_);
     needs(Phase::update, true);
