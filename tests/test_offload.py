@@ -111,8 +111,11 @@ def test_hyperparameters_go_on_and_what_takes_other_state_is_refused(tmp_path: P
         with pytest.raises(ValueError, match="use_ema: expected no change"):
             streamed.use_ema = True
         streamed.step(gradients(0, 0))
+        streamed.beta_1 = 0.5
+        streamed.freeze("params['first'][0]")
     with Streamed(instep.Adam, tmp_path, parameters()) as streamed:
-        assert streamed.learning_rate == 0.5
+        assert (streamed.learning_rate, streamed.beta_1) == (0.5, 0.5)
+        assert streamed.frozen == ["params['first'][0]"]
 
 
 @pytest.mark.parametrize(

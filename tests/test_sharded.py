@@ -435,13 +435,20 @@ def test_what_connects_ranks_is_checked() -> None:
 # Checkpoints --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rule", ["Adam", "Prodigy", "Adafactor", "Muon"])
-@pytest.mark.parametrize("state_dtype", [None, "float8"])
+@pytest.mark.parametrize(
+    ("rule", "state_dtype"),
+    [
+        ("Adam", None),
+        ("Adam", "float8"),
+        ("Prodigy", None),
+        ("Adafactor", None),
+        ("SM3", "bfloat16"),
+        ("Muon", None),
+    ],
+)
 def test_a_checkpoint_is_loaded_by_any_number_of_ranks(
     rule: str, state_dtype: str | None, tmp_path: Path
 ) -> None:
-    if state_dtype and rule != "Adam":
-        pytest.skip("keeps its state as it computes")
     options: dict[str, Any] = {"learning_rate": 0.1, "state_dtype": state_dtype}
     directory, file = str(tmp_path / "shards"), str(tmp_path / "merged.npz")
 

@@ -530,11 +530,19 @@ class Streamed:
         return extra
 
     def close(self) -> None:
-        """Close the files; other optimizers may use the directory then."""
-        if self._pipeline is not None:
-            self._pipeline.close()
-            super().__setattr__("_pipeline", None)
-        self._store.close()
+        """Keep what was assigned or frozen since the last step, and close the files.
+
+        Other optimizers may use the directory then.
+        """
+        pipeline = self._pipeline
+        try:
+            if pipeline is not None and self._inner._binding is not None:
+                self._write_manifest()
+        finally:
+            if pipeline is not None:
+                pipeline.close()
+                super().__setattr__("_pipeline", None)
+            self._store.close()
 
     def __enter__(self) -> Streamed:
         return self

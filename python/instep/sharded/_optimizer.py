@@ -505,7 +505,7 @@ class Sharded:
                 told = {
                     name: each
                     for name, each in arrays[path].items()
-                    if not isinstance(each, np.ndarray) or name in known
+                    if name in known or not (isinstance(each, np.ndarray) or name == "kept")
                 }
                 arrays[path] = {**here, **told}
             if params and saved.has_params:
