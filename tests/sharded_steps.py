@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,21 +34,26 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def numbers(seed: list[int], shape: tuple[int, ...], dtype: str) -> Any:
-    """Draw numbers, not all of one size."""
+@cache
+def _drawn(seed: tuple[int, ...], shape: tuple[int, ...]) -> Any:
     drawn = np.random.default_rng(seed).standard_normal(shape)
-    return np.array(drawn * np.exp2(np.arange(drawn.size) % 7).reshape(shape), dtype)
+    return drawn * np.exp2(np.arange(drawn.size) % 7).reshape(shape)
+
+
+def numbers(seed: tuple[int, ...], shape: tuple[int, ...], dtype: str) -> Any:
+    """Draw numbers, not all of one size."""
+    return np.array(_drawn(seed, shape), dtype)
 
 
 def parameters(dtype: str = "float32") -> Any:
     """Return a structure of arrays, some of which are cut for ranks."""
-    arrays = [numbers([k], shape, dtype) for k, shape in enumerate(SHAPES)]
+    arrays = [numbers((k,), shape, dtype) for k, shape in enumerate(SHAPES)]
     return {"first": arrays[:3], "others": dict(zip("abcd", arrays[3:], strict=True))}
 
 
 def gradients(step: int, batch: int, dtype: str = "float32") -> Any:
     """Return the gradients of a batch; none for an array in the second step."""
-    arrays = [numbers([step, batch, k], shape, dtype) for k, shape in enumerate(SHAPES)]
+    arrays = [numbers((step, batch, k), shape, dtype) for k, shape in enumerate(SHAPES)]
     first: list[Any] = arrays[:3]
     if step == 1:
         first[1] = None
