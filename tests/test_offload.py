@@ -302,3 +302,72 @@ def test_the_pages_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     names: dict[str, Any] = {"np": np, "instep": instep}
     exec(example, names)
     assert names["opt"].iterations == 3
+
+
+@pytest.mark.parametrize("clipping", ["clipnorm", "global_clipnorm"])
+def test_a_window_that_is_flushed_is_clipped(clipping: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"gradient_accumulation_steps": 3, clipping: 0.5}
+    params = parameters()
+    plain = instep.Adam(params, **options)
+    with Streamed(instep.Adam, tmp_path, parameters(), **options) as streamed:
+        for optimizer in (plain, streamed):
+            optimizer.step(gradients(0, 0))
+            assert optimizer.flush()
+        assert_same(streamed.params, params)
+        assert streamed.grad_norm == plain.grad_norm
+
+
+def test_rows_are_refused(tmp_path: Path) -> None:
+    with (
+        Streamed(instep.Adam, tmp_path, np.ones((300, 100), np.float32)) as streamed,
+        pytest.raises(ValueError, match="expected an array, as not all"),
+    ):
+        streamed.step(instep.Rows([1, 3], np.ones((2, 100), np.float32)))
+
+
+def changed(state: dict[str, Any], *place: str, to: Any) -> dict[str, Any]:
+    """Return a state with something else in one place."""
+    first, *rest = place
+    return {**state, first: changed(state[first], *rest, to=to) if rest else to}
+
+
+@pytest.mark.parametrize(
+    ("place", "to"),
+    [
+        (("format",), 99),
+        (("iterations",), -1),
+        (("iterations",), "a"),
+        (("window",), 5),
+        (("hyperparameters",), {}),
+        (("hyperparameters", "beta_1"), 2.0),
+        (("hyperparameters", "amsgrad"), True),
+        (("hyperparameters", "use_ema"), True),
+        (("hyperparameters", "learning_rate"), "schedule"),
+        (("arrays", "params['others']['a']", "m"), np.zeros(3, np.float32)),
+        (("arrays", "params['others']['a']", "step"), None),
+        (("arrays", "params['first'][0]", "m"), np.zeros(3, np.float32)),
+        (("arrays", "params['first'][0]"), 3),
+    ],
+    ids=str,
+)
+def test_a_state_that_is_refused_changes_nothing(place: Any, to: Any, tmp_path: Path) -> None:
+    streamed = Streamed(instep.Adam, tmp_path, parameters())
+    streamed.step(gradients(0, 0))
+    before = streamed.state_dict()
+    manifest = (tmp_path / _store.MANIFEST).read_bytes()
+    with pytest.raises((TypeError, ValueError)):
+        streamed.load_state_dict(changed(before, *place, to=to))
+    assert (tmp_path / _store.MANIFEST).read_bytes() == manifest
+    assert_same(streamed.state_dict(), before)
+    streamed.step(gradients(1, 0))
+    streamed.close()
+
+
+def test_a_schedule_in_the_place_of_a_number_and_back(tmp_path: Path) -> None:
+    schedule = instep.schedules.CosineDecay(0.1, 10)
+    with Streamed(instep.SGD, tmp_path, parameters(), learning_rate=schedule) as streamed:
+        streamed.learning_rate = 0.03
+    with Streamed(instep.SGD, tmp_path, parameters(), learning_rate=0.03) as streamed:
+        streamed.learning_rate = schedule
+    with Streamed(instep.SGD, tmp_path, parameters(), learning_rate=schedule) as streamed:
+        streamed.step(gradients(0, 0))

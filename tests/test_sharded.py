@@ -230,6 +230,20 @@ def test_averages_are_in_the_place_of_parameters_on_all_ranks(has_window: bool) 
     on_ranks(2, train, has_window=has_window)
 
 
+def test_parameters_come_back_where_an_evaluation_fails() -> None:
+    def train(ranks: ThreadRanks) -> None:
+        given = parameters()
+        optimizer = Sharded(instep.Adam, given, comm=ranks, use_ema=True, ema_momentum=0.5)
+        for step in range(STEPS):
+            optimizer.step(gradients(step, ranks.rank))
+        before = [each.copy() for each in leaves(given)]
+        with pytest.raises(KeyError), optimizer.averaged():
+            raise KeyError("evaluation")
+        assert_same(leaves(given), before)
+
+    on_ranks(2, train)
+
+
 def test_what_schedule_free_rules_evaluate_with() -> None:
     batches = [[gradients(step, rank) for rank in range(2)] for step in range(STEPS)]
     _, plain = alone(instep.ScheduleFreeSGD, [summed(each, mean=True) for each in batches])
@@ -293,6 +307,9 @@ WRONG: dict[str, Any] = {
     "another rule": lambda p, rank: Sharded([instep.Adam, instep.AdamW][rank], np.zeros(3), comm=p),
     "another option": lambda p, rank: Sharded(
         instep.Adam, np.zeros(3), comm=p, clipnorm=[1.0, 2.0][rank]
+    ),
+    "another reduction": lambda p, rank: Sharded(
+        instep.Adam, np.zeros(3), comm=p, reduce=["mean", "sum"][rank]
     ),
     "other numbers": lambda p, rank: Sharded(instep.Adam, np.full(3, 1.0 * rank), comm=p),
     "wrong option": lambda p, rank: Sharded(

@@ -333,6 +333,7 @@ void Bound::check_rows(std::size_t param) const {
         throw py::value_error("gradient for " + parameters_[param].path() + ": expected " +
                               expected);
     };
+    if (partner_) refuse("an array, as not all of its parameter is in memory; got Rows");
     if (!optimizer_.can_be_lazy(param)) {
         if (optimizer_.groups[array.group].options.sparse == exact) return;
         refuse(

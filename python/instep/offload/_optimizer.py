@@ -364,8 +364,10 @@ class Streamed:
 
     def __setattr__(self, name: str, value: Any) -> None:
         inner = self._inner
+        is_other_kind = False
         if name in inner._variant.rule._hyperparameters():
             checked = inner._variant.checked(name, value)
+            is_other_kind = callable(checked) != callable(inner._values[name])
             binding = inner._bound(name)
             values = {**inner._values, name: checked}
             inner._variant.check_together(values)
@@ -375,6 +377,8 @@ class Streamed:
                     "another optimizer in another directory, and load this one's file"
                 )
         setattr(inner, name, value)
+        if is_other_kind:  # with a schedule, or without, it is to be constructed from now on
+            self._constructed[name] = _plain_values(inner)[name]
 
     def __dir__(self) -> Iterable[str]:
         return sorted({*super().__dir__(), *dir(self._inner)} - _IN_MEMORY)
@@ -612,36 +616,54 @@ class Streamed:
 
     def _write_checked(self, state: Values) -> Values:
         """Return the manifest that a state makes; raise for one that is not of this optimizer."""
-        binding = self._inner._bound("load")
-        like: Values = {**state, "arrays": {}}
+        inner, binding = self._inner, self._inner._bound("load")
+        if state.get("format") != _state.FORMAT:
+            raise ValueError(
+                f"state['format']: expected {_state.FORMAT}, got {state.get('format')!r}; an "
+                "optimizer in memory loads those of earlier releases, and saves one of this"
+            )
+        self._check_uses(state)
         arrays = state.get("arrays")
         if not isinstance(arrays, Mapping) or arrays.keys() != set(self._tree.paths):
             raise ValueError(
                 f"state['arrays']: expected {sorted(self._tree.paths)}, got {shown(arrays)}"
             )
+        like, checked = dict[str, Any](), dict[str, Any]()
         for k, path in enumerate(self._tree.paths):
+            if not isinstance(arrays[path], Mapping):
+                raise TypeError(f"state['arrays'][{path!r}]: expected a dict")
             here, entry = binding.arrays_of(k), dict(arrays[path])
+            stand_ins = {}
             for name in self._in_files(k) - {""}:
-                _check_like(entry.get(name), here[name], f"{name} of {path}")
-                entry.pop(name)
-            like["arrays"][path] = entry
+                _check_like(entry.pop(name, None), here[name], f"{name} of {path}")
+                stand_ins[name] = np.broadcast_to(np.zeros((), here[name].dtype), here[name].shape)
+            like[path] = entry
+            checked[path] = {**entry, **stand_ins}
         params: Any = state.get("parameters")
         for path, leaf in zip(self._tree.paths, self._tree.leaves, strict=True):
             if params is not None:
                 _check_like(params.get(path), leaf, path)
-        for name in ("rule", "convention"):
-            if state.get(name) != self._description()[name]:
-                raise ValueError(
-                    f"state[{name!r}]: expected {self._description()[name]!r}, got "
-                    f"{state.get(name)!r}"
-                )
+        plain = {name: value for name, value in state.items() if name != "parameters"}
+        _state.load(inner._values, binding, {**plain, "arrays": checked})
         small = {
             path: binding.tree.leaves[k] if params is None else np.array(params[path])
             for k, path in enumerate(self._tree.paths)
             if self._placed[k] is None
         }
-        like.pop("parameters", None)
-        return {**self._description(), "token": self._token, "state": like, "parameters": small}
+        ours = {**plain, "arrays": like}
+        return {**self._description(), "token": self._token, "state": ours, "parameters": small}
+
+    def _check_uses(self, state: Values) -> None:
+        """Raise ValueError for hyperparameters that take other state than the files have."""
+        inner, binding = self._inner, self._inner._bound("load")
+        saved = state.get("hyperparameters")
+        values = _state._restored(inner._variant, saved, inner._values, "state['hyperparameters']")
+        uses, _ = Binding._needs(inner._variant, values, binding.overrides)
+        if uses != binding._uses:
+            raise ValueError(
+                "state['hyperparameters']: expected none that take other state than the files "
+                f"have, got {shown(saved)}; make an optimizer with them in another directory"
+            )
 
 
 class _InFiles:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from instep._binding import ACCUMULATOR
 from instep.offload._store import Placed, Store, padded, read_fully, write_fully
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ AHEAD = 3
 BEHIND = 3
 """So many may wait to be written."""
 _ONLY_GRADIENTS = "raw_squares"
-"""The phase of a step that looks at nothing else."""
+"""The phase of a step that looks at nothing else, unless windows hold gradients."""
 
 
 class Memory:
@@ -84,6 +85,10 @@ class Pipeline:
         self._store = store
         self.arrays, self.memory, self.rounds = arrays, memory, rounds
         self.generations = [0] * len(arrays)
+        # Of arrays that have no gradient of their own in a step, windows hold them.
+        self._has_accumulators = any(
+            name == ACCUMULATOR for each in arrays if each for name, _ in each.streams
+        )
         self._reader = ThreadPoolExecutor(1, "instep-read")
         self._writer = ThreadPoolExecutor(1, "instep-write")
         self._reads: dict[int, Future[None]] = {}
@@ -114,7 +119,7 @@ class Pipeline:
     def bring(self, phase: str, reads_gradients: bool, span: int, arrays: list[int]) -> None:
         """Have a round's pieces in memory, and let those of the last one go."""
         self._leave()
-        if phase == _ONLY_GRADIENTS:
+        if phase == _ONLY_GRADIENTS and not self._has_accumulators:
             return
         stepping = {*arrays}
         for ahead in range(span, min(span + AHEAD, len(self.rounds))):

@@ -103,7 +103,7 @@ class Sharded:
             if not tree.leaves:
                 raise ValueError("params: expected at least one array, got none")
             grouping = Grouping.of(inner._variant, tree, inner._choosing)
-            told = _described(inner, tree, grouping)
+            told = {"reduce": reduce, **_described(inner, tree, grouping)}
         except BaseException as raised:
             error = raised
         check_same(agree(ranks, told, error))
@@ -409,10 +409,12 @@ class Sharded:
         ndarray or nesting of list, tuple and dict
             `params`, which hold the averages.
         """
-        with self._inner.averaged():
+        try:
+            with self._inner.averaged():
+                self._publish()
+                yield self.params
+        finally:
             self._publish()
-            yield self.params
-        self._publish()
 
     def eval_params(self) -> Any:
         """Return what a schedule-free optimizer evaluates with, whole; all ranks call it."""
