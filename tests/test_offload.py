@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import re
@@ -371,3 +372,24 @@ def test_a_schedule_in_the_place_of_a_number_and_back(tmp_path: Path) -> None:
         streamed.learning_rate = schedule
     with Streamed(instep.SGD, tmp_path, parameters(), learning_rate=schedule) as streamed:
         streamed.step(gradients(0, 0))
+
+
+def test_one_that_is_forgotten_gives_its_directory_back(tmp_path: Path) -> None:
+    streamed = Streamed(instep.Adam, tmp_path, parameters())
+    streamed.step(gradients(0, 0))
+    del streamed
+    gc.collect()
+    with Streamed(instep.Adam, tmp_path, parameters()) as other:
+        assert other.iterations == 1
+
+
+def test_a_directory_that_is_gone_leaves_the_last_whole_step(tmp_path: Path) -> None:
+    place, elsewhere = tmp_path / "a", tmp_path / "b"
+    with Streamed(instep.Adam, place, parameters()) as streamed:
+        streamed.step(gradients(0, 0))
+        before = streamed.state_dict()
+        place.rename(elsewhere)
+        with pytest.raises(OSError, match="No such file"):
+            streamed.step(gradients(1, 0))
+        elsewhere.rename(place)
+        assert_same(streamed.state_dict(), before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -85,6 +86,7 @@ class Streamed:
     _store: Store
     _placed: list[Placed | None]
     _token: str
+    _manifest: Values
     _pipeline: Pipeline | None
 
     def __init__(
@@ -274,19 +276,23 @@ class Streamed:
             in_files = self._in_files(k)
             entry = state["arrays"][path]
             state["arrays"][path] = {n: v for n, v in entry.items() if n not in in_files}
-        self._store.write_manifest(
-            {
-                **self._description(),
-                "token": self._token,
-                "generations": list(pipeline.generations),
-                "state": state,
-                "parameters": {
-                    path: binding.tree.leaves[k]
-                    for k, path in enumerate(self._tree.paths)
-                    if self._placed[k] is None
-                },
-            }
-        )
+        manifest = {
+            **self._description(),
+            "token": self._token,
+            "generations": list(pipeline.generations),
+            "state": state,
+            "parameters": {
+                path: binding.tree.leaves[k]
+                for k, path in enumerate(self._tree.paths)
+                if self._placed[k] is None
+            },
+        }
+        self._keep(manifest)
+
+    def _keep(self, manifest: Values) -> None:
+        """Write a manifest, and keep it: where a step fails, the disk may not give it back."""
+        self._store.write_manifest(manifest)
+        super().__setattr__("_manifest", copy.deepcopy(manifest))
 
     def _description(self) -> Values:
         """Return what a directory and an optimizer must have in common."""
@@ -320,6 +326,7 @@ class Streamed:
         with _checkpoint.naming(self._store.path(MANIFEST)):
             _check_alike(manifest, self._description(), "manifest")
             super().__setattr__("_token", manifest["token"])
+        super().__setattr__("_manifest", copy.deepcopy(manifest))
         self._store.open(self._token, end_of(self._placed))
         return manifest
 
@@ -414,7 +421,7 @@ class Streamed:
         except BaseException:
             if pipeline.has_begun:
                 pipeline.abandon()
-                self._restore(self._store.read_manifest())
+                self._restore(copy.deepcopy(self._manifest))
             raise
 
     def flush(self) -> bool:
@@ -428,7 +435,7 @@ class Streamed:
         except BaseException:
             if pipeline.has_begun:
                 pipeline.abandon()
-                self._restore(self._store.read_manifest())
+                self._restore(copy.deepcopy(self._manifest))
             raise
         return has_updated
 
@@ -610,9 +617,9 @@ class Streamed:
             ours["generations"] = [
                 1 - each if k in written else each for k, each in enumerate(pipeline.generations)
             ]
-            self._store.write_manifest(ours)
+            self._keep(ours)
         finally:
-            self._restore(self._store.read_manifest())
+            self._restore(copy.deepcopy(self._manifest))
 
     def _write_checked(self, state: Values) -> Values:
         """Return the manifest that a state makes; raise for one that is not of this optimizer."""

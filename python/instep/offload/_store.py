@@ -145,12 +145,13 @@ class Store:
     """
 
     def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self._files: list[int] = []
+        self._lock: int | None = None
         if fcntl is None:
             raise OSError(errno.ENOSYS, "instep.offload needs a POSIX system", directory)
-        self.directory = directory
         os.makedirs(directory, exist_ok=True)
-        self._lock: int | None = os.open(self.path(_LOCK), os.O_RDWR | os.O_CREAT, 0o666)
-        self._files: list[int] = []
+        self._lock = os.open(self.path(_LOCK), os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -237,6 +238,9 @@ class Store:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def __del__(self) -> None:
+        self.close()
 
     def map(self, file: int, placed: Placed) -> Array:
         """Return a parameter as it is in a file: a read-only map."""

@@ -201,9 +201,17 @@ class Exchange:
         mine = {
             "call": "step(grads)",
             "gradients": self._kind[0],
-            "numbers and options of the step": numbers.hex(),
         }
-        check_same(agree(self.ranks, mine))
+        answers = agree(self.ranks, (mine, np.frombuffer(numbers)))
+        check_same([told for told, _ in answers])
+        first = answers[0][1]
+        for rank, (_, theirs) in enumerate(answers):
+            if theirs.tobytes() != first.tobytes():
+                k = int(np.argmax(theirs.view(np.int64) != first.view(np.int64)))
+                raise ValueError(
+                    f"rank {rank}: numbers and options of the step (counts, learning rates, "
+                    f"hyperparameters): expected {first[k]}, as on rank 0, got {theirs[k]}"
+                )
         if self._way is None or self._way.kind != self._kind:
             self._way = self._way_for(self._kind)
 
