@@ -66,6 +66,9 @@ class ThreadRanks:
 
         return wait
 
+    def close(self) -> None:
+        """They are given back with the room."""
+
 
 def on_ranks(size: int, function: Callable[[Any], T], *, has_window: bool = True) -> list[T]:
     """Return what a function gives on each of some ranks, all at once; raise what one raises.

@@ -150,6 +150,23 @@ def test_ranks_that_are_killed_while_saving_leave_a_whole_saving(tmp_path: Path)
     assert (directory / "manifest.npz").exists()
 
 
+MANY = """
+import numpy as np
+import instep
+from instep.sharded import Sharded
+for _ in range(800):
+    with Sharded(instep.SGD, [np.zeros(3)], learning_rate=0.1) as optimizer:
+        optimizer.step([np.ones(3)])
+print("done", flush=True)
+"""
+
+
+def test_communicators_are_given_back() -> None:
+    code, output, errors = run(2, "-c", MANY)
+    assert code == 0, errors
+    assert "done" in output
+
+
 def test_the_pages_example(tmp_path: Path) -> None:
     page = repository.file("docs/ranks.md").read_text("utf-8")
     script = tmp_path / "train.py"

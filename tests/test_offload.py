@@ -374,6 +374,47 @@ def test_a_schedule_in_the_place_of_a_number_and_back(tmp_path: Path) -> None:
         streamed.step(gradients(0, 0))
 
 
+def test_what_was_assigned_stays_where_a_step_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Streamed(instep.Adam, tmp_path, parameters()) as streamed:
+        streamed.learning_rate = 0.5
+        streamed.freeze("params['others']")
+        streamed.unfreeze("params['others']['a']")
+        frozen = streamed.frozen
+        with monkeypatch.context() as broken:
+            broken.setattr(_pipeline, "read_fully", fail)
+            with pytest.raises(OSError, match="Input/output"):
+                streamed.step(gradients(0, 0))
+        assert (streamed.learning_rate, streamed.frozen, streamed.iterations) == (0.5, frozen, 0)
+        streamed.step(gradients(0, 0))
+
+
+def fail(*given: Any) -> None:
+    raise OSError(5, "Input/output error")
+
+
+def test_children_leave_files_alone(tmp_path: Path) -> None:
+    streamed = Streamed(instep.Adam, tmp_path, parameters())
+    streamed.step(gradients(0, 0))
+    ends, begins = os.pipe()
+    child = os.fork()
+    if child == 0:
+        refused = 1
+        try:
+            streamed.step(gradients(1, 0))
+        except RuntimeError as error:
+            refused = 0 if "one that it forked" in str(error) else 2
+        os.close(begins)
+        os.read(ends, 1)  # lives on until the parent is done
+        os._exit(refused)
+    streamed.close()
+    with Streamed(instep.Adam, tmp_path, parameters()) as other:
+        assert other.iterations == 1
+    os.close(begins)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 def test_one_that_is_forgotten_gives_its_directory_back(tmp_path: Path) -> None:
     streamed = Streamed(instep.Adam, tmp_path, parameters())
     streamed.step(gradients(0, 0))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +74,7 @@ def test_ranks_that_hold_no_array_go_through_the_same_phases(rule: str, has_wind
 
 
 @WAYS
-@pytest.mark.parametrize("rule", ["Adam", "Lamb", "Muon"])
+@pytest.mark.parametrize("rule", ["Adam", "Lamb", "Adafactor", "SM3", "Muon"])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_option(rule: str, name: str, has_window: bool) -> None:
     options = {"learning_rate": 0.1, **OPTIONS[name]}
@@ -440,6 +442,68 @@ def test_rows_and_what_one_process_alone_has_are_refused() -> None:
             optimizer.step(instep.Rows([1], np.ones((1, 2))))
         with pytest.raises(AttributeError, match="Sharded has not"):
             optimizer.apply_gradients  # noqa: B018
+
+    on_ranks(2, run)
+
+
+def test_flush_with_nothing_to_flush_against_a_step_is_told() -> None:
+    def run(ranks: ThreadRanks) -> None:
+        optimizer = Sharded(instep.Adam, np.ones(3), comm=ranks, gradient_accumulation_steps=3)
+        calls: list[Any] = [optimizer.flush, lambda: optimizer.step(np.ones(3))]
+        with pytest.raises(ValueError, match=r"rank 1: call: expected flush\(\)"):
+            calls[ranks.rank]()
+        optimizer.step(np.ones(3))
+        assert optimizer.flush()
+
+    on_ranks(2, run)
+
+
+def test_calls_of_different_kinds_are_told() -> None:
+    def run(ranks: ThreadRanks) -> None:
+        optimizer = Sharded(instep.Adam, np.ones(3), comm=ranks)
+        given: list[Any] = [{"grads": np.ones(3)}, {"microbatches": [np.ones(3)]}]
+        with pytest.raises(ValueError, match=r"rank 1: call: expected step\(grads\)"):
+            optimizer.step(**given[ranks.rank])
+
+    on_ranks(2, run)
+
+
+def test_other_states_on_other_ranks_are_refused() -> None:
+    def run(ranks: ThreadRanks) -> None:
+        optimizer = Sharded(instep.Adam, np.ones(3), comm=ranks)
+        state = optimizer.state_dict()
+        state["iterations"] = ranks.rank
+        with pytest.raises(ValueError, match=r"rank 1: state\['iterations'\]: expected 0"):
+            optimizer.load_state_dict(state)
+        assert optimizer.iterations == 0
+
+    on_ranks(2, run)
+
+
+def test_arrays_are_excluded_from_weight_decay_whole() -> None:
+    def run(make: Any) -> Any:
+        given = [np.ones(40000), np.ones(3)]
+        optimizer = make(given)
+        optimizer.exclude_from_weight_decay([given[0]])
+        optimizer.step([np.zeros(40000), np.zeros(3)])
+        return given
+
+    options: dict[str, Any] = {"weight_decay": 0.5, "learning_rate": 0.1}
+    expected = run(lambda given: instep.AdamW(given, **options))
+
+    def train(ranks: ThreadRanks) -> None:
+        given = run(lambda params: Sharded(instep.AdamW, params, comm=ranks, **options))
+        assert_same(given, expected)
+
+    on_ranks(2, train)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_there_are_no_copies(copied: Any) -> None:
+    def run(ranks: ThreadRanks) -> None:
+        optimizer = Sharded(instep.Adam, np.ones(3), comm=ranks)
+        with pytest.raises(TypeError, match="the only one of its kind"):
+            copied(optimizer)
 
     on_ranks(2, run)
 

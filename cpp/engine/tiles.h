@@ -9,10 +9,11 @@ namespace instep {
 
 /// Calls kernel(block, next) for elements [start, start + count) of the streams in `used`, with
 /// those that it can't read as they are in buffers. What it changed of a stream in `written` goes
-/// back. `next` is what it may fetch ahead; after the last elements, the block given.
+/// back. `next` is what it may fetch ahead; after the last elements, the block given. Of arrays
+/// with a slot in parts, blocks may be rows, unless that is ruled out.
 template <class Kernel>
 void for_each_tile(const Work& work, std::size_t start, std::size_t count, unsigned used,
-                   unsigned written, const Block& after, Kernel kernel) {
+                   unsigned written, const Block& after, Kernel kernel, bool by_rows = true) {
     const Precision precision = work.precision();
     Block block = part_of(work.block, precision, start, count);
     for (int s = 0; s < stream_count; ++s)
@@ -21,7 +22,7 @@ void for_each_tile(const Work& work, std::size_t start, std::size_t count, unsig
     const bool is_copied = work.is_copied(written);
     if (!buffered && !is_copied) return kernel(block, after);
     if (const int s = work.layout->parts_stream;
-        s >= 0 && buffered == bit(s) && !is_copied && work.parts->has_long_rows())
+        by_rows && s >= 0 && buffered == bit(s) && !is_copied && work.parts->has_long_rows())
         return work.parts->for_each_row(
             start, count, [&](std::size_t at, std::size_t length, void* part, const void* common) {
                 Block row = part_of(block, precision, at, length);

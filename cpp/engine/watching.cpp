@@ -97,7 +97,8 @@ WatchedSums run_watched(const Operation& operation, const Work& work, const Plan
         const std::size_t length = std::min(tile_elements, count - done);
         const Block rest = part_of(work.block, precision, start + done + length, 0);
         const Block& after = done + length < count ? rest : ahead.after;
-        for_each_tile(work, start + done, length, operation.used, operation.written, after, run);
+        for_each_tile(work, start + done, length, operation.used, operation.written, after, run,
+                      false);  // sums of rows are others than those of a tile
     }
     if (!std::isfinite(sums.grad))
         sums.grad = -careful_norm(work, plan, Squares::accumulated, start, count);

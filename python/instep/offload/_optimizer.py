@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from instep import _checkpoint, _core, _state
+from instep._around import Around
 from instep._binding import Binding
 from instep._group import Group, Where, ignoring
 from instep._grouping import Grouping
@@ -40,7 +41,7 @@ _SMALL = 16384
 _FORMAT = 1
 
 
-class Streamed:
+class Streamed(Around):
     """An optimizer whose parameters and state are in files, for models larger than memory.
 
     A step reads them a few pieces at a time, updates them, and writes them to a second generation
@@ -79,7 +80,24 @@ class Streamed:
     kept in C order, whatever that of `params` is, and norms are summed in it.
     """
 
-    _inner: Optimizer
+    _lacks = frozenset(
+        {
+            "apply_gradients",
+            "averaged",
+            "averages",
+            "build",
+            "copies",
+            "eval_params",
+            "exclude_from_weight_decay",
+            "groups",
+            "settle",
+            "state",
+            "swap_averages",
+            "updated",
+            "updates",
+        }
+    )
+
     _tree: _core.Tree
     _grouping: Grouping
     _constructed: Values
@@ -111,15 +129,14 @@ class Streamed:
         tree = _core.Tree(params, Group, ignoring(ignore), False)
         if not tree.leaves:
             raise ValueError("params: expected at least one array, got none")
-        own = super().__setattr__
-        own("_inner", inner)
-        own("_tree", tree)
-        own("_grouping", Grouping.of(inner._variant, tree, inner._choosing))
-        own("_constructed", _plain_values(inner))
-        own("_store", Store(os.fspath(directory)))
-        own("_pipeline", None)
+        self._inner = inner
+        self._tree = tree
+        self._grouping = Grouping.of(inner._variant, tree, inner._choosing)
+        self._constructed = _plain_values(inner)
+        self._store = Store(os.fspath(directory))
+        self._pipeline = None
         try:
-            own("_placed", self._lay_out())
+            self._placed = self._lay_out()
             if self._store.has_manifest:
                 self._restore(self._checked_manifest())
             else:
@@ -184,12 +201,12 @@ class Streamed:
                 rounds[-1].append(Piece(k, index))
                 filled += count
         pipeline = Pipeline(self._store, self._placed, memory, rounds)
-        super().__setattr__("_pipeline", pipeline)
+        self._pipeline = pipeline
         return pipeline
 
     def _create(self) -> None:
         """Write the first generation."""
-        super().__setattr__("_token", os.urandom(16).hex())
+        self._token = os.urandom(16).hex()
         self._store.create(self._token, end_of(self._placed))
         self._store.open(self._token, end_of(self._placed))
         pipeline = self._new_pipeline()
@@ -198,7 +215,7 @@ class Streamed:
         small = [np.array(leaf) if leaf.size <= _SMALL else None for leaf in self._tree.leaves]
         values = self._inner._values
         self._inner._install(values, self._bind(pipeline, values, self._grouping, small, beside))
-        self._write_manifest()
+        self._keep(self._as_manifest())
 
     def _write_first(self, pipeline: Pipeline, k: int) -> dict[str, Array]:
         """Write what an array and its state are at first; return what stays in memory."""
@@ -268,15 +285,15 @@ class Streamed:
         placed = self._placed[k]
         return set() if placed is None else {name for name, _ in placed.streams}
 
-    def _write_manifest(self) -> None:
-        """Make what was written count."""
+    def _as_manifest(self) -> Values:
+        """Return what a directory is to tell of this moment."""
         pipeline, binding = self._opened("step"), self._inner._bound("step")
         state = _state.dump(self._inner._values, binding, copy=False)
         for k, path in enumerate(self._tree.paths):
             in_files = self._in_files(k)
             entry = state["arrays"][path]
             state["arrays"][path] = {n: v for n, v in entry.items() if n not in in_files}
-        manifest = {
+        return {
             **self._description(),
             "token": self._token,
             "generations": list(pipeline.generations),
@@ -287,12 +304,15 @@ class Streamed:
                 if self._placed[k] is None
             },
         }
-        self._keep(manifest)
 
     def _keep(self, manifest: Values) -> None:
-        """Write a manifest, and keep it: where a step fails, the disk may not give it back."""
+        """Make what a manifest tells count."""
         self._store.write_manifest(manifest)
-        super().__setattr__("_manifest", copy.deepcopy(manifest))
+        self._manifest = copy.deepcopy(manifest)
+
+    def _remember(self) -> None:
+        """Let a step that fails go back to this moment, whatever the disk gives then."""
+        self._manifest = copy.deepcopy(self._as_manifest())
 
     def _description(self) -> Values:
         """Return what a directory and an optimizer must have in common."""
@@ -325,8 +345,8 @@ class Streamed:
         manifest: Values = self._store.read_manifest()
         with _checkpoint.naming(self._store.path(MANIFEST)):
             _check_alike(manifest, self._description(), "manifest")
-            super().__setattr__("_token", manifest["token"])
-        super().__setattr__("_manifest", copy.deepcopy(manifest))
+            self._token = manifest["token"]
+        self._manifest = copy.deepcopy(manifest)
         self._store.open(self._token, end_of(self._placed))
         return manifest
 
@@ -360,19 +380,10 @@ class Streamed:
 
     # Hyperparameters ------------------------------------------------------------------------------
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        if name in _IN_MEMORY:
-            raise AttributeError(
-                f"{name}: an optimizer in memory has it, instep.offload.Streamed has not"
-            )
-        return getattr(self._inner, name)
-
     def __setattr__(self, name: str, value: Any) -> None:
-        inner = self._inner
         is_other_kind = False
-        if name in inner._variant.rule._hyperparameters():
+        inner: Any = None if name.startswith("_") else self._inner
+        if inner is not None and name in inner._variant.rule._hyperparameters():
             checked = inner._variant.checked(name, value)
             is_other_kind = callable(checked) != callable(inner._values[name])
             binding = inner._bound(name)
@@ -383,16 +394,21 @@ class Streamed:
                     f"{name}: expected no change that takes other state than the files have; make "
                     "another optimizer in another directory, and load this one's file"
                 )
-        setattr(inner, name, value)
+        super().__setattr__(name, value)
         if is_other_kind:  # with a schedule, or without, it is to be constructed from now on
             self._constructed[name] = _plain_values(inner)[name]
-
-    def __dir__(self) -> Iterable[str]:
-        return sorted({*super().__dir__(), *dir(self._inner)} - _IN_MEMORY)
+        if not name.startswith("_"):
+            self._remember()
 
     def freeze(self, where: Where) -> None:
         """Ignore the gradients of arrays from now on, as `Optimizer.freeze`."""
         self._inner.freeze(where)
+        self._remember()
+
+    def unfreeze(self, where: Where) -> None:
+        """Take gradients of arrays again; see `freeze`."""
+        self._inner.unfreeze(where)
+        self._remember()
 
     # Stepping -------------------------------------------------------------------------------------
 
@@ -413,31 +429,26 @@ class Streamed:
         OSError
             If reading or writing fails. The last whole step counts then, here and on the disk.
         """
-        pipeline = self._opened("step")
-        pipeline.begin()
-        try:
-            self._inner.step(grads, missing=missing)
-            self._commit()
-        except BaseException:
-            if pipeline.has_begun:
-                pipeline.abandon()
-                self._restore(copy.deepcopy(self._manifest))
-            raise
+        self._change("step", lambda: self._inner.step(grads, missing=missing))
 
     def flush(self) -> bool:
         """Update with what an unfinished window holds, as `Optimizer.flush`."""
-        pipeline = self._opened("flush")
+        return bool(self._change("flush", self._inner.flush))
+
+    def _change(self, what: str, change: Callable[[], object]) -> object:
+        """Carry out a step, and make it count; where that fails, become what counts."""
+        pipeline = self._opened(what)
         pipeline.begin()
         try:
-            has_updated = bool(self._inner.flush())
-            if has_updated:
+            result = change()
+            if pipeline.has_begun:
                 self._commit()
         except BaseException:
             if pipeline.has_begun:
                 pipeline.abandon()
                 self._restore(copy.deepcopy(self._manifest))
             raise
-        return has_updated
+        return result
 
     def _rewrite(self) -> None:
         """Read all that is in the files and write it to the other generation, with nothing changed.
@@ -461,12 +472,17 @@ class Streamed:
             1 - each if k in pipeline.written else each
             for k, each in enumerate(pipeline.generations)
         ]
-        self._write_manifest()
+        self._keep(self._as_manifest())
 
     def _opened(self, what: str) -> Pipeline:
         pipeline: Pipeline | None = self._pipeline
         if pipeline is None:
             raise RuntimeError(f"{what}: expected an open optimizer; this one is closed")
+        if not self._store.is_ours:
+            raise RuntimeError(
+                f"{what}: expected the process that has opened the files, got one that it forked; "
+                "close the optimizer there, and open the directory here"
+            )
         return pipeline
 
     # State ----------------------------------------------------------------------------------------
@@ -547,12 +563,13 @@ class Streamed:
         """
         pipeline = self._pipeline
         try:
-            if pipeline is not None and self._inner._binding is not None:
-                self._write_manifest()
+            is_ours = self._store.is_ours and self._inner._binding is not None
+            if pipeline is not None and is_ours:
+                self._keep(self._as_manifest())
         finally:
             if pipeline is not None:
                 pipeline.close()
-                super().__setattr__("_pipeline", None)
+                self._pipeline = None
             self._store.close()
 
     def __enter__(self) -> Streamed:
@@ -703,34 +720,15 @@ class _InFiles:
         return found.reshape(self.shape)
 
 
-_IN_MEMORY = frozenset(
-    {
-        "apply_gradients",
-        "averaged",
-        "averages",
-        "build",
-        "copies",
-        "eval_params",
-        "exclude_from_weight_decay",
-        "groups",
-        "settle",
-        "state",
-        "swap_averages",
-        "updated",
-        "updates",
-    }
-)
-"""What `Streamed` does not have, though it belongs to the optimizer inside."""
-
-
 def _plain_values(inner: Optimizer) -> Values:
     """Return the hyperparameters as they were constructed."""
     return _state._plain(_state._saved(inner._variant, inner._values))
 
 
 def _check_like(array: Any, like: Array, what: str) -> None:
-    given = f"{getattr(array, 'dtype', type(array).__name__)} of shape {np.shape(array)}"
-    if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (like.shape, like.dtype):
+    is_array = isinstance(array, np.ndarray)
+    given = f"{array.dtype} of shape {array.shape}" if is_array else shown(array)
+    if not is_array or (array.shape, array.dtype) != (like.shape, like.dtype):
         raise ValueError(f"{what}: expected {like.dtype} of shape {like.shape}, got {given}")
 
 

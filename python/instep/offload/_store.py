@@ -148,6 +148,7 @@ class Store:
         self.directory = directory
         self._files: list[int] = []
         self._lock: int | None = None
+        self._process = os.getpid()
         if fcntl is None:
             raise OSError(errno.ENOSYS, "instep.offload needs a POSIX system", directory)
         os.makedirs(directory, exist_ok=True)
@@ -165,6 +166,11 @@ class Store:
     def path(self, name: str) -> str:
         """Return the path of a file."""
         return os.path.join(self.directory, name)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this is the process that has opened it, and none that it has forked."""
+        return os.getpid() == self._process
 
     @property
     def has_manifest(self) -> bool:
@@ -236,6 +242,8 @@ class Store:
             os.close(file)
         self._files = []
         if self._lock is not None:
+            if self.is_ours:  # else a child that lives on would keep it
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
             os.close(self._lock)
             self._lock = None
 

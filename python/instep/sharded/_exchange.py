@@ -156,6 +156,14 @@ class Exchange:
         self._has_agreed = False
         return counts, next(theirs for _, count, theirs in answers if count)
 
+    def agree_on_flush(self, window: int) -> bool:
+        """Return whether windows of so many calls hold anything to be flushed."""
+        self._has_agreed = True
+        answers = agree(self.ranks, ({"call": "flush()", "calls in the window": window}, None))
+        check_same([told for told, *_ in answers])
+        self._has_agreed = False
+        return window > 0
+
     def begin(
         self,
         batches: Sequence[Sequence[Array | None]],
@@ -198,12 +206,9 @@ class Exchange:
     def agree(self, numbers: bytes) -> None:
         """Raise on all ranks where one has raised, or is about to make another step."""
         self._has_agreed = True
-        mine = {
-            "call": "step(grads)",
-            "gradients": self._kind[0],
-        }
+        mine = {"call": "step(grads)", "gradients": self._kind[0]}
         answers = agree(self.ranks, (mine, np.frombuffer(numbers)))
-        check_same([told for told, _ in answers])
+        check_same([told for told, *_ in answers])
         first = answers[0][1]
         for rank, (_, theirs) in enumerate(answers):
             if theirs.tobytes() != first.tobytes():
@@ -338,8 +343,8 @@ def _largest(rounds: Sequence[Placed]) -> int:
     return max((placed.size for placed in rounds), default=0)
 
 
-class _Window:
-    """Memory of a node, where each rank has room for two rounds: one is written, one is read.
+class _Way:
+    """How bytes go between ranks.
 
     Parameters
     ----------
@@ -349,6 +354,26 @@ class _Window:
         Of which formats gradients are, and how many each rank has.
     gradients, params
         Where pieces lie in each round, for each rank that holds them.
+    """
+
+    def __init__(
+        self,
+        ranks: Ranks,
+        kind: Kind,
+        gradients: list[list[Placed]],
+        params: list[list[Placed]],
+    ) -> None:
+        self.kind = kind
+        self._ranks, self._gradients, self._params = ranks, gradients, params
+
+
+class _Window(_Way):
+    """Memory of a node, where each rank has room for two rounds: one is written, one is read.
+
+    Parameters
+    ----------
+    ranks, kind, gradients, params
+        As for `_Way`.
     window
         The memory of each rank.
     """
@@ -361,8 +386,7 @@ class _Window:
         params: list[list[Placed]],
         window: list[Bytes],
     ) -> None:
-        self.kind = kind
-        self._ranks, self._gradients, self._params = ranks, gradients, params
+        super().__init__(ranks, kind, gradients, params)
         self._turn = 0
         count, me = kind[1], ranks.rank
         sizes = [_largest(rounds) for rounds in gradients]
@@ -429,13 +453,13 @@ class _Window:
                 unpack(self._params[rank][span], memory)
 
 
-class _Messages:
+class _Messages(_Way):
     """Messages between ranks: what a round needs travels while the one before is computed.
 
     Parameters
     ----------
     ranks, kind, gradients, params
-        As for `_Window`.
+        As for `_Way`.
     """
 
     def __init__(
@@ -445,8 +469,7 @@ class _Messages:
         gradients: list[list[Placed]],
         params: list[list[Placed]],
     ) -> None:
-        self.kind = kind
-        self._ranks, self._gradients, self._params = ranks, gradients, params
+        super().__init__(ranks, kind, gradients, params)
         count, me = kind[1], ranks.rank
         sizes = [_largest(rounds) for rounds in gradients]
         self._in = [np.empty((sum(count) - count[me]) * sizes[me], np.uint8) for _ in range(2)]

@@ -59,13 +59,22 @@ class MPIRanks:
     def window(self, size: int) -> list[Bytes] | None:
         if not self._is_one_node:
             return None
-        if self._window is not None:
-            self._window.Unlock_all()
-            self._window.Free()
+        self._free_window()
         self._window = self._mpi.Win.Allocate_shared(size, 1, comm=self._comm)
         self._window.Lock_all(self._mpi.MODE_NOCHECK)
         memory = [self._window.Shared_query(rank)[0] for rank in range(self.size)]
         return [np.frombuffer(each, np.uint8) for each in memory]
+
+    def _free_window(self) -> None:
+        if self._window is not None:
+            self._window.Unlock_all()
+            self._window.Free()
+            self._window = None
+
+    def close(self) -> None:
+        self._free_window()
+        if self._comm != self._mpi.COMM_NULL:
+            self._comm.Free()
 
     def barrier(self) -> None:
         if self._window is None:

@@ -6,11 +6,13 @@ import contextlib
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from instep import _core, _formats, _state
+from instep._around import Around
 from instep._binding import Binding
 from instep._group import Group, Where, ignoring, selected
 from instep._grouping import Grouping
@@ -29,7 +31,7 @@ _ROUND_BYTES = 1 << 22
 """Of gradients that a rank has in memory at a time, from all ranks together."""
 
 
-class Sharded:
+class Sharded(Around):
     """An optimizer whose state is shared out among ranks, with the bits of a single process.
 
     Every rank has all parameters and gradients of its own, and 1/N of the state: ZeRO's first
@@ -69,12 +71,16 @@ class Sharded:
     parameter's order.
     """
 
+    _lacks = frozenset(
+        {"apply_gradients", "build", "copies", "settle", "swap_averages", "updated", "updates"}
+    )
+
     _ranks: Ranks
-    _inner: Optimizer
     _tree: _core.Tree
     _parts: list[list[Part]]
     _is_cut: list[bool]
     _is_mean: bool
+    _is_connected_by_us: bool
     _exchange: Exchange | None
 
     def __init__(
@@ -89,15 +95,14 @@ class Sharded:
         convention: Convention = "paper",
         **options: Any,
     ) -> None:
-        set_own = super().__setattr__
-        ranks = ranks_of(comm)
-        set_own("_ranks", ranks)
+        self._ranks = ranks = ranks_of(comm)
+        self._is_connected_by_us = ranks is not comm
         error: BaseException | None = None
         told: Values = {}
         try:
             if not (isinstance(rule, type) and issubclass(rule, Optimizer)):
                 raise TypeError(f"rule: expected a class of instep's, got {shown(rule)}")
-            set_own("_is_mean", Choice("mean", "sum").check("reduce", reduce) == "mean")
+            self._is_mean = Choice("mean", "sum").check("reduce", reduce) == "mean"
             inner = rule(groups=groups, ignore=ignore, convention=convention, **options)
             tree = _core.Tree(params, Group, ignoring(ignore), True)
             if not tree.leaves:
@@ -107,9 +112,9 @@ class Sharded:
         except BaseException as raised:
             error = raised
         check_same(agree(ranks, told, error))
-        set_own("_inner", inner)
-        set_own("_tree", tree)
-        set_own("_exchange", None)
+        self._inner = inner
+        self._tree = tree
+        self._exchange = None
         self._bind(grouping)
 
     def _bind(self, grouping: Grouping) -> None:
@@ -121,8 +126,8 @@ class Sharded:
             leaf.size > BLOCK and leaf.flags.c_contiguous and not sees_more for leaf in leaves
         ]
         parts = divide([leaf.size for leaf in leaves], is_cut, ranks.size)
-        super().__setattr__("_parts", parts)
-        super().__setattr__("_is_cut", is_cut)
+        self._parts = parts
+        self._is_cut = is_cut
         if ranks.size == 1:
             binding = Binding.new(
                 inner._variant,
@@ -157,25 +162,10 @@ class Sharded:
         }
         tree = _core.Tree(self._tree.unflatten(segments), Group, ignoring(inner._ignore), True)
         binding = Binding(inner._variant, tree, inner._values, grouping, sharing=sharing)
-        super().__setattr__("_exchange", exchange)
+        self._exchange = exchange
         return inner._install(inner._values, binding)
 
     # Hyperparameters ------------------------------------------------------------------------------
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        if name in _OF_ONE_PROCESS:
-            raise AttributeError(
-                f"{name}: an optimizer of one process has it, instep.sharded.Sharded has not"
-            )
-        return getattr(self._inner, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._inner, name, value)
-
-    def __dir__(self) -> Iterable[str]:
-        return sorted({*super().__dir__(), *dir(self._inner)} - _OF_ONE_PROCESS)
 
     @property
     def params(self) -> Any:
@@ -199,6 +189,14 @@ class Sharded:
     def unfreeze(self, where: Where) -> None:
         """Take gradients of arrays again; see `freeze`."""
         self._inner.unfreeze(self._paths_of(where, "unfreeze"))
+
+    def exclude_from_weight_decay(
+        self, var_list: Iterable[Array] | None = None, var_names: Iterable[str] | None = None
+    ) -> None:
+        """Give arrays a `weight_decay` of 0, as `Optimizer.exclude_from_weight_decay`."""
+        where = [*(() if var_list is None else var_list), *(() if var_names is None else var_names)]
+        paths = self._paths_of(where, "exclude_from_weight_decay")
+        self._inner.exclude_from_weight_decay(var_names=paths)
 
     def _paths_of(self, where: Where, what: str) -> list[str]:
         paths = self._tree.paths
@@ -267,6 +265,8 @@ class Sharded:
             return self._inner.flush()
         exchange.open()
         none = [None] * len(self._tree.leaves)
+        if not exchange.agree_on_flush(self._inner.accumulated_calls):
+            return False
         try:
             exchange.begin([none], [1] * self._ranks.size, [*none], is_update=True)
             has_updated = self._inner.flush()
@@ -432,6 +432,26 @@ class Sharded:
             wholes.append(joined.reshape(leaf.shape))
         return self._tree.unflatten(wholes)
 
+    def close(self) -> None:
+        """Give back the communicator and the memory between ranks; all ranks call it.
+
+        MPI has few of them. What `comm` was given as other than a communicator stays open.
+        """
+        if self._is_connected_by_us:
+            self._ranks.close()
+
+    def __enter__(self) -> Sharded:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is None:  # else others may be anywhere
+            self.close()
+
     def _publish(self) -> None:
         if self._exchange is not None:
             self._exchange.publish()
@@ -469,10 +489,12 @@ class Sharded:
 
     def _take_over(self, find: Callable[[], tuple[_checkpoint.Saved, Any]], params: bool) -> Any:
         """Load what a function finds, on all ranks or on none."""
+        told: Values = {}
         with self._together() as done:
             saved, extra = find()
             state, wholes = self._own(saved, params=params)
-        done()
+            told = {f"state[{name!r}]": repr(value) for name, value in saved.head.items()}
+        check_same(done(told))
 
         def agree_on(error: BaseException | None) -> None:
             agree(self._ranks, None, error)
@@ -523,12 +545,6 @@ class Sharded:
 
     def __repr__(self) -> str:
         return f"<Sharded on rank {self._ranks.rank} of {self._ranks.size}: {self._inner!r}>"
-
-
-_OF_ONE_PROCESS = frozenset(
-    {"build", "apply_gradients", "updated", "updates", "settle", "swap_averages", "copies"}
-)
-"""What `Sharded` does not have, though it belongs to the optimizer that each rank has."""
 
 
 def _held(leaf: Array, is_cut: bool) -> Held:

@@ -60,6 +60,10 @@ class Ranks(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Give back what there is between ranks."""
+        ...
+
 
 def ranks_of(comm: Any) -> Ranks:
     """Return what connects ranks for a communicator of mpi4py, or for None: MPI.COMM_WORLD.
