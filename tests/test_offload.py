@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 import random
@@ -38,16 +39,27 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch, without_fsync: None) -> None:
     monkeypatch.setattr(os, "fdatasync", lambda descriptor: None)
 
 
-def check(directory: Path, rule: str, options: dict[str, Any], dtype: str = "float32") -> None:
+def check(
+    directory: Path,
+    rule: str,
+    options: dict[str, Any],
+    dtype: str = "float32",
+    *,
+    state_only: bool = False,
+) -> None:
     """Raise AssertionError where steps through files are not those in memory."""
     grads = [gradients(step, 0, dtype) for step in range(STEPS)]
     params, plain = alone(lambda given: getattr(instep, rule)(given, **options), grads, dtype)
-    with Streamed(getattr(instep, rule), directory, parameters(dtype), **options) as streamed:
+    chosen = getattr(instep, rule)
+    given = parameters(dtype)
+    with Streamed(chosen, directory, given, state_only=state_only, **options) as streamed:
         for each in grads[:2]:
             streamed.step(each)
-    with Streamed(getattr(instep, rule), directory, parameters(dtype), **options) as streamed:
+    given = parameters(dtype)
+    with Streamed(chosen, directory, given, state_only=state_only, **options) as streamed:
         for each in grads[2:]:
             streamed.step(each)
+        assert_same(given, params if state_only else parameters(dtype))
         assert_same(streamed.params, params)
         assert_same(streamed.state_dict(), plain.state_dict())
         for name in ("iterations", "skipped_steps", "grad_norm", "accumulated_calls"):
@@ -76,6 +88,81 @@ def test_other_dtypes(dtype: str, rounding: str, tmp_path: Path) -> None:
     if dtype == "bfloat16":
         pytest.importorskip("ml_dtypes")
     check(tmp_path, "AdamW", {"rounding": rounding, "clipnorm": 1.0}, dtype)
+
+
+@pytest.mark.parametrize("rule", sorted({*REFERENCES} - IN_MEMORY_ALONE))
+def test_every_rule_with_its_state_alone_in_files(rule: str, tmp_path: Path) -> None:
+    check(tmp_path, rule, {"learning_rate": 0.01}, state_only=True)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_with_the_state_alone_in_files(name: str, tmp_path: Path) -> None:
+    check(tmp_path, "Lamb", {"learning_rate": 0.1, **OPTIONS[name]}, state_only=True)
+
+
+def test_the_state_of_float16_alone_in_files(tmp_path: Path) -> None:
+    check(tmp_path, "AdamW", {"clipnorm": 1.0}, "float16", state_only=True)
+
+
+def test_parameters_that_stay_in_memory(tmp_path: Path) -> None:
+    given = parameters()
+    large, small = given["first"][0], given["first"][2]
+    with Streamed(instep.SGD, tmp_path, given, state_only=True, learning_rate=1.0) as streamed:
+        assert streamed.params["first"][0] is large
+        large[...], small[...] = 1, 2
+        streamed.save(tmp_path / "now.npz")
+        streamed.step(gradients(0, 0))
+        assert_same(large, 1 - gradients(0, 0)["first"][0])
+        assert_same(small, 2 - gradients(0, 0)["first"][2])
+        other = parameters()
+        instep.SGD(other).load(tmp_path / "now.npz")
+        assert np.all(other["first"][0] == 1)
+        assert np.all(other["first"][2] == 2)
+        streamed.load(tmp_path / "now.npz")
+        assert np.all(large == 1)
+        assert np.all(small == 2)
+        without = streamed.state_dict()
+        large[...] = 3
+        streamed.load_state_dict(without)
+        assert np.all(large == 3)
+    again = parameters()
+    with Streamed(instep.SGD, tmp_path, again, state_only=True, learning_rate=1.0):
+        assert np.all(again["first"][0] == 3)
+    with Streamed(instep.SGD, tmp_path, parameters(), learning_rate=1.0) as streamed:
+        assert np.all(streamed.params["first"][0] == 3)
+
+
+def test_parameters_in_memory_lie_in_one_piece(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"params\[0\]: expected a C-contiguous array"):
+        Streamed(instep.Adam, tmp_path, [np.ones((200, 300)).T], state_only=True)
+    fixed = np.ones((200, 300))
+    fixed.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        Streamed(instep.Adam, tmp_path, [fixed], state_only=True)
+    Streamed(instep.Adam, tmp_path, [np.ones((200, 300))], state_only=True).close()
+
+
+def test_parameters_that_cannot_be_read_back_close_the_optimizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*given: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    given = parameters()
+    streamed = Streamed(instep.Adam, tmp_path, given, state_only=True)
+    streamed.step(gradients(0, 0))
+    before = parameters()
+    instep.Adam(before).step(gradients(0, 0))
+    with monkeypatch.context() as patch:
+        patch.setattr(_pipeline, "read_fully", broken)
+        with pytest.raises(OSError, match="Input/output error"):
+            streamed.step(gradients(1, 0))
+        with pytest.raises(RuntimeError, match="closed"):
+            streamed.step(gradients(1, 0))
+    streamed.close()
+    given = parameters()
+    with Streamed(instep.Adam, tmp_path, given, state_only=True):
+        assert_same(given, before)
 
 
 def test_rules_that_see_whole_arrays_are_refused(tmp_path: Path) -> None:
@@ -178,25 +265,35 @@ def test_a_full_disk_is_told_before_anything_is_written(
 @pytest.mark.parametrize("fails", ["read_fully", "write_fully"])
 @pytest.mark.parametrize("after", [0, 3, 9])
 @pytest.mark.parametrize("rule", ["Adam", "Lamb"])
+@pytest.mark.parametrize("state_only", [False, True])
 def test_a_disk_that_fails_leaves_the_last_whole_step(
-    fails: str, after: int, rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fails: str,
+    after: int,
+    rule: str,
+    state_only: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     works, left = getattr(_pipeline, fails), [10**9]
 
     def sometimes(*given: Any) -> None:
         left[0] -= 1
         if left[0] < 0:
+            left[0] = 10**9  # once, as parameters that stay in memory are read back
             raise OSError(5, "Input/output error")
         works(*given)
 
     monkeypatch.setattr(_pipeline, fails, sometimes)
-    with Streamed(getattr(instep, rule), tmp_path, parameters(), learning_rate=0.1) as streamed:
+    with Streamed(
+        getattr(instep, rule), tmp_path, parameters(), state_only=state_only, learning_rate=0.1
+    ) as streamed:
         streamed.step(gradients(0, 0))
-        before = streamed.state_dict()
+        before, params = streamed.state_dict(), copy.deepcopy(streamed.params)
         left[0] = after
         with pytest.raises(OSError, match="Input/output error"):
             streamed.step(gradients(1, 0))
         left[0] = 10**9
+        assert_same(streamed.params, params)
         assert_same(streamed.state_dict(), before)
         for step in (1, 2):
             streamed.step(gradients(step, 0))
@@ -249,20 +346,22 @@ from sharded_steps import gradients, parameters
 import instep
 from instep.offload import Streamed, _optimizer
 _optimizer._PIECE = 16384
-with Streamed(instep.Lamb, sys.argv[1], parameters(), learning_rate=0.1) as streamed:
+keep = {"state_only": sys.argv[2] == "True", "learning_rate": 0.1}
+with Streamed(instep.Lamb, sys.argv[1], parameters(), **keep) as streamed:
     print("open", flush=True)
     for step in range(streamed.iterations, 40):
         streamed.step(gradients(step % 3, 0))
 """
 
 
-def test_kill_at_any_moment_goes_on_with_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("state_only", [False, True])
+def test_kill_at_any_moment_goes_on_with_the_same_bits(state_only: bool, tmp_path: Path) -> None:
     chance = random.Random(7)
     tests = Path(__file__).parent
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), *sys.path])}
     for kill in (True, True, True, False):
         process = subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(tmp_path)],
+            [sys.executable, "-c", KILLED, str(tmp_path), str(state_only)],
             stdout=subprocess.PIPE,
             env=environment,
         )

@@ -60,6 +60,10 @@ class Streamed(Around):
     params : ndarray or nesting of list, tuple and dict
         What the parameters are at first; they are not changed. Where the directory holds a
         generation, the structure only, whatever the arrays hold.
+    state_only : bool
+        Whether `params` are the parameters, which stay in memory and are updated in place, as
+        those of an optimizer in memory; the files have the state, and a copy of the parameters as
+        they were after each step. Where the directory holds a generation, they become that.
     groups, ignore, convention, **options
         As for the rule itself; schedules are asked as there.
 
@@ -113,6 +117,7 @@ class Streamed(Around):
         directory: str | os.PathLike[str],
         params: Arrays,
         *,
+        state_only: bool = False,
         groups: Sequence[Group] = (),
         ignore: Where = None,
         convention: Convention = "paper",
@@ -126,10 +131,13 @@ class Streamed(Around):
                 "arrays at once; train those with an optimizer in memory"
             )
         inner = rule(groups=groups, ignore=ignore, convention=convention, **options)
-        tree = _core.Tree(params, Group, ignoring(ignore), False)
+        tree = _core.Tree(params, Group, ignoring(ignore), state_only)
         if not tree.leaves:
             raise ValueError("params: expected at least one array, got none")
+        if state_only:
+            _check_in_one_piece(tree)
         self._inner = inner
+        self._state_only = state_only
         self._tree = tree
         self._grouping = Grouping.of(inner._variant, tree, inner._choosing)
         self._constructed = _plain_values(inner)
@@ -200,7 +208,11 @@ class Streamed(Around):
                     filled = 0
                 rounds[-1].append(Piece(k, index))
                 filled += count
-        pipeline = Pipeline(self._store, self._placed, memory, rounds)
+        kept = [
+            leaf.reshape(-1) if self._state_only and placed else None
+            for leaf, placed in zip(self._tree.leaves, self._placed, strict=True)
+        ]
+        pipeline = Pipeline(self._store, self._placed, memory, kept, rounds)
         self._pipeline = pipeline
         return pipeline
 
@@ -256,11 +268,11 @@ class Streamed(Around):
         leaves, state = [], []
         for k, (like, placed) in enumerate(zip(self._tree.leaves, self._placed, strict=True)):
             if placed is None:
-                leaves.append(small[k])
+                leaves.append(like if self._state_only else small[k])
                 state.append(beside[k])
                 continue
             param, *others = (memory.array.reshape(like.shape) for memory in pipeline.memory[k])
-            leaves.append(param)
+            leaves.append(like if self._state_only else param)
             names = [name for name, _ in placed.streams[1:]]
             state.append({**dict(zip(names, others, strict=True)), **beside[k]})
         sharing: _core.Sharing = {
@@ -377,6 +389,21 @@ class Streamed(Around):
         for schedule, memory in memories:
             schedule.load_state_dict(memory)
         inner._install(values, binding, (), counters)
+        if self._state_only:
+            self._put_back(pipeline, small)
+
+    def _put_back(self, pipeline: Pipeline, small: Sequence[Array | None]) -> None:
+        """Make the parameters in memory those that count."""
+        try:
+            for k, leaf in enumerate(self._tree.leaves):
+                if self._placed[k] is None:
+                    leaf[...] = small[k]
+                else:
+                    pipeline.put_back(k)
+        except BaseException:  # state without its parameters is of no use
+            pipeline.close()
+            self._pipeline = None
+            raise
 
     # Hyperparameters ------------------------------------------------------------------------------
 
@@ -427,7 +454,8 @@ class Streamed(Around):
         RuntimeError
             If the optimizer is closed.
         OSError
-            If reading or writing fails. The last whole step counts then, here and on the disk.
+            If reading or writing fails. The last whole step counts then, here and on the disk; with
+            `state_only`, if the parameters cannot be read back, the optimizer is closed.
         """
         self._change("step", lambda: self._inner.step(grads, missing=missing))
 
@@ -491,9 +519,12 @@ class Streamed(Around):
     def params(self) -> Any:
         """The parameters after the last step, in their structure: read-only maps of the files.
 
-        Ask for them again after each step: a later one writes over them.
+        Ask for them again after each step: a later one writes over them. With `state_only` they are
+        the arrays that were given.
         """
         pipeline = self._opened("params")
+        if self._state_only:
+            return self._inner.params
         leaves = []
         for k, like in enumerate(self._tree.leaves):
             placed = self._placed[k]
@@ -600,7 +631,7 @@ class Streamed(Around):
                 each = _InFiles(pipeline, k, number, shape, dtype)
                 if number:
                     state["arrays"][path][name] = each
-                elif params:
+                elif params and not self._state_only:
                     state["parameters"][path] = each
         return state
 
@@ -619,7 +650,9 @@ class Streamed(Around):
                 params = state.get("parameters")
                 for index in range(placed.pieces):
                     first, count = placed.elements(index)
-                    if params is None:
+                    if params is None and self._state_only:
+                        pipeline.take(Piece(k, index))
+                    elif params is None:
                         pipeline.transfer(read_fully, Piece(k, index), pipeline.generations[k])
                     for (name, _), memory in zip(placed.streams, pipeline.memory[k], strict=True):
                         source = entry[name] if name else None if params is None else params[path]
@@ -723,6 +756,16 @@ class _InFiles:
 def _plain_values(inner: Optimizer) -> Values:
     """Return the hyperparameters as they were constructed."""
     return _state._plain(_state._saved(inner._variant, inner._values))
+
+
+def _check_in_one_piece(tree: _core.Tree) -> None:
+    """Raise ValueError for parameters whose pieces are not next to each other."""
+    for path, leaf in zip(tree.paths, tree.leaves, strict=True):
+        if leaf.size > _SMALL and not leaf.flags.c_contiguous:
+            raise ValueError(
+                f"{path}: expected a C-contiguous array with state_only=True, got strides "
+                f"{leaf.strides}; numpy.ascontiguousarray(...) makes one"
+            )
 
 
 def _check_like(array: Any, like: Array, what: str) -> None:

@@ -71,6 +71,8 @@ class Pipeline:
         Where arrays lie in them; None for one that stays in memory.
     memory
         For each of those the memory of each of its streams.
+    kept
+        The elements of parameters that stay in memory, and are only written; None for others.
     rounds
         The pieces of each round.
     """
@@ -80,9 +82,11 @@ class Pipeline:
         store: Store,
         arrays: Sequence[Placed | None],
         memory: Sequence[Sequence[Memory]],
+        kept: Sequence[Array | None],
         rounds: Sequence[Sequence[Piece]],
     ) -> None:
         self._store = store
+        self._kept = kept
         self.arrays, self.memory, self.rounds = arrays, memory, rounds
         self.generations = [0] * len(arrays)
         # Of arrays that have no gradient of their own in a step, windows hold them.
@@ -130,6 +134,8 @@ class Pipeline:
         for piece in self.rounds[span]:
             if piece.array not in stepping:
                 self.give_back(piece)
+        if phase == "update":
+            self.written.update(piece.array for piece in pieces)
         self._under_way = phase, span, pieces
 
     def finish(self) -> None:
@@ -161,22 +167,48 @@ class Pipeline:
             for piece in pieces:
                 self.give_back(piece)
             return
-        self.written.update(piece.array for piece in pieces)
         self._writes.append(self._writer.submit(self._write, pieces))
         if len(self._writes) > BEHIND:
             self._writes.pop(0).result()
 
     def _read(self, span: int) -> None:
         for piece in self.rounds[span]:
-            self.transfer(read_fully, piece, self.generations[piece.array])
+            has_params = self._kept[piece.array] is None
+            self.transfer(read_fully, piece, self.generations[piece.array], has_params)
 
     def _write(self, pieces: Sequence[Piece]) -> None:
         for piece in pieces:
+            self.take(piece)
             self.transfer(write_fully, piece, 1 - self.generations[piece.array])
             self.give_back(piece)
 
+    def take(self, piece: Piece) -> None:
+        """Copy a piece of a parameter that stays in memory to where pieces are written from."""
+        placed, kept = self.arrays[piece.array], self._kept[piece.array]
+        assert placed is not None
+        if kept is not None:
+            first, count = placed.elements(piece.number)
+            there = slice(first, first + count)
+            self.memory[piece.array][0].array[there] = kept[there]
+
+    def put_back(self, k: int) -> None:
+        """Read a parameter that stays in memory from the files."""
+        placed, kept = self.arrays[k], self._kept[k]
+        assert placed is not None
+        assert kept is not None
+        for index in range(placed.pieces):
+            first, count = placed.elements(index)
+            self.transfer(read_fully, Piece(k, index), self.generations[k])
+            there = slice(first, first + count)
+            kept[there] = self.memory[k][0].array[there]
+            self.give_back(Piece(k, index))
+
     def transfer(
-        self, way: Callable[[int, Sequence[memoryview], int], None], piece: Piece, generation: int
+        self,
+        way: Callable[[int, Sequence[memoryview], int], None],
+        piece: Piece,
+        generation: int,
+        has_params: bool = True,
     ) -> None:
         """Read or write a piece."""
         placed = self.arrays[piece.array]
@@ -184,7 +216,8 @@ class Pipeline:
         first, count = placed.elements(piece.number)
         param, *state = (memory(first, count) for memory in self.memory[piece.array])
         file = self._store.files[generation]
-        way(file, [param], placed.params_offset(piece.number))
+        if has_params:
+            way(file, [param], placed.params_offset(piece.number))
         if count == placed.piece:
             way(file, state, placed.state_offset(piece.number))
             return
