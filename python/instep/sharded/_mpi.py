@@ -78,11 +78,11 @@ class MPIRanks:
 
     def barrier(self) -> None:
         if self._window is None:
-            return self._comm.Barrier()
+            self._comm.Barrier()
+            return
         self._window.Sync()
         self._comm.Barrier()
         self._window.Sync()
-        return None
 
     def post(
         self, sends: Sequence[Bytes | None], receives: Sequence[Bytes | None]
