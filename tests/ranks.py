@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from instep.sharded import Window
+
 T = TypeVar("T")
 
 
@@ -47,9 +49,9 @@ class ThreadRanks:
     def add_up(self, numbers: Any) -> None:
         numbers[:] = np.sum(self.gather(numbers.copy()), axis=0)
 
-    def window(self, size: int) -> list[Any] | None:
-        windows = self.gather(np.empty(size, np.uint8))
-        return windows if self._room.has_window else None
+    def window(self, size: int) -> Window | None:
+        memory = self.gather(np.empty(size, np.uint8))
+        return Window(memory, lambda: None) if self._room.has_window else None
 
     def barrier(self) -> None:
         self._room.barrier.wait()

@@ -1,7 +1,8 @@
 """Training that ranks share, and the same in one process: what must be equal to the last bit.
 
 Run as a script under MPI, ranks train as one process does, and the first says so: in every so
-manieth configuration, and with "messages" as if they were on different nodes.
+manieth configuration, with "messages" as if they were on different nodes, and with "shared" in
+memory that all of them see.
 """
 
 from __future__ import annotations
@@ -105,17 +106,34 @@ def assert_same(given: Any, expected: Any, what: str = "") -> None:
         assert given == expected or (given != given and expected != expected), what
 
 
-def trained(ranks: Any, rule: str, options: dict[str, Any], dtype: str = "float32") -> Any:
+def trained(
+    ranks: Any, rule: str, options: dict[str, Any], dtype: str = "float32", *, shared: bool = False
+) -> Any:
     """Train on a rank, each with the gradients of a batch; return parameters and optimizer."""
     params = parameters(dtype)
-    optimizer = Sharded(getattr(instep, rule), params, comm=ranks, reduce="sum", **options)
+    optimizer = Sharded(
+        getattr(instep, rule), params, comm=ranks, reduce="sum", shared=shared, **options
+    )
     for step in range(STEPS):
-        optimizer.step(gradients(step, optimizer.rank, dtype))
-    return params, optimizer
+        grads = gradients(step, optimizer.rank, dtype)
+        if shared and step > 0:  # some are where all ranks see them
+            first, rooms = grads["first"], optimizer.grads["first"]
+            for k, grad in enumerate(first):
+                if grad is not None:
+                    rooms[k][...] = grad
+                    first[k] = rooms[k]
+        optimizer.step(grads)
+    return optimizer.params, optimizer
 
 
 def check(
-    ranks: Any, size: int, rule: str, options: dict[str, Any], dtype: str = "float32"
+    ranks: Any,
+    size: int,
+    rule: str,
+    options: dict[str, Any],
+    dtype: str = "float32",
+    *,
+    shared: bool = False,
 ) -> None:
     """Raise AssertionError where ranks do not train as one process does."""
     batches = [[gradients(step, rank, dtype) for rank in range(size)] for step in range(STEPS)]
@@ -124,7 +142,7 @@ def check(
         [summed(each, "float64" if dtype == "float64" else "float32") for each in batches],
         dtype,
     )
-    given, optimizer = trained(ranks, rule, options, dtype)
+    given, optimizer = trained(ranks, rule, options, dtype, shared=shared)
     assert_same(given, params, "params")
     assert_same(optimizer.state_dict(), expected.state_dict(), "state")
     for name in ("iterations", "skipped_steps", "grad_norm", "watched", "accumulated_calls"):
@@ -148,10 +166,11 @@ if __name__ == "__main__":
     ranks = MPIRanks(MPI.COMM_WORLD)
     if "messages" in sys.argv:
         ranks._is_one_node = False
+    shared = "shared" in sys.argv
     chosen = configurations()[:: int(sys.argv[1]) if len(sys.argv) > 1 else 1]
     for rule, options in chosen:
-        check(ranks, ranks.size, rule, options)
+        check(ranks, ranks.size, rule, options, shared=shared)
     for options in OPTIONS.values():
-        check(ranks, ranks.size, "Adam", options)
+        check(ranks, ranks.size, "Adam", options, shared=shared)
     if ranks.rank == 0:
         print(f"{ranks.size} ranks, {len(chosen) + len(OPTIONS)} runs: the bits of one process")

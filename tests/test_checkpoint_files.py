@@ -340,3 +340,25 @@ def test_a_kill_leaves_the_old_file_or_the_new_one(
     tmp_path: Path, function: Callable[[str], None]
 ) -> None:
     alone(function, str(tmp_path / "checkpoint.npz"))
+
+
+@pytest.mark.parametrize("times", [5, 100])
+def test_a_parser_that_other_threads_disturb_is_asked_again(
+    times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opt = instep.Adam(np.ones(3))
+    opt.save(tmp_path / "file.npz")
+    works, left = np.lib.format.read_array, [times]
+
+    def disturbed(*given: Any, **named: Any) -> Any:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise SystemError("AST constructor recursion depth mismatch (before=81, after=72)")
+        return works(*given, **named)
+
+    monkeypatch.setattr(np.lib.format, "read_array", disturbed)
+    if times > 50:
+        with pytest.raises(ValueError, match="not a checkpoint that instep can read: AST"):
+            opt.load(tmp_path / "file.npz")
+    else:
+        opt.load(tmp_path / "file.npz")

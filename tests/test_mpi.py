@@ -65,6 +65,13 @@ def test_the_bits_of_one_process_by_messages(size: int) -> None:
     assert f"{size} ranks" in output
 
 
+@pytest.mark.parametrize("size", [2, 4])
+def test_the_bits_of_one_process_in_memory_that_all_see(size: int) -> None:
+    code, output, errors = run(size, str(TESTS / "sharded_steps.py"), "9", "shared")
+    assert code == 0, errors
+    assert f"{size} ranks" in output
+
+
 FAILING = """
 import os, signal, sys
 import numpy as np

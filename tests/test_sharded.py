@@ -50,6 +50,73 @@ def test_any_number_of_ranks(size: int, rule: str, has_window: bool) -> None:
     on_ranks(size, lambda ranks: check(ranks, size, rule, options), has_window=has_window)
 
 
+@pytest.mark.parametrize(("rule", "options"), configurations()[::2], ids=str)
+def test_every_rule_in_memory_that_all_see(rule: str, options: dict[str, Any]) -> None:
+    on_ranks(3, lambda ranks: check(ranks, 3, rule, options, shared=True))
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("rule", ["Lamb", "Adafactor"])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_in_memory_that_all_see(rule: str, name: str, size: int) -> None:
+    options = {"learning_rate": 0.1, **OPTIONS[name]}
+    on_ranks(size, lambda ranks: check(ranks, size, rule, options, shared=True))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_other_dtypes_in_memory_that_all_see(dtype: str) -> None:
+    options = {"learning_rate": 0.01, "clipnorm": 1.0}
+    on_ranks(3, lambda ranks: check(ranks, 3, "AdamW", options, dtype, shared=True))
+
+
+def test_parameters_that_all_see(tmp_path: Path) -> None:
+    def train(ranks: ThreadRanks) -> tuple[Any, Any]:
+        given = parameters()
+        optimizer = Sharded(
+            instep.AdamW, given, comm=ranks, shared=True, use_ema=True, ema_momentum=0.5
+        )
+        assert_same(given, optimizer.params)
+        for k in range(2):
+            optimizer.step(gradients(0, 0, "float64"))  # of another dtype
+            optimizer.step(microbatches=[gradients(0, 0)] * (ranks.rank + k))
+        trained = copy.deepcopy(optimizer.params)
+        optimizer.save(tmp_path)
+        with optimizer.averaged() as averages:
+            averaged = copy.deepcopy(averages)
+        assert_same(optimizer.params, trained)
+        optimizer.step(gradients(0, 0))
+        optimizer.load(tmp_path)
+        assert_same(optimizer.params, trained)
+        ranks.barrier()
+        if ranks.rank == 0:
+            optimizer.params["first"][0][...] = 7
+        ranks.barrier()
+        assert np.all(optimizer.params["first"][0] == 7)
+        return trained, averaged
+
+    plain_params = parameters()
+    plain = instep.AdamW(plain_params, use_ema=True, ema_momentum=0.5)
+    for _ in range(4):
+        plain.step(gradients(0, 0))
+    with plain.averaged() as averages:
+        averaged = copy.deepcopy(averages)
+    for both in on_ranks(2, train):
+        for given, expected in zip(both, (plain_params, averaged), strict=True):
+            for one, other in zip(leaves(given), leaves(expected), strict=True):
+                np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_nodes_have_no_memory_in_common() -> None:
+    with pytest.raises(ValueError, match="shared: expected ranks of one node"):
+        on_ranks(
+            2,
+            lambda ranks: Sharded(instep.Adam, parameters(), comm=ranks, shared=True),
+            has_window=False,
+        )
+    with pytest.raises(ValueError, match="shared=True"):
+        _ = on_ranks(1, lambda ranks: Sharded(instep.Adam, parameters(), comm=ranks))[0].grads
+
+
 @WAYS
 @pytest.mark.parametrize("rule", ["Adafactor", "SM3", "RowwiseAdagrad", "Muon"])
 def test_ranks_that_hold_no_array_go_through_the_same_phases(rule: str, has_window: bool) -> None:

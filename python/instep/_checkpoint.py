@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import math
@@ -24,7 +25,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from struct import pack, unpack
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec
 
 import numpy as np
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
     Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
     Tree = dict[str, Any]
+
+_Given = ParamSpec("_Given")
 
 FORMAT = "instep checkpoint"
 VERSION = 1
@@ -47,6 +50,7 @@ _VERSION_TO_DATE = (45, 0x0808, 0, 0, 0x21)
 """What zip must know: zip64; sizes behind the data, names in UTF-8; stored; 1980-01-01, 0:00."""
 _BLOCK = 1 << 20
 _LONGEST_NAME = 1000
+_ATTEMPTS = 20
 
 
 class Later:
@@ -310,12 +314,33 @@ def _is_sealed(file: BinaryIO) -> bool:
     return file.read() == sha256.hexdigest().encode()
 
 
+def _undisturbed(
+    read: Callable[_Given, NDArray[Any]],
+) -> Callable[_Given, NDArray[Any]]:
+    """Let a function that reads an array do so again where Python's parser was disturbed.
+
+    NumPy has Python parse what is in front of an array, and in some versions threads that do so at
+    the same time may get a SystemError (Python's issue 106905).
+    """
+
+    @functools.wraps(read)
+    def read_again(*given: _Given.args, **named: _Given.kwargs) -> NDArray[Any]:
+        for _ in range(_ATTEMPTS - 1):
+            with contextlib.suppress(SystemError):
+                return read(*given, **named)
+        return read(*given, **named)
+
+    return read_again
+
+
+@_undisturbed
 def _read_member(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
     with archive.open(f"{name}.npy") as data:
         array: NDArray[Any] = np.lib.format.read_array(data, allow_pickle=False)
     return array
 
 
+@_undisturbed
 def _map_member(
     archive: zipfile.ZipFile, name: str, file: BinaryIO, memory: mmap.mmap
 ) -> NDArray[Any]:

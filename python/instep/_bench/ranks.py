@@ -28,6 +28,7 @@ from instep._bench.text import duration
 ARRAYS, SHAPE = 25, (1024, 1024)
 QUICK_ARRAYS = 3
 ALONE, SHARDED, TORCH = "one process", "instep.sharded", "torch ZeroRedundancyOptimizer"
+SHARED = "instep.sharded, shared"
 Step = Callable[[], object]
 
 
@@ -101,7 +102,14 @@ def _measure(arrays: int, rounds: int, output: Path) -> None:
     arrays_of_state = [each for slots in sharded.state for each in slots.values()]
     state = sum(each.nbytes for each in arrays_of_state if isinstance(each, np.ndarray))
     beside = {SHARDED: comm.allgather(_resident("VmHWM") - before - state)}
-    steps: dict[str, Step] = {SHARDED: lambda: sharded.step(grads)}
+    shared = Sharded(instep.Adam, params, comm=comm, shared=True)
+    common = shared.grads
+    for room, grad in zip(common, grads, strict=True):
+        room[...] = grad
+    steps: dict[str, Step] = {
+        SHARDED: lambda: sharded.step(grads),
+        SHARED: lambda: shared.step(common),
+    }
     if rank == 0:
         own = instep.Adam([param.copy() for param in params])
         steps[ALONE] = lambda: own.step(grads)
@@ -109,7 +117,7 @@ def _measure(arrays: int, rounds: int, output: Path) -> None:
         steps[TORCH] = _torch(params, grads, rank, size, output)
     except ImportError as error:
         notes.append(f"{TORCH} is left out: {error}")
-    times: dict[str, list[float]] = {ALONE: [], SHARDED: []}
+    times: dict[str, list[float]] = {ALONE: [], SHARDED: [], SHARED: []}
     for _ in range(rounds):
         for name in (ALONE, *(name for name in steps if name != ALONE)):
             wait()

@@ -2,6 +2,6 @@
 
 from instep.sharded._checkpoint import merge
 from instep.sharded._optimizer import Sharded
-from instep.sharded._ranks import Ranks
+from instep.sharded._ranks import Ranks, Window
 
-__all__ = ["Ranks", "Sharded", "merge"]
+__all__ = ["Ranks", "Sharded", "Window", "merge"]

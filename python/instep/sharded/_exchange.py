@@ -8,6 +8,7 @@ next round while this one is computed.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +18,7 @@ from instep.sharded._division import Part, Piece
 from instep.sharded._ranks import Ranks, agree, check_same
 
 if TYPE_CHECKING:
-    from instep.sharded._ranks import Bytes
+    from instep.sharded._ranks import Bytes, Window
     from instep.typing import Array
 
 _ALIGNED = 8
@@ -95,6 +96,9 @@ class Exchange:
         How each of them is visited.
     parts, rounds
         For each rank its part of each array, and the pieces of its rounds, as many for all.
+    grads
+        The gradients of each rank where all ranks see them, as they do the parameters then; none
+        where each has memory of its own.
     """
 
     def __init__(
@@ -104,14 +108,18 @@ class Exchange:
         held: Sequence[Held],
         parts: Sequence[Sequence[Part]],
         rounds: Sequence[Sequence[Sequence[Piece]]],
+        grads: Sequence[Sequence[Array]],
     ) -> None:
         self.ranks = ranks
         self._held, self._parts, self._rounds = held, parts, rounds
         self._params = [each.elements(param) for each, param in zip(held, params, strict=True)]
+        self._grads = [
+            [order.elements(grad) for order, grad in zip(held, each, strict=True)] for each in grads
+        ]
         self._placed_params = self._placed([param.dtype.itemsize for param in params])
         self._batches: list[list[Array | None]] = []
         self._kind: Kind = [], []
-        self._way: _Window | _Messages | None = None
+        self._way: _Way | None = None
         self._has_agreed = False
         self._sends = False
         self._sent: int | None = None
@@ -193,15 +201,34 @@ class Exchange:
             for batch in batches
         ]
         self._kind = formats, counts
-        self._sends, self._sent = is_update, None
+        self._sends, self._sent = is_update and not self._grads, None
+        own = self._batches
+        if self._is_seen(self._kind):
+            _place(self._batches[0], self._grads[self.ranks.rank])
+            own = [
+                [None if name is None else grad for name, grad in zip(formats, each, strict=True)]
+                for each in self._grads
+            ]
         mine = self._parts[self.ranks.rank]
         return [
             [
                 None if grad is None else held.part(grad, part)
                 for held, grad, part in zip(self._held, batch, mine, strict=True)
             ]
-            for batch in self._batches
+            for batch in own
         ]
+
+    def _is_seen(self, kind: Kind) -> bool:
+        """Return whether all ranks see gradients of a kind where they are."""
+        formats, counts = kind
+        return (
+            bool(self._grads)
+            and counts == [1] * self.ranks.size
+            and all(
+                name in (None, grad.dtype.name)
+                for name, grad in zip(formats, self._grads[0], strict=True)
+            )
+        )
 
     def agree(self, numbers: bytes) -> None:
         """Raise on all ranks where one has raised, or is about to make another step."""
@@ -217,8 +244,9 @@ class Exchange:
                     f"rank {rank}: numbers and options of the step (counts, learning rates, "
                     f"hyperparameters): expected {first[k]}, as on rank 0, got {theirs[k]}"
                 )
-        if self._way is None or self._way.kind != self._kind:
-            self._way = self._way_for(self._kind)
+        self._go(self._kind)
+        if self._grads:
+            self.ranks.barrier()
 
     def refuse(self, error: BaseException) -> None:
         """Raise what a step has failed of on all ranks, unless they have begun it."""
@@ -226,8 +254,22 @@ class Exchange:
             self._has_agreed = True
             agree(self.ranks, None, error)
 
-    def _way_for(self, kind: Kind) -> _Window | _Messages:
+    def _go(self, kind: Kind) -> None:
+        """Go the way of a kind from now on."""
+        if self._way is None or self._way.kind != kind:
+            self.close()
+            self._way = self._way_for(kind)
+
+    def close(self) -> None:
+        """Give back what there is between ranks."""
+        if self._way is not None:
+            self._way.close()
+            self._way = None
+
+    def _way_for(self, kind: Kind) -> _Way:
         """Return the way that bytes go between ranks: through shared memory, if there is some."""
+        if self._is_seen(kind):
+            return _Seen(self.ranks, kind, [], [])
         itemsizes = [None if each is None else _itemsize(each) for each in kind[0]]
         gradients, params = self._placed(itemsizes), self._placed_params
         size = kind[1][self.ranks.rank] * sum(map(_largest, gradients))
@@ -256,12 +298,22 @@ class Exchange:
         """Send what the last round has updated."""
         if self._sent is not None and self._way is not None:
             self._way.finish(self._sent, self._pack_params, self._unpack_params)
+        self.wait()
         self._batches = []
+
+    def wait(self) -> None:
+        """Wait until no rank reads or writes what all see."""
+        if self._grads:
+            self.ranks.barrier()
 
     def publish(self) -> None:
         """Give all ranks the parameters that each of them holds."""
+        if self._grads:
+            self.wait()
+            return
         if self._way is None:
-            self._way = self._way_for(([None] * len(self._params), [0] * self.ranks.size))
+            self._go(([None] * len(self._params), [0] * self.ranks.size))
+        assert self._way is not None
         for span in range(len(self._rounds[0])):
             self._way.finish(span, self._pack_params, self._unpack_params)
 
@@ -304,6 +356,17 @@ class Exchange:
                 param[...] = mine.reshape(param.shape)
 
 
+def _place(grads: Sequence[Array | None], rooms: Sequence[Array]) -> None:
+    """Put gradients where all ranks see them, unless they are there."""
+    for grad, room in zip(grads, rooms, strict=True):
+        if grad is not None and not _is_same(grad, room):
+            room[...] = grad
+
+
+def _is_same(one: Array, other: Array) -> bool:
+    return one.ctypes.data == other.ctypes.data and one.strides == other.strides
+
+
 def _pack(arrays: Sequence[Array | None], placed: Placed, memory: Bytes) -> None:
     for array, elements, where in placed.places:
         source = arrays[array]
@@ -343,7 +406,7 @@ def _largest(rounds: Sequence[Placed]) -> int:
     return max((placed.size for placed in rounds), default=0)
 
 
-class _Way:
+class _Way(ABC):
     """How bytes go between ranks.
 
     Parameters
@@ -366,6 +429,43 @@ class _Way:
         self.kind = kind
         self._ranks, self._gradients, self._params = ranks, gradients, params
 
+    @abstractmethod
+    def turn(
+        self, pack_gradients: PackGradients | None, span: int, pack: Pack | None, unpack: Pack
+    ) -> list[Bytes | None] | None:
+        """Return the gradients of a round from each rank, and send parameters of the last one.
+
+        Parameters
+        ----------
+        pack_gradients, pack
+            What puts this rank's gradients and parameters into memory that is sent; None where the
+            round needs none.
+        span
+            Which round it is.
+        unpack
+            What takes parameters from memory that has come.
+        """
+
+    @abstractmethod
+    def finish(self, span: int, pack: Pack, unpack: Pack) -> None:
+        """Let all ranks have the parameters of a round."""
+
+    def close(self) -> None:
+        """Give back the memory between ranks; all of them call it."""
+        return
+
+
+class _Seen(_Way):
+    """Nothing goes anywhere: all ranks see each other's gradients, and the parameters."""
+
+    def turn(
+        self, pack_gradients: PackGradients | None, span: int, pack: Pack | None, unpack: Pack
+    ) -> list[Bytes | None] | None:
+        return None if pack_gradients is None else [None] * self._ranks.size
+
+    def finish(self, span: int, pack: Pack, unpack: Pack) -> None:
+        """They have them."""
+
 
 class _Window(_Way):
     """Memory of a node, where each rank has room for two rounds: one is written, one is read.
@@ -384,17 +484,19 @@ class _Window(_Way):
         kind: Kind,
         gradients: list[list[Placed]],
         params: list[list[Placed]],
-        window: list[Bytes],
+        window: Window,
     ) -> None:
         super().__init__(ranks, kind, gradients, params)
         self._turn = 0
+        self._free = window.free
         count, me = kind[1], ranks.rank
         sizes = [_largest(rounds) for rounds in gradients]
         starts = np.cumsum([0, *sizes]).tolist()
 
         def cut(rank: int, turn: int, offset: int, size: int) -> Bytes:
-            half = window[rank].size // 2
-            return window[rank][turn * half + offset : turn * half + offset + size]
+            memory = window.memory[rank]
+            begin = turn * (memory.size // 2) + offset
+            return memory[begin : begin + size]
 
         self._out = [
             [
@@ -422,7 +524,6 @@ class _Window(_Way):
     def turn(
         self, pack_gradients: PackGradients | None, span: int, pack: Pack | None, unpack: Pack
     ) -> list[Bytes | None] | None:
-        """Write this rank's gradients of a round and parameters of the last one; read others'."""
         turn = self._turn = 1 - self._turn
         if pack_gradients is not None:
             for batch, out in enumerate(self._out[turn]):
@@ -437,11 +538,13 @@ class _Window(_Way):
         return None if pack_gradients is None else self._in[turn]  # None: its own
 
     def finish(self, span: int, pack: Pack, unpack: Pack) -> None:
-        """Let all ranks have the parameters of a round."""
         self._turn = 1 - self._turn
         self._write(pack, span)
         self._ranks.barrier()
         self._read(unpack, span)
+
+    def close(self) -> None:
+        self._free()
 
     def _write(self, pack: Pack, span: int) -> None:
         me = self._ranks.rank
@@ -484,7 +587,6 @@ class _Messages(_Way):
     def turn(
         self, pack_gradients: PackGradients | None, span: int, pack: Pack | None, unpack: Pack
     ) -> list[Bytes | None] | None:
-        """Wait for the gradients of a round, and let what comes next travel."""
         sources = None
         if pack_gradients is not None:
             if span == 0:
@@ -500,7 +602,6 @@ class _Messages(_Way):
         return sources
 
     def finish(self, span: int, pack: Pack, unpack: Pack) -> None:
-        """Let all ranks have the parameters of a round."""
         self._receive_params(unpack)
         self._post_params(pack, span)
         self._receive_params(unpack)

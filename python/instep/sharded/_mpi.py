@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from instep.sharded._ranks import Window
+
 if TYPE_CHECKING:
     from instep.sharded._ranks import Bytes
     from instep.typing import Array
@@ -48,7 +50,7 @@ class MPIRanks:
         node = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
         self._is_one_node = self._comm.allreduce(node.Get_size()) == self.size**2
         node.Free()
-        self._window: Any = None
+        self._windows: list[Any] = []
 
     def gather(self, value: Any) -> list[Any]:
         return list(self._comm.allgather(value))
@@ -56,33 +58,31 @@ class MPIRanks:
     def add_up(self, numbers: Array) -> None:
         self._comm.Allreduce(self._mpi.IN_PLACE, numbers, self._mpi.SUM)
 
-    def window(self, size: int) -> list[Bytes] | None:
+    def window(self, size: int) -> Window | None:
         if not self._is_one_node:
             return None
-        self._free_window()
-        self._window = self._mpi.Win.Allocate_shared(size, 1, comm=self._comm)
-        self._window.Lock_all(self._mpi.MODE_NOCHECK)
-        memory = [self._window.Shared_query(rank)[0] for rank in range(self.size)]
-        return [np.frombuffer(each, np.uint8) for each in memory]
+        window = self._mpi.Win.Allocate_shared(size, 1, comm=self._comm)
+        window.Lock_all(self._mpi.MODE_NOCHECK)
+        memory: list[Any] = [window.Shared_query(rank)[0] for rank in range(self.size)]
+        self._windows.append(window)
 
-    def _free_window(self) -> None:
-        if self._window is not None:
-            self._window.Unlock_all()
-            self._window.Free()
-            self._window = None
+        def free() -> None:
+            self._windows.remove(window)
+            window.Unlock_all()
+            window.Free()
+
+        return Window([np.frombuffer(each, np.uint8) for each in memory], free)
 
     def close(self) -> None:
-        self._free_window()
         if self._comm != self._mpi.COMM_NULL:
             self._comm.Free()
 
     def barrier(self) -> None:
-        if self._window is None:
-            self._comm.Barrier()
-            return
-        self._window.Sync()
+        for window in self._windows:
+            window.Sync()
         self._comm.Barrier()
-        self._window.Sync()
+        for window in self._windows:
+            window.Sync()
 
     def post(
         self, sends: Sequence[Bytes | None], receives: Sequence[Bytes | None]

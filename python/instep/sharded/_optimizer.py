@@ -22,6 +22,7 @@ from instep._rule import Values
 from instep.sharded import _checkpoint
 from instep.sharded._division import BLOCK, Part, divide, rounds
 from instep.sharded._exchange import NO_BATCHES, Exchange, Held, common_formats, formats_of
+from instep.sharded._memory import memory_like
 from instep.sharded._ranks import Ranks, agree, check_same, ranks_of
 
 if TYPE_CHECKING:
@@ -51,6 +52,10 @@ class Sharded(Around):
         What connects ranks; `MPI.COMM_WORLD` by default.
     reduce : {"mean", "sum"}, optional
         What becomes of all ranks' gradients, or microbatches.
+    shared : bool, optional
+        Whether parameters and gradients are in memory that all ranks of a node see, so that nothing
+        is sent: `params` of this object are new arrays, once in the node, that begin with the
+        numbers of those given, and its `grads` are there to put each rank's gradients in.
     groups, ignore, convention, **options
         As for the rule itself. Schedules are asked on every rank, and must answer alike.
 
@@ -82,6 +87,7 @@ class Sharded(Around):
     _is_mean: bool
     _is_connected_by_us: bool
     _exchange: Exchange | None
+    _grads: list[list[Array]]
 
     def __init__(
         self,
@@ -90,6 +96,7 @@ class Sharded(Around):
         *,
         comm: Any = None,
         reduce: str = "mean",
+        shared: bool = False,
         groups: Sequence[Group] = (),
         ignore: Where = None,
         convention: Convention = "paper",
@@ -108,14 +115,29 @@ class Sharded(Around):
             if not tree.leaves:
                 raise ValueError("params: expected at least one array, got none")
             grouping = Grouping.of(inner._variant, tree, inner._choosing)
-            told = {"reduce": reduce, **_described(inner, tree, grouping)}
+            told = {"reduce": reduce, "shared": shared, **_described(inner, tree, grouping)}
         except BaseException as raised:
             error = raised
         check_same(agree(ranks, told, error))
         self._inner = inner
-        self._tree = tree
         self._exchange = None
+        self._grads = []
+        self._tree = self._in_common_memory(tree) if shared else tree
         self._bind(grouping)
+
+    def _in_common_memory(self, tree: _core.Tree) -> _core.Tree:
+        """Return the parameters in memory that all ranks see, with room for gradients beside."""
+        ranks = self._ranks
+        memory = memory_like(ranks, tree.leaves)
+        self._grads = memory.grads
+        for grad in memory.grads[ranks.rank]:
+            grad[...] = 0
+        if ranks.rank == 0:
+            for param, leaf in zip(memory.params, tree.leaves, strict=True):
+                param[...] = leaf
+        ranks.barrier()
+        ignore = ignoring(self._inner._ignore)
+        return _core.Tree(tree.unflatten(memory.params), Group, ignore, True)
 
     def _bind(self, grouping: Grouping) -> None:
         """Share arrays out, and bind the rank's optimizer to its own parts."""
@@ -144,7 +166,7 @@ class Sharded(Around):
         for each in all_rounds:
             each += [[] for _ in range(count - len(each))]
         held = [_held(leaf, cut) for leaf, cut in zip(leaves, is_cut, strict=True)]
-        exchange = Exchange(ranks, leaves, held, parts, all_rounds)
+        exchange = Exchange(ranks, leaves, held, parts, all_rounds, self._grads)
         segments = [
             _segment(leaf, part, cut) for leaf, part, cut in zip(leaves, mine, is_cut, strict=True)
         ]
@@ -171,6 +193,17 @@ class Sharded(Around):
     def params(self) -> Any:
         """The parameters, whole, as they were given."""
         return self._tree.unflatten(self._tree.objects)
+
+    @property
+    def grads(self) -> Any:
+        """With `shared`, arrays for this rank's gradients, where the other ranks read them.
+
+        What is in them when all ranks `step` with them counts. Other arrays that are given to
+        `step` are copied there.
+        """
+        if not self._grads:
+            raise ValueError("grads: expected an optimizer that was made with shared=True")
+        return self._tree.unflatten(self._grads[self._ranks.rank])
 
     @property
     def rank(self) -> int:
@@ -409,10 +442,14 @@ class Sharded(Around):
         ndarray or nesting of list, tuple and dict
             `params`, which hold the averages.
         """
+        self._wait()
         try:
             with self._inner.averaged():
                 self._publish()
-                yield self.params
+                try:
+                    yield self.params
+                finally:
+                    self._wait()
         finally:
             self._publish()
 
@@ -435,8 +472,11 @@ class Sharded(Around):
     def close(self) -> None:
         """Give back the communicator and the memory between ranks; all ranks call it.
 
-        MPI has few of them. What `comm` was given as other than a communicator stays open.
+        MPI has few of them. What `comm` was given as other than a communicator stays open, and the
+        arrays of `shared` ones stay until the program ends.
         """
+        if self._exchange is not None:
+            self._exchange.close()
         if self._is_connected_by_us:
             self._ranks.close()
 
@@ -451,6 +491,10 @@ class Sharded(Around):
     ) -> None:
         if kind is None:  # else others may be anywhere
             self.close()
+
+    def _wait(self) -> None:
+        if self._exchange is not None:
+            self._exchange.wait()
 
     def _publish(self) -> None:
         if self._exchange is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -12,6 +12,21 @@ if TYPE_CHECKING:
     from instep.typing import Array
 
     Bytes = NDArray[np.uint8]
+
+
+class Window(NamedTuple):
+    """Memory that all ranks see.
+
+    Attributes
+    ----------
+    memory : list of ndarray of uint8
+        That of each rank.
+    free : callable
+        Gives it back; all ranks call it.
+    """
+
+    memory: list[Bytes]
+    free: Callable[[], None]
 
 
 @runtime_checkable
@@ -37,10 +52,10 @@ class Ranks(Protocol):
         """Make of float64 numbers their sum over all ranks, of which one at most has not zero."""
         ...
 
-    def window(self, size: int) -> list[Bytes] | None:
-        """Return memory of so many bytes for each rank, which all can see; None if there is none.
+    def window(self, size: int) -> Window | None:
+        """Return memory of which each rank has so many bytes, and all see all of it.
 
-        What is written before a `barrier` is seen after it. Earlier windows are given back.
+        What is written before a `barrier` is seen after it. None where ranks have no such memory.
         """
         ...
 
