@@ -174,11 +174,11 @@ def test_communicators_are_given_back() -> None:
     assert "done" in output
 
 
-def test_the_pages_example(tmp_path: Path) -> None:
+def test_the_pages_examples(tmp_path: Path) -> None:
     page = repository.file("docs/ranks.md").read_text("utf-8")
     script = tmp_path / "train.py"
-    example = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
-    script.write_text(example.replace('"checkpoint"', repr(str(tmp_path / "checkpoint"))))
+    examples = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[:2])
+    script.write_text(examples.replace('"checkpoint"', repr(str(tmp_path / "checkpoint"))))
     code, _, errors = run(2, str(script))
     assert code == 0, errors
     assert (tmp_path / "checkpoint" / "manifest.npz").exists()
