@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _ROUND_BYTES = 1 << 22
 """Of gradients that a rank has in memory at a time, from all ranks together."""
+_SEEN = 8
+"""Rounds are so many times as long where all ranks see each other's gradients."""
 
 
 class Sharded(Around):
@@ -160,7 +162,8 @@ class Sharded(Around):
             )
             return inner._install(inner._values, binding)
         mine = parts[ranks.rank]
-        most = _ROUND_BYTES // (4 * ranks.size)
+        # Fewer rounds where nearly nothing is sent.
+        most = (_SEEN if self._grads else 1) * _ROUND_BYTES // (4 * ranks.size)
         all_rounds = [rounds(each, is_cut, most) for each in parts]
         count = max(map(len, all_rounds))
         for each in all_rounds:
