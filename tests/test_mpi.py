@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from ranks import ThreadRanks, on_ranks
 from sharded_steps import alone, assert_same, gradients, parameters, summed
 
 import instep
-from instep.sharded import Sharded
+from instep.sharded import Sharded, _mpi
 
 pytest.importorskip("mpi4py")
 MPIEXEC = shutil.which("mpiexec") or str(Path(sys.executable).with_name("mpiexec"))
@@ -70,6 +71,19 @@ def test_the_bits_of_one_process_in_memory_that_all_see(size: int) -> None:
     code, output, errors = run(size, str(TESTS / "sharded_steps.py"), "9", "shared")
     assert code == 0, errors
     assert f"{size} ranks" in output
+
+
+def test_ranks_that_are_bound_to_a_core_of_many_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3})
+    with pytest.warns(UserWarning, match=r"one of 8 cores.*slot:PE=4 gives it 4"):
+        _mpi._check_cores(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _mpi._check_cores(8)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 4})
+        _mpi._check_cores(2)
 
 
 FAILING = """

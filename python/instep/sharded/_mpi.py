@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,20 @@ from instep.sharded._ranks import Window
 if TYPE_CHECKING:
     from instep.sharded._ranks import Bytes
     from instep.typing import Array
+
+
+def _check_cores(ranks: int) -> None:
+    """Warn where each of a node's ranks has a core, though there are more."""
+    if not hasattr(os, "sched_getaffinity") or "OMP_NUM_THREADS" in os.environ:
+        return
+    cores = os.cpu_count() or 1
+    if len(os.sched_getaffinity(0)) == 1 and cores >= 2 * ranks:
+        warnings.warn(
+            f"each rank is bound to one of {cores} cores, as Open MPI does by itself, so that a "
+            f"step has one thread; mpiexec --map-by slot:PE={cores // ranks} gives it "
+            f"{cores // ranks}, and --bind-to none all of them",
+            stacklevel=5,
+        )
 
 
 class MPIRanks:
@@ -49,6 +65,8 @@ class MPIRanks:
         self.size: int = self._comm.Get_size()
         node = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
         self._is_one_node = self._comm.allreduce(node.Get_size()) == self.size**2
+        if node.Get_rank() == 0:
+            _check_cores(node.Get_size())
         node.Free()
         self._windows: list[Any] = []
 
