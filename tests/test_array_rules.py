@@ -195,7 +195,7 @@ def test_ftrl_rests_at_a_rate_of_zero() -> None:
 
 
 def test_what_arrays_have_in_common_is_no_option_of_groups() -> None:
-    for name in ("learning_rate", "beta_3", "estim_lr0"):
+    for name in ("learning_rate", "learning_rate_factor", "beta_3", "estim_lr0"):
         with pytest.raises(ValueError, match=f"expected options among .*; got '{name}'"):
             instep.Prodigy([np.ones(2), instep.Group(np.ones(2), **{name: 0.5})])
 

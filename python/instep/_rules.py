@@ -1051,6 +1051,7 @@ class Prodigy(Optimizer):
     _initial_state = {"p_0": PARAMETER, "d": "estim_lr0"}
     _joint = (
         "learning_rate",
+        "learning_rate_factor",
         "beta_1",
         "beta_2",
         "beta_3",

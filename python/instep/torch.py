@@ -138,7 +138,8 @@ class _Parts:
         self._groups = [self._entries(group) for group in adapter.param_groups]
         rule: Any = adapter._rule
         options = [_options(rule, names, group) for group in adapter.param_groups]
-        common = {name: options[0][name] for name in ("learning_rate", *rule._joint)}
+        joint = ("learning_rate", *rule._joint)
+        common = {name: options[0][name] for name in joint if name in options[0]}
         options = [_without_joint(rule, own, common) for own in options]
         arrays = self._nested([_array(p) for p in self._locals])
         groups = [instep.Group(a, **own) for a, own in zip(arrays, options, strict=True)]
@@ -264,7 +265,7 @@ def _without_joint(
 ) -> dict[str, Any]:
     """Return a group's options but for those that all groups have in common."""
     for name in rule._joint:
-        if options[name] != common[name]:
+        if name in common and options[name] != common[name]:
             raise ValueError(
                 f"{name}: expected {common[name]!r} in all groups, for {rule.__name__} has one for "
                 f"all arrays; got {options[name]!r}"

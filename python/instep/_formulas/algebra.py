@@ -257,7 +257,7 @@ class Algebra:
             root = self.call("sqrt", [a])
             return root if exponent > 0 else self._quotient(self.literal(1), root)
         if not isinstance(b, Number):
-            raise MeaningError("expected an exponent that is one number, got the elements of one")
+            raise MeaningError("expected an exponent that is one number, got elements of an array")
         is_small = exponent is not None and abs(exponent) <= HIGHEST_POWER
         if exponent is None or not is_small or exponent != round(exponent):
             return self._elements("power", a, b)

@@ -6,7 +6,7 @@ import ast
 import inspect
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, cast
 from weakref import WeakValueDictionary
 
@@ -184,6 +184,7 @@ def rule(
         "_definition": {"name": name, "arguments": definition},
         "_convention": Convention(name, text, {}, "inside" if is_decay else "decoupled"),
         "_clock": STEP in algebra.used,
+        "_joint": _joint(program, scalars.values(), own),
         "_initial_state": {
             each: COPY_OF_PARAMETER if start == PARAMETER else start
             for each, start in starts.items()
@@ -224,6 +225,16 @@ def _is_never_negative(start: float | str, names: Names) -> bool:
     if isinstance(start, str):
         return start != PARAMETER and names.hyperparameters[start][0] >= 0
     return start >= 0
+
+
+def _joint(
+    program: Program, starts: Iterable[float | str], own: Mapping[str, Hyperparameter[Any]]
+) -> tuple[str, ...]:
+    """Return the hyperparameters that groups can't have of their own."""
+    if not (shared := program.shared()):
+        return ()
+    rate = ["learning_rate", "learning_rate_factor"] if RATE in shared else []
+    return (*rate, *(name for name in own if name in {*shared, *starts}))
 
 
 def _documented(

@@ -37,6 +37,12 @@ _OPERATORS: Mapping[type[ast.operator], str] = {
     ast.Div: "/",
     ast.Pow: "**",
 }
+_INSTEAD: Mapping[type[ast.operator], str] = {
+    ast.BitXor: "; powers are **",
+    ast.BitAnd: "; of conditions: and",
+    ast.BitOr: "; of conditions: or",
+    ast.Mod: "; for every k-th step a hyperparameter that is a function of the step",
+}
 _COMPARISONS: Mapping[type[ast.cmpop], str] = {
     ast.Lt: "<",
     ast.LtE: "<=",
@@ -152,7 +158,10 @@ class _Reader:
         elif isinstance(node, ast.AugAssign):
             target, value = node.target, node.value
         else:
-            raise self._fail(node, "expected an assignment such as m = beta*m + (1-beta)*g")
+            example = "m = beta*m + (1-beta)*g"
+            if isinstance(node, ast.If):
+                example = "m = where(condition, a, b)"
+            raise self._fail(node, f"expected an assignment such as {example}")
         if not isinstance(target, ast.Name):
             raise self._fail(target, "expected a name on the left of =")
         name = target.id
@@ -166,7 +175,8 @@ class _Reader:
 
     def _operator(self, node: ast.AST, operator: ast.operator) -> str:
         if type(operator) not in _OPERATORS:
-            raise self._fail(node, f"expected one of {' '.join(_OPERATORS.values())}")
+            instead = _INSTEAD.get(type(operator), "")
+            raise self._fail(node, f"expected one of {' '.join(_OPERATORS.values())}{instead}")
         return _OPERATORS[type(operator)]
 
     def _value(self, node: ast.expr) -> Any:
@@ -232,9 +242,10 @@ class _Reader:
         least, most = FUNCTIONS[function]
         if node.keywords or not least <= len(node.args) <= most:
             number = str(least) if least == most else f"{least} to {most}"
-            raise self._fail(
-                node, f"{function}: expected {number} argument{'s' if most > 1 else ''}"
-            )
+            message = f"{function}: expected {number} argument{'s' if most > 1 else ''}"
+            if function in ("min", "max") and len(node.args) == 1:
+                message += f"; of the elements of one array there are {', '.join(REDUCTIONS)}"
+            raise self._fail(node, message)
         arguments, over_all = list(node.args), False
         if function in REDUCTIONS and len(arguments) == 2:
             last = arguments.pop()

@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+import numpy as np
+
 from instep._formulas.algebra import GRADIENT, PARAMETER, RATE, STEP
 from instep._formulas.grammar import FUNCTIONS, OVER_ALL
 from instep._hyperparameters import Flag, Hyperparameter, Scheduled
@@ -35,8 +37,9 @@ class OfStep:
         self.function = function
 
     def __call__(self, index: int) -> float:
-        """Return its value for the 0-based index of an update."""
-        return self.function(index + 1)
+        """Return its value for the 0-based index of an update; True and False count as 1 and 0."""
+        value = self.function(index + 1)
+        return float(value) if isinstance(value, (bool, np.bool_)) else value
 
     def __repr__(self) -> str:
         return f"OfStep({self.function!r})"
@@ -59,8 +62,12 @@ def check_no_argument(what: str, name: str) -> None:
 def check_free(what: str, name: Any) -> None:
     """Raise ValueError for a name that means something else already."""
     check_identifier(what, name)
-    is_taken = name in _RESERVED | _TAKEN or name.endswith("_scale")
-    if is_taken or hasattr(Optimizer, name):
+    if name.endswith("_scale"):
+        raise ValueError(
+            f"{what}: expected a name of its own, got {name!r}; those that end in _scale are 8-bit "
+            "state's"
+        )
+    if name in _RESERVED | _TAKEN or hasattr(Optimizer, name):
         raise ValueError(f"{what}: expected a name of its own, got {name!r}, which is taken")
 
 

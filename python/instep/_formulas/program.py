@@ -94,6 +94,13 @@ class Program:
         roots = [*(each.number for each in self.constants()), *self.becomes]
         return [each for each in reached(roots, into_sums=False) if isinstance(each, Number)]
 
+    def shared(self) -> set[str]:
+        """Return the names that kept numbers hang on, where all arrays have those together."""
+        if not all(total.arguments[2] for total, *_ in self.sums) or not self.sums:
+            return set()
+        parts = reached(self.becomes)
+        return {each.arguments[0] for each in parts if each.operation == "input"}
+
     def encoded(self, rule: str) -> _core.Formula:
         """Return it as the engine takes it, by index instead of name."""
         names, numbers = self.algebra.names, self.numbers()
