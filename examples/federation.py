@@ -1,9 +1,9 @@
 """A federation on handwritten digits: clients train, the server steps by a rule of instep's.
 
 Ten clients, each with few kinds of scikit-learn's digits, fit a linear classifier to their own;
-Flower simulates them in Ray's processes (``pip install "flwr[simulation]" scikit-learn``). After
-each round this is the share of other digits that the server's weights tell, where they become the
-clients' average, and where what that has moved them by is the gradient of a step.
+Flower simulates them in Ray's processes (``pip install "flwr[simulation]" scikit-learn``). Printed
+is the share of other digits that the server's weights tell after each round, where they become the
+clients' average, and where the way to that average is the gradient of a step.
 """
 
 from __future__ import annotations
