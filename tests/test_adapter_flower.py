@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -12,7 +17,7 @@ import repository
 
 pytest.importorskip("flwr")
 
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.serverapp import strategy as flower
 
 import instep
@@ -123,3 +128,70 @@ def test_the_page_on_it() -> None:
     page = repository.file("docs/adapters.md")
     section = page.read_text(encoding="utf-8").partition("## Flower\n")[2]
     exec(section.partition("```python\n")[2].partition("```")[0], {"instep": instep})
+
+
+class Calls:
+    """What Flower calls a grid, where clients are calls in this process."""
+
+    def __init__(self, client_app: Any, clients: int) -> None:
+        self.client_app, self.clients = client_app, clients
+
+    def get_node_ids(self) -> Iterable[int]:
+        return range(1, self.clients + 1)
+
+    def send_and_receive(self, messages: Iterable[Any], **_: Any) -> list[Any]:
+        return [self.client_app(each, self.context(each)) for each in messages]
+
+    def context(self, message: Any) -> Any:
+        client = message.metadata.dst_node_id
+        return Context(
+            run_id=1,
+            node_id=client,
+            node_config={"partition-id": client - 1},
+            state=RecordDict(),
+            run_config={},
+        )
+
+
+def check_federation_output(output: str) -> None:
+    """Any rule on the server learns faster than averages do."""
+    heading, *lines = (line.split("\t") for line in output.splitlines())
+    assert heading == ["round", "averages", "momentum", "Yogi", "AdaBelief"]
+    assert [int(line[0]) for line in lines] == list(range(1, 21))
+    averages, *rules = np.array([line[1:] for line in lines], float).T
+    assert averages[0] < 0.75
+    assert 0.8 < averages[-1] < 0.87
+    assert all(accuracies[-1] > averages[-1] + 0.02 for accuracies in rules)
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the module of the example, whose clients are in this process and read data once."""
+    datasets = pytest.importorskip("sklearn.datasets")
+    monkeypatch.setattr(datasets, "load_digits", functools.cache(datasets.load_digits))
+    monkeypatch.syspath_prepend(str(repository.file("examples/federation.py").parent))
+    monkeypatch.delitem(sys.modules, "federation", raising=False)
+    return import_module("federation")
+
+
+def test_a_federation(example: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    example.server_app(Calls(example.client_app, example.CLIENTS), None)
+    check_federation_output(capsys.readouterr().out)
+
+
+def test_each_client_has_few_kinds_of_digits(example: Any) -> None:
+    labels = [example.of_client(client)[1] for client in range(example.CLIENTS)]
+    assert sum(map(len, labels)) == len(example.digits()[1])
+    assert all(len(set(each)) <= 4 for each in labels)
+    assert {*np.concatenate(labels)} == set(range(10))
+
+
+def test_a_federation_in_processes_of_ray() -> None:
+    pytest.importorskip("sklearn")
+    pytest.importorskip("ray")
+    script = str(repository.file("examples/federation.py"))
+    environment = {**os.environ, "FLWR_TELEMETRY_ENABLED": "0"}
+    done = subprocess.run(
+        [sys.executable, script], env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    check_federation_output(done.stdout)

@@ -25,7 +25,7 @@ from instep._bench import machine, measure, samples
 from instep._bench.case import DTYPES, RULES, Array, Case, Rule
 from instep._bench.cold import OtherMemory
 from instep._bench.limit import LIMITS
-from instep._bench.peers import PEERS
+from instep._bench.peers import ADAPTERS, IN_PLACE_OF, PEERS
 from instep._bench.peers.base import Contender, Peer
 from instep._bench.peers.instep import Instep
 from instep._bench.peers.numpy import NumPy
@@ -38,12 +38,12 @@ STEP = """
 import sys
 import numpy as np
 from instep._bench.case import DTYPES, RULES, Case
-from instep._bench.peers import PEERS
+from instep._bench.peers import ADAPTERS, PEERS
 from instep._bench.workloads import Workload
 
 name, path, steps = sys.argv[1:]
 try:
-    peer = PEERS[name]()
+    peer = {**PEERS, **ADAPTERS}[name]()
 except Exception as error:
     print(f"{type(error).__name__}: {error}")
     sys.exit(77)
@@ -251,7 +251,7 @@ def reference_of(rule: Rule, ndim: int) -> tuple[Reference, Mapping[str, Any]]:
     return references[name], rule.settings
 
 
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("name", [*PEERS, *ADAPTERS])
 def test_peers_follow_the_formulas(name: str, tmp_path: Path) -> None:
     path = tmp_path / "params.npz"
     done = subprocess.run(
@@ -275,6 +275,32 @@ def test_peers_follow_the_formulas(name: str, tmp_path: Path) -> None:
                 expected = quantity.value
                 state = {slot: each.value for slot, each in new.items()}
             np.testing.assert_allclose(params[key], expected, rtol=0, atol=1e-5, err_msg=key)
+
+
+def test_adapters(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands beside them, and the table of ratios."""
+    assert ADAPTERS.keys() == IN_PLACE_OF.keys()
+    assert {name for own in IN_PLACE_OF.values() for name in own} < PEERS.keys()
+    for known in (ADAPTERS, IN_PLACE_OF):
+        for name in list(known):
+            monkeypatch.delitem(known, name)
+    monkeypatch.setitem(ADAPTERS, "instep.other", Instep)
+    monkeypatch.setitem(IN_PLACE_OF, "instep.other", ("numpy", "absent"))
+    monkeypatch.setitem(PEERS, "absent", Absent)
+    arguments = ["--sizes", "10", "20", "--threads", "1", "--rules", "Adam", "Lion"]
+    out, _, raw = bench("--adapters", *arguments)
+    assert raw["arguments"]["peers"] == ["instep.other", "numpy", "absent"]
+    assert raw["machine"]["peers"].keys() == {"instep.other", "numpy"}
+    ratio = r" +[\d.]+x ±\d+%"
+    heading = r"Adam, float32, 1 thread: times an adapter's step\s+10 +20 "
+    assert re.search(heading, out)
+    assert re.search(rf"numpy / instep.other{ratio}{ratio} ", out)
+    assert "Lion, float32, 1 thread: times" not in out  # NumPy has none
+    assert "absent /" not in out
+
+    out, _, _ = bench(*arguments, "--peers", "numpy")
+    assert "times an adapter's step" not in out
+    assert main(["bench", "--rows", "--adapters"]) == 1
 
 
 def test_arrays_written_in_a_step() -> None:

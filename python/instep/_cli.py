@@ -191,7 +191,7 @@ def _run_demo(arguments: argparse.Namespace) -> int:
 def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     from instep._bench.case import DTYPES, RULES
     from instep._bench.machine import processors
-    from instep._bench.peers import PEERS
+    from instep._bench.peers import ADAPTERS, PEERS
     from instep._bench.workloads import MODELS
 
     bench_help = "measure the steps beside other libraries' and beside the machine's limit"
@@ -212,7 +212,8 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     names("--rules", RULES, "Adam (Momentum is SGD with momentum 0.9)")
     names("--dtypes", DTYPES, "float32 (mixed: parameters in float32, gradients in float64)")
-    names("--peers", PEERS, "all that are installed; none where no name is given", count="*")
+    known = [*PEERS, *ADAPTERS]
+    names("--peers", known, "all that are installed; none where no name is given", count="*")
     threads = list(dict.fromkeys((1, processors())))
     bench.add_argument(
         "--threads",
@@ -233,6 +234,11 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="store_true",
         help="time each step after other memory was used, three times the caches, as forward and "
         "backward passes use it; otherwise steps repeat in warm caches",
+    )
+    bench.add_argument(
+        "--adapters",
+        action="store_true",
+        help="measure steps inside PyTorch, Keras and scikit-learn, beside their own optimizers'",
     )
     bench.add_argument(
         "--rows",
@@ -273,7 +279,7 @@ def _run_bench(arguments: argparse.Namespace) -> int:
 
     apart = [name for name in ("rows", "ranks", "offload") if getattr(arguments, name)]
     if apart:
-        others = ("model", "sizes", "rules", "dtypes", "peers", "seconds", "cold")
+        others = ("model", "sizes", "rules", "dtypes", "peers", "adapters", "seconds", "cold")
         if given := [f"--{name}" for name in (*others, *apart[1:]) if getattr(arguments, name)]:
             return _fail(f"instep bench --{apart[0]} measures one thing, whatever {_listed(given)}")
     if arguments.ranks:
@@ -300,7 +306,7 @@ def _run_bench(arguments: argparse.Namespace) -> int:
 
     from instep._bench import command
     from instep._bench.case import RULES, Case
-    from instep._bench.peers import PEERS
+    from instep._bench.peers import ADAPTERS, IN_PLACE_OF, PEERS
     from instep._bench.workloads import MODELS, sweep
 
     quick = arguments.quick
@@ -317,7 +323,9 @@ def _run_bench(arguments: argparse.Namespace) -> int:
         for workload in dict.fromkeys(workloads)
         for threads in dict.fromkeys(arguments.threads)
     ]
-    peers = PEERS if arguments.peers is None else dict.fromkeys(arguments.peers)
+    beside = [name for names in IN_PLACE_OF.values() for name in names]
+    default = (*ADAPTERS, *beside) if arguments.adapters else PEERS
+    peers = dict.fromkeys(default if arguments.peers is None else arguments.peers)
     seconds = arguments.seconds or (0.5 if quick else 4.0)
     return command.run(
         cases,

@@ -7,6 +7,7 @@ copied out of the compiled step and back. Arrays are float32 or float64, on the 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -34,14 +35,15 @@ class _Adapter:
     def _kernel(self) -> Any:
         return kernels.of(self._rule)
 
+    @cached_property
+    def _shared(self) -> list[str]:
+        """The names of the hyperparameters that Keras's class has, too."""
+        known, taken = self._rule._own(), inspect.signature(self._kernel).parameters
+        return [name for name in taken if name in known and hasattr(self, name)]
+
     def _numbers(self) -> dict[str, Any]:
-        """Return the hyperparameters that Keras's class has."""
-        known = self._rule._own()
-        return {
-            name: getattr(self, name)
-            for name in self._rule._info()["hyperparameters"]
-            if name in known and hasattr(self, name)
-        }
+        """Return the hyperparameters of an update."""
+        return {name: getattr(self, name) for name in self._shared}
 
     def _states(self, variable: Any) -> list[Any]:
         """Return the variables of a variable's state, None where it has none."""
@@ -203,3 +205,92 @@ class Lion(_Adapter, keras.optimizers.Lion):
 
     _rule = instep.Lion
     _lists = {"m": "_momentums"}
+
+
+@_registered
+class Nadam(_Adapter, keras.optimizers.Nadam):
+    """`keras.optimizers.Nadam` with instep's updates."""
+
+    _rule = instep.Nadam
+    _lists = {**_MOMENTS, "u_product": "_u_products"}
+
+    @property
+    def _u_products(self) -> list[Any]:
+        """For each variable the product that all of them share."""
+        return [self._u_product] * len(self._momentums)
+
+    def _update(self, p: Any, g: Any, state: Sequence[Any], rate: float, step: int) -> None:
+        """Update arrays in place but for the product, which others still need."""
+        *moments, product = state
+        super()._update(p, g, [*moments, product.astype(np.float64)], rate, step)
+
+    def _backend_update_step(
+        self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
+    ) -> None:
+        """Update variables, and then the product."""
+        super()._backend_update_step(grads, trainable_variables, learning_rate)
+        step = keras.ops.cast(self.iterations + 1, self._u_product.dtype)
+        self._u_product.assign(
+            self._u_product * self.beta_1 * (1 - 0.5 * keras.ops.power(0.96, step))
+        )
+
+
+@_registered
+class Ftrl(_Adapter, keras.optimizers.Ftrl):
+    """`keras.optimizers.Ftrl` with instep's updates."""
+
+    _rule = instep.Ftrl
+    _lists = {"accumulator": "_accumulators", "linear": "_linears"}
+
+
+@_registered
+class Lamb(_Adapter, keras.optimizers.Lamb):
+    """`keras.optimizers.Lamb` with instep's updates."""
+
+    _rule = instep.Lamb
+    _lists = _MOMENTS
+
+
+@_registered
+class ScheduleFreeAdamW(_Adapter, keras.optimizers.ScheduleFreeAdamW):
+    """`keras.optimizers.ScheduleFreeAdamW` with instep's updates."""
+
+    _rule = instep.ScheduleFreeAdamW
+    _lists = {"z": "_momentums", "v": "_velocities"}
+
+    def _numbers(self) -> dict[str, Any]:
+        # Keras's weights follow from the step, and need no state of their own.
+        unused = {name: np.zeros(()) for name in ("learning_rate_max", "weight_sum")}
+        return {**super()._numbers(), **unused}
+
+
+@_registered
+class Adafactor(_Adapter, keras.optimizers.Adafactor):
+    """`keras.optimizers.Adafactor` with instep's updates, which leave a matrix's velocity alone."""
+
+    _rule = instep.Adafactor
+    _lists = {"r": "_r", "c": "_c", "v": "_v"}
+
+    def _states(self, variable: Any) -> list[Any]:
+        r, c, v = super()._states(variable)
+        return [r, c, None] if len(variable.shape) > 1 else [None, None, v]
+
+
+@_registered
+class Muon(_Adapter, keras.optimizers.Muon):
+    """`keras.optimizers.Muon` with instep's updates."""
+
+    _rule = instep.Muon
+    _lists = {"momentum": "momentums", "v": "adam_velocities"}
+
+    def _numbers(self) -> dict[str, Any]:
+        decayed = {"weight_decay": 0.0, "adam_weight_decay": 0.0}  # by Keras, before
+        coefficients = (self.muon_a, self.muon_b, self.muon_c)
+        return {**super()._numbers(), **decayed, "ns_coefficients": coefficients}
+
+    def _update(self, p: Any, g: Any, state: Sequence[Any], rate: float, step: int) -> None:
+        """Update arrays in place, by Adam where Keras does."""
+        m, v = state
+        if v is not None and p.ndim == 2:  # no matrix to instep, then
+            p, g, m, v = p[None], g[None], m[None], v[None]
+        super()._update(p, g, [m, v], rate, step)

@@ -15,7 +15,7 @@ import instep
 from instep._bench import machine, measure, report, samples
 from instep._bench.case import Case
 from instep._bench.measure import Note, Result
-from instep._bench.peers import PEERS
+from instep._bench.peers import ADAPTERS, PEERS
 from instep._bench.peers.base import Peer
 
 _WIDTH = 120
@@ -39,7 +39,7 @@ def run(
     cases : sequence of Case
         What to measure.
     peer_names : iterable of str
-        Keys of `PEERS`.
+        Keys of `PEERS` and `ADAPTERS`.
     seconds : float
         How long to measure each case.
     arguments : mapping
@@ -86,6 +86,8 @@ def run(
     for table in report.tables(results, peers, console.width):
         console.print(table)
     console.print(report.LEGEND)
+    for table in report.adapters(results):
+        console.print(table)
     if json_path is not None:
         everything = samples.raw(results, machine=described, arguments=arguments, notes=notes)
         json_path.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
@@ -105,7 +107,7 @@ def _load(peers: dict[str, Peer], names: Sequence[str], progress: Progress, note
     for name in names:
         progress.update(task, description=f"loading {name}", refresh=True)
         try:
-            peers[name] = PEERS[name]()
+            peers[name] = {**PEERS, **ADAPTERS}[name]()
         except ModuleNotFoundError:
             absent.append(name)
         except Exception as error:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from instep._bench.case import Case
 from instep._bench.measure import Result
+from instep._bench.peers import IN_PLACE_OF
 from instep._bench.peers.base import Peer
 from instep._bench.text import duration, significant
 from instep._kinds import counted
@@ -34,6 +35,23 @@ def tables(results: Sequence[Result], peers: Mapping[str, Peer], width: int) -> 
             first, end = (len(names) * k // parts for k in (part, part + 1))
             titles = {name: peers[name].title for name in names[first:end]}
             made.append(_table(title, section, titles))
+    return made
+
+
+def adapters(results: Sequence[Result]) -> list[Table]:
+    """Return tables of how many times as long as an adapter's a library's own steps are."""
+    made = []
+    for title, section in sections(results).items():
+        table = Table("", title=f"{title}: times an adapter's step", box=box.SIMPLE_HEAD)
+        for result in section:
+            table.add_column(result.case.workload.name, justify="right")
+        for adapter, own in IN_PLACE_OF.items():
+            for name in own:
+                cells = [_ratio(result, name, adapter) for result in section]
+                if any(cells):
+                    table.add_row(f"{name} / {adapter}", *(cell or "-" for cell in cells))
+        if table.row_count:
+            made.append(table)
     return made
 
 
@@ -97,8 +115,8 @@ def _spread(samples: Sequence[float]) -> str:
     return f"±{(high - low) / 2 / middle:.0%}"
 
 
-def _ratio(result: Result, name: str) -> str:
-    ratios = result.ratios(name, "instep")
+def _ratio(result: Result, name: str, below: str = "instep") -> str:
+    ratios = result.ratios(name, below)
     return f"{significant(float(np.median(ratios)))}x {_spread(ratios)}" if ratios else ""
 
 

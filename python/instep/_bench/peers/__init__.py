@@ -1,10 +1,11 @@
-"""The peers that instep is compared with: a module for each library, and a line in this table."""
+"""The peers that instep is compared with: a module for each library, and a line in a table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
 
+from instep._bench.peers.adapters import KerasAdapter, ScikitLearnAdapter, TorchAdapter
 from instep._bench.peers.base import Peer
 from instep._bench.peers.bitsandbytes import BitsAndBytes
 from instep._bench.peers.deepspeed import DeepSpeed
@@ -29,3 +30,17 @@ PEERS: dict[str, Callable[[], Peer]] = {
     "scikit-learn": ScikitLearn,
     "bitsandbytes": BitsAndBytes,
 }
+
+ADAPTERS: dict[str, Callable[[], Peer]] = {
+    "instep.torch": TorchAdapter,
+    "instep.keras": KerasAdapter,
+    "instep.sklearn": ScikitLearnAdapter,
+}
+"""instep in the place of other libraries' own optimizers."""
+
+IN_PLACE_OF = {
+    "instep.torch": ("torch-loop", "torch-foreach", "torch-fused"),
+    "instep.keras": ("keras",),
+    "instep.sklearn": ("scikit-learn",),
+}
+"""For each adapter the peers that are its library's own optimizers."""

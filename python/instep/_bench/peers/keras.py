@@ -49,6 +49,7 @@ class Keras(Peer):
         torch = importlib.util.find_spec("torch")
         os.environ.setdefault("KERAS_BACKEND", "torch" if torch else "numpy")
         self._keras = library("keras")
+        self._optimizers: Any = self._keras.optimizers
         self._backend = self._keras.backend.backend()
         self.version = f"{self._keras.__version__} on {self._backend}"
 
@@ -64,7 +65,7 @@ class Keras(Peer):
         gradients = [keras.ops.convert_to_tensor(g) for g in grads]
         name, keywords = _RULES[case.rule.name]
         config = case.rule.config
-        optimizer = getattr(keras.optimizers, name)(config["learning_rate"], **keywords(config))
+        optimizer = getattr(self._optimizers, name)(config["learning_rate"], **keywords(config))
         return Contender(
             repeated(optimizer.apply, gradients, variables),
             lambda: [keras.ops.convert_to_numpy(v.value) for v in variables],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from instep._bench.case import Array, Case
 from instep._bench.peers.base import Contender, Peer, library, repeated
@@ -22,17 +23,20 @@ class ScikitLearn(Peer):
     def bind(self, case: Case, grads: Sequence[Array]) -> Contender:
         """Allocate parameters and state."""
         params = case.ones()
+        optimizer = self.optimizer(case, params)
+        return Contender(repeated(optimizer.update_params, params, grads), lambda: params)
+
+    def optimizer(self, case: Case, params: list[Array]) -> Any:
+        """Return scikit-learn's optimizer of these parameters."""
         config = case.rule.config
         if case.rule.name == "Adam":
-            optimizer = self._optimizers.AdamOptimizer(
+            return self._optimizers.AdamOptimizer(
                 params,
                 config["learning_rate"],
                 config["beta_1"],
                 config["beta_2"],
                 config["epsilon"],
             )
-        else:
-            optimizer = self._optimizers.SGDOptimizer(
-                params, config["learning_rate"], momentum=config["momentum"], nesterov=False
-            )
-        return Contender(repeated(optimizer.update_params, params, grads), lambda: params)
+        return self._optimizers.SGDOptimizer(
+            params, config["learning_rate"], momentum=config["momentum"], nesterov=False
+        )

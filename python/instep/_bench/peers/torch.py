@@ -85,6 +85,7 @@ class Torch(Peer):
 
     def __init__(self, mode: str) -> None:
         self._torch = library("torch")
+        self._optimizers: Any = self._torch.optim
         self._mode = mode
         self.title = f"PyTorch {mode}"
         self.version = self._torch.__version__
@@ -101,7 +102,7 @@ class Torch(Peer):
             return _muon(self._torch, params, case.rule.config)
         name, keywords = _RULES[case.rule.name]
         config = case.rule.config
-        optimizer = getattr(self._torch.optim, name)(
+        optimizer = getattr(self._optimizers, name)(
             params, lr=config["learning_rate"], **keywords(config), **_MODES[self._mode]
         )
         return stepping(optimizer, params)
