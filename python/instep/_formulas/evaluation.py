@@ -166,10 +166,17 @@ def _reduced(function: str, x: Any, param: Any) -> float:
     reductions: Mapping[str, Callable[[Any], Any]] = {
         "sum": np.sum,
         "mean": np.mean,
-        "norm": np.linalg.norm,
-        "rms": lambda each: np.sqrt(np.mean(each * each)),
+        "norm": _norm,
+        "rms": lambda each: _norm(each) / np.sqrt(each.size),
     }
     return float(reductions[function](wide))
+
+
+def _norm(x: Any) -> Any:
+    """Return the 2-norm, of which no square is too large or too small."""
+    largest = np.max(np.abs(x), initial=0)
+    is_usual = 0 < largest < np.inf
+    return largest * np.linalg.norm(x / largest) if is_usual else np.linalg.norm(x)
 
 
 def _called(function: str, values: tuple[Any, ...]) -> Any:
