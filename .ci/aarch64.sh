@@ -32,6 +32,6 @@ cmake -S . -B "$work/build" -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=a
     -DCMAKE_CXX_FLAGS="-isystem $root/usr/include" -Dpybind11_DIR="$site/pybind11/share/cmake/pybind11"
 cmake --build "$work/build" --parallel "$(nproc)"
 cp -r python/instep "$site"
-cp "$work"/build/python/_core.*.so "$site/instep"
+cp "$work"/build/python/_core*.so "$site/instep"
 "$work/python" -c "import platform, instep._core as core; print(platform.machine(), core.build_info())"
 INSTEP_NUM_THREADS=2 "$work/python" -m pytest -q -p no:cacheprovider tests/test_hashes.py
