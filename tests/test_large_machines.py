@@ -254,11 +254,11 @@ def test_an_optimizer_for_each_socket() -> None:
 def test_the_table_on_paper() -> None:
     """Its times are what the page's formula gives."""
     page = repository.file("docs/large_machines.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| ([\d,]+) \|(.* ms) \|$", page, re.MULTILINE)
+    rows = re.findall(r"^\| ([\d,]{9,}) \|(.*) \|$", page, re.MULTILINE)
     assert len(rows) == 3
     for elements, cells in rows:
         bytes_ = 28 * int(elements.replace(",", ""))
-        times = [float(cell.replace(" ms", "").replace(",", "")) for cell in cells.split("|")]
+        times = [float(cell.replace(",", "")) for cell in cells.split("|")]
         speeds = [15, 120, 150, 150, 240, 300]
         expected = [bytes_ / speed / 1e6 for speed in speeds]
         np.testing.assert_allclose(times, expected, rtol=0.03)
