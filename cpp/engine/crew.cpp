@@ -268,7 +268,7 @@ public:
         const Clock::time_point start = Clock::now();
         if (desk_->was_interrupted()) crowd_.note(start);
         const bool is_crowded = crowd_.is_there(start);
-        if (is_crowded && is_short(pieces, team)) team = 1;
+        if (is_crowded) team = is_short(pieces) ? 1 : std::min(team, available_processors());
         desk_->set_crowded(is_crowded);
         desk_->lay_out(team, pieces, body, context);
         if (team > 1) desk_->begin_round();

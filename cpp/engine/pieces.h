@@ -21,10 +21,10 @@ inline std::size_t piece_count(std::size_t bytes, int threads) {
     const std::size_t wanted = bytes / (pieces_for_each * static_cast<std::size_t>(threads));
     return std::max<std::size_t>(bytes / std::clamp(wanted, least, most), 1);
 }
-/// Whether each of the threads has at most a few milliseconds of it: less than the turn of a thread
+/// Whether one thread alone has at most a few milliseconds of it: less than the turn of a thread
 /// that the system lets run.
-inline bool is_short(std::size_t pieces, int threads) {
-    return pieces <= pieces_for_each * static_cast<std::size_t>(threads);
+inline bool is_short(std::size_t pieces) {
+    return pieces <= 2 * pieces_for_each;
 }
 
 /// Some of all elements, counted from the first array's first one.

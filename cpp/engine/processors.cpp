@@ -128,11 +128,8 @@ int this_processor() noexcept {
 #endif
 }
 
-int available_processors() {
-    int count = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+int within_quota(int count) {
 #if defined(__linux__)
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0) count = std::max(1, CPU_COUNT(&set));
     static const std::optional<int> granted = [] {  // once: it takes files
         std::ifstream cgroup("/proc/self/cgroup"), mountinfo("/proc/self/mountinfo");
         return quota(cgroup, mountinfo, "");
@@ -140,6 +137,15 @@ int available_processors() {
     count = std::min(count, granted.value_or(count));
 #endif
     return count;
+}
+
+int available_processors() {
+    int count = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+#if defined(__linux__)
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) count = std::max(1, CPU_COUNT(&set));
+#endif
+    return within_quota(count);
 }
 
 }  // namespace instep

@@ -10,6 +10,9 @@ namespace instep {
 /// The processors that this process may run on, or fewer where control groups limit its time.
 int available_processors();
 
+/// So many, or fewer where control groups limit this process's time.
+int within_quota(int count);
+
 /// The one that this thread runs on; negative where the system does not tell.
 int this_processor() noexcept;
 

@@ -99,6 +99,9 @@ int num_threads() {
 #if defined(_OPENMP)
     const int limit = runtime_limit();
     int count = setting().count;
+    // Where OpenMP puts threads in places, it has put this one, too, in one of all that it has.
+    if (!count && omp_get_proc_bind() != omp_proc_bind_false)
+        count = within_quota(omp_get_num_procs());
     if (!count) count = available_processors();
     return limit < setting().runtime_limit_then ? std::min(count, limit) : count;
 #else
