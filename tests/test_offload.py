@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -533,3 +534,91 @@ def test_a_directory_that_is_gone_leaves_the_last_whole_step(tmp_path: Path) -> 
             streamed.step(gradients(1, 0))
         elsewhere.rename(place)
         assert_same(streamed.state_dict(), before)
+
+
+def test_threads_take_turns(tmp_path: Path) -> None:
+    grads = gradients(0, 0)
+    params, _ = alone(lambda p: instep.SGD(p, learning_rate=0.25), [grads] * 12)
+    with Streamed(instep.SGD, tmp_path / "files", parameters(), learning_rate=0.25) as streamed:
+        saved = []
+
+        def step(thread: int) -> None:
+            for k in range(3):
+                streamed.step(grads)
+                saved.append(tmp_path / f"{thread}-{k}.npz")
+                streamed.save(saved[-1])
+
+        threads = [threading.Thread(target=step, args=(k,)) for k in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert streamed.iterations == 12
+        assert_same(streamed.params, params)
+    for path in saved:
+        given = parameters()
+        other = instep.SGD(given, learning_rate=0.25)
+        other.load(path)
+        expected, _ = alone(lambda p: instep.SGD(p, learning_rate=0.25), [grads] * other.iterations)
+        assert_same(given, expected)
+
+
+def test_the_directory_stays_the_same_when_the_program_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Streamed(instep.Adam, "files", parameters()) as streamed:
+        streamed.step(gradients(0, 0))
+        (tmp_path / "other").mkdir()
+        monkeypatch.chdir(tmp_path / "other")
+        streamed.step(gradients(1, 0))
+    assert not (tmp_path / "other" / "files").exists()
+    with Streamed(instep.Adam, tmp_path / "files", parameters()) as streamed:
+        assert streamed.iterations == 2
+
+
+def test_a_number_after_a_schedule_is_a_number_again(tmp_path: Path) -> None:
+    with Streamed(instep.Adam, tmp_path, parameters(), learning_rate=0.1) as streamed:
+        streamed.learning_rate = instep.schedules.CosineDecay(0.1, 10)
+        streamed.step(gradients(0, 0))
+        streamed.learning_rate = 0.05
+        streamed.step(gradients(1, 0))
+        streamed.learning_rate = 1e-4
+    with Streamed(instep.Adam, tmp_path, parameters(), learning_rate=0.1) as streamed:
+        assert streamed.learning_rate == 1e-4
+    with pytest.raises(ValueError, match=r"got 0\.1; construct it as the first one in"):
+        Streamed(instep.Adam, tmp_path, parameters(), learning_rate=1e-4)
+
+
+def test_what_killed_writers_have_left_is_removed(tmp_path: Path) -> None:
+    Streamed(instep.Adam, tmp_path, parameters()).close()
+    (tmp_path / ".instep-0123456789abcdef").write_bytes(b"half")
+    Streamed(instep.Adam, tmp_path, parameters()).close()
+    assert sorted(each.name for each in tmp_path.iterdir()) == sorted(
+        [*_store.DATA, _store.MANIFEST, "lock"]
+    )
+
+
+def test_data_without_its_manifest_is_not_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_store.Store, "mark", stop)  # before anything counts
+        with pytest.raises(KeyboardInterrupt):
+            Streamed(instep.Adam, tmp_path, parameters())
+    Streamed(instep.Adam, tmp_path, parameters()).close()
+    manifest = tmp_path / _store.MANIFEST
+    content = manifest.read_bytes()
+    manifest.unlink()
+    with pytest.raises(ValueError, match=r"expected manifest\.npz beside it"):
+        Streamed(instep.Adam, tmp_path, parameters())
+    manifest.write_bytes(content)
+    Streamed(instep.Adam, tmp_path, parameters()).close()
+
+
+def test_copies_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="copies: expected none"):
+        Streamed(instep.Adam, tmp_path, parameters(), copies="bfloat16")

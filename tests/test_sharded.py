@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -756,3 +757,45 @@ def test_another_rules_checkpoint_is_refused_on_all_ranks(tmp_path: Path) -> Non
         assert_same(given, parameters())
 
     on_ranks(2, run)
+
+
+@pytest.mark.parametrize("other", ["save", "state_dict", "eval", "load"])
+def test_calls_that_differ_are_told_on_all_ranks(other: str, tmp_path: Path) -> None:
+    calls: dict[str, Callable[[Any], Any]] = {
+        "save": lambda opt: opt.save(tmp_path),
+        "state_dict": lambda opt: opt.state_dict(),
+        "eval": lambda opt: opt.eval_params(),
+        "load": lambda opt: opt.load(tmp_path / "saved"),
+        "step": lambda opt: opt.step(gradients(0, 0)),
+    }
+
+    def run(ranks: ThreadRanks) -> None:
+        given = parameters()
+        optimizer = Sharded(instep.ScheduleFreeSGD, given, comm=ranks)
+        optimizer.step(gradients(0, 0))
+        optimizer.save(tmp_path / "saved")
+        before = copy.deepcopy(given)
+        mine = calls[other if ranks.rank == 0 else "step"]
+        with pytest.raises(ValueError, match=r"rank 1: call: expected .*, as on rank 0, got step"):
+            mine(optimizer)
+        assert_same(given, before)
+        optimizer.step(gradients(1, 0))
+
+    on_ranks(2, run)
+
+
+def test_copies_are_refused_on_ranks() -> None:
+    with pytest.raises(ValueError, match="copies: expected none on ranks"):
+        on_ranks(2, lambda ranks: Sharded(instep.Adam, parameters(), comm=ranks, copies="float16"))
+
+
+def test_params_are_the_given_ones() -> None:
+    given = {"w": np.ones(3), "b": np.ones(2)}
+    assert on_ranks(2, lambda ranks: Sharded(instep.Adam, given, comm=ranks).params is given)[0]
+
+
+def test_a_saving_removes_what_killed_writers_have_left(tmp_path: Path) -> None:
+    left = tmp_path / ".instep-0123456789abcdef"
+    left.write_bytes(b"half")
+    on_ranks(2, lambda ranks: Sharded(instep.Adam, parameters(), comm=ranks).save(tmp_path))
+    assert not left.exists()

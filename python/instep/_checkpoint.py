@@ -41,6 +41,8 @@ _Given = ParamSpec("_Given")
 
 FORMAT = "instep checkpoint"
 VERSION = 1
+TEMPORARY = ".instep-"
+"""How files begin that are not whole yet."""
 MANIFEST = "manifest"
 _SEAL = 64
 """The length of the hash at the end."""
@@ -199,7 +201,7 @@ def replace(path: Path, fill: Callable[[BinaryIO], object]) -> None:
     folder = os.path.dirname(target)
     os.stat(folder)  # else the error for a missing one would name the temporary file
     mode = _mode(target)
-    temporary = os.path.join(folder, f".instep-{secrets.token_hex(8)}")
+    temporary = os.path.join(folder, f"{TEMPORARY}{secrets.token_hex(8)}")
 
     def create(name: str, flags: int) -> int:
         return os.open(name, flags, 0o666 if mode is None else mode)
@@ -301,6 +303,14 @@ def _sync_folder(folder: str) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def remove_unfinished(directory: str) -> None:
+    """Remove what writers that were killed have left in a directory where nobody writes."""
+    for name in os.listdir(directory):
+        if name.startswith(TEMPORARY):
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(directory, name))
 
 
 def _is_sealed(file: BinaryIO) -> bool:

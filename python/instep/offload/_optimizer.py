@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import functools
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -41,6 +44,23 @@ _SMALL = 16384
 _FORMAT = 1
 
 
+_Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
+
+
+def _in_turn(
+    method: Callable[Concatenate[Streamed, _Given], _Result],
+) -> Callable[Concatenate[Streamed, _Given], _Result]:
+    """Let threads take turns in a method, which refuses forked processes: they get no turn."""
+
+    @functools.wraps(method)
+    def in_turn(self: Streamed, /, *given: _Given.args, **named: _Given.kwargs) -> _Result:
+        with self._turn if self._store.is_ours else contextlib.nullcontext():
+            return method(self, *given, **named)
+
+    return in_turn
+
+
 class Streamed(Around):
     """An optimizer whose parameters and state are in files, for models larger than memory.
 
@@ -71,7 +91,7 @@ class Streamed(Around):
     ------
     TypeError, ValueError
         As the rule's constructor does, or for a directory of another optimizer, or with files that
-        are damaged, cut off or foreign.
+        are missing, cut off or foreign, or a manifest that is damaged.
     OSError
         If the directory cannot be used, is in use, or has no room for two generations: what a step
         needs is allocated here.
@@ -102,9 +122,11 @@ class Streamed(Around):
         }
     )
 
+    _turn: threading.RLock
     _tree: _core.Tree
     _grouping: Grouping
     _constructed: Values
+    _at_first: Values
     _store: Store
     _placed: list[Placed | None]
     _token: str
@@ -125,6 +147,10 @@ class Streamed(Around):
     ) -> None:
         if not (isinstance(rule, type) and issubclass(rule, Optimizer)):
             raise TypeError(f"rule: expected a class of instep's, got {shown(rule)}")
+        if options.get("copies") is not None:
+            raise ValueError(
+                f"copies: expected none of what is in files, got {options['copies']!r}"
+            )
         if rule._sees_whole_arrays():
             raise ValueError(
                 f"rule: expected one that updates elements, got {rule.__name__}, which sees whole "
@@ -141,7 +167,9 @@ class Streamed(Around):
         self._tree = tree
         self._grouping = Grouping.of(inner._variant, tree, inner._choosing)
         self._constructed = _plain_values(inner)
-        self._store = Store(os.fspath(directory))
+        self._at_first = dict(self._constructed)
+        self._turn = threading.RLock()
+        self._store = Store(os.path.abspath(os.fspath(directory)))
         self._pipeline = None
         try:
             self._placed = self._lay_out()
@@ -219,11 +247,11 @@ class Streamed(Around):
     def _create(self) -> None:
         """Write the first generation."""
         self._token = os.urandom(16).hex()
-        self._store.create(self._token, end_of(self._placed))
-        self._store.open(self._token, end_of(self._placed))
+        self._store.create(end_of(self._placed))
         pipeline = self._new_pipeline()
         beside = [self._write_first(pipeline, k) for k in range(len(self._placed))]
         self._store.sync()
+        self._store.mark(self._token)
         small = [np.array(leaf) if leaf.size <= _SMALL else None for leaf in self._tree.leaves]
         values = self._inner._values
         self._inner._install(values, self._bind(pipeline, values, self._grouping, small, beside))
@@ -355,8 +383,9 @@ class Streamed(Around):
     def _checked_manifest(self) -> Values:
         """Return the manifest of the directory, and open its files."""
         manifest: Values = self._store.read_manifest()
-        with _checkpoint.naming(self._store.path(MANIFEST)):
-            _check_alike(manifest, self._description(), "manifest")
+        path = self._store.path(MANIFEST)
+        _check_alike(manifest, self._description(), f"{path}: manifest")
+        with _checkpoint.naming(path):
             self._token = manifest["token"]
         self._manifest = copy.deepcopy(manifest)
         self._store.open(self._token, end_of(self._placed))
@@ -408,9 +437,16 @@ class Streamed(Around):
     # Hyperparameters ------------------------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            super().__setattr__(name, value)
+        else:
+            self._assign(name, value)
+
+    @_in_turn
+    def _assign(self, name: str, value: Any) -> None:
         is_other_kind = False
-        inner: Any = None if name.startswith("_") else self._inner
-        if inner is not None and name in inner._variant.rule._hyperparameters():
+        inner: Any = self._inner
+        if name in inner._variant.rule._hyperparameters():
             checked = inner._variant.checked(name, value)
             is_other_kind = callable(checked) != callable(inner._values[name])
             binding = inner._bound(name)
@@ -423,15 +459,18 @@ class Streamed(Around):
                 )
         super().__setattr__(name, value)
         if is_other_kind:  # with a schedule, or without, it is to be constructed from now on
-            self._constructed[name] = _plain_values(inner)[name]
-        if not name.startswith("_"):
-            self._remember()
+            first, now = self._at_first.get(name), _plain_values(inner)[name]
+            both_numbers = isinstance(first, (int, float)) and isinstance(now, (int, float))
+            self._constructed[name] = first if both_numbers else now
+        self._remember()
 
+    @_in_turn
     def freeze(self, where: Where) -> None:
         """Ignore the gradients of arrays from now on, as `Optimizer.freeze`."""
         self._inner.freeze(where)
         self._remember()
 
+    @_in_turn
     def unfreeze(self, where: Where) -> None:
         """Take gradients of arrays again; see `freeze`."""
         self._inner.unfreeze(where)
@@ -463,6 +502,7 @@ class Streamed(Around):
         """Update with what an unfinished window holds, as `Optimizer.flush`."""
         return bool(self._change("flush", self._inner.flush))
 
+    @_in_turn
     def _change(self, what: str, change: Callable[[], object]) -> object:
         """Carry out a step, and make it count; where that fails, become what counts."""
         pipeline = self._opened(what)
@@ -478,6 +518,7 @@ class Streamed(Around):
             raise
         return result
 
+    @_in_turn
     def _rewrite(self) -> None:
         """Read all that is in the files and write it to the other generation, with nothing changed.
 
@@ -516,6 +557,7 @@ class Streamed(Around):
     # State ----------------------------------------------------------------------------------------
 
     @property
+    @_in_turn
     def params(self) -> Any:
         """The parameters after the last step, in their structure: read-only maps of the files.
 
@@ -536,6 +578,7 @@ class Streamed(Around):
             leaves.append(leaf)
         return self._tree.unflatten(leaves)
 
+    @_in_turn
     def state_dict(self) -> Values:
         """Return the state as an optimizer in memory has it: all of it, in memory."""
         state = self._state(params=False)
@@ -547,6 +590,7 @@ class Streamed(Around):
                     entry[name] = each.copy()
         return state
 
+    @_in_turn
     def save(
         self,
         path: str | os.PathLike[str],
@@ -587,6 +631,7 @@ class Streamed(Around):
         self._take_over(state)
         return extra
 
+    @_in_turn
     def close(self) -> None:
         """Keep what was assigned or frozen since the last step, and close the files.
 
@@ -635,6 +680,7 @@ class Streamed(Around):
                     state["parameters"][path] = each
         return state
 
+    @_in_turn
     def _take_over(self, state: Values) -> None:
         """Write another state into the files."""
         pipeline = self._opened("load")
@@ -780,11 +826,15 @@ def _check_alike(there: Any, here: Any, what: str) -> None:
     if isinstance(here, dict) and isinstance(there, dict):
         for name in here:
             if name not in there:
-                raise ValueError(f"{what}: expected {name!r}")
+                raise ValueError(
+                    f"{what}: expected {name!r}, which this optimizer has, got {shown(there)}"
+                )
             _check_alike(there[name], here[name], f"{what}[{name!r}]")
         return
     is_same = np.array_equal(there, here) if isinstance(here, np.ndarray) else there == here
     if not is_same:
         raise ValueError(
-            f"{what}: expected {shown(here)}, as this optimizer is constructed, got {shown(there)}"
+            f"{what}: expected {shown(here)}, as this optimizer is constructed, got "
+            f"{shown(there)}; construct it as the first one in the directory, and assign what is "
+            "to change"
         )

@@ -162,6 +162,7 @@ class Store:
                 "in use by another optimizer, here or in another process; close that first",
                 directory,
             ) from None
+        _checkpoint.remove_unfinished(directory)
 
     def path(self, name: str) -> str:
         """Return the path of a file."""
@@ -185,26 +186,44 @@ class Store:
         """Make what was written the generation that counts, all at once."""
         _checkpoint.write(self.path(MANIFEST), tree)
 
-    def create(self, token: str, size: int) -> None:
-        """Make data files of a size, all of it allocated.
+    def create(self, size: int) -> None:
+        """Make data files of a size, all of it allocated, and open them.
 
         Raises
         ------
         OSError
             If there is no room for them.
+        ValueError
+            If there are some that belong to a manifest, which is missing.
         """
+        for name in DATA:
+            path = self.path(name)
+            if os.path.exists(path):
+                with open(path, "rb") as made:
+                    if any(made.read(PAGE)):
+                        raise ValueError(
+                            f"{path}: expected {MANIFEST} beside it, without which its numbers are "
+                            "lost; bring that back, or remove the file to begin anew"
+                        )
         for name in DATA:
             file = os.open(self.path(name), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
             try:
                 os.posix_fallocate(file, 0, size)
-                os.pwrite(file, token.encode().ljust(PAGE, b"\0"), 0)
-                os.fsync(file)
             except OSError as error:
                 why = os.strerror(error.errno or 0)
                 expected = f"expected room for two files of {size:,} bytes: {why}"
                 raise OSError(error.errno, expected, self.path(name)) from None
             finally:
                 os.close(file)
+            self._files.append(_open_directly(self.path(name)))
+
+    def mark(self, token: str) -> None:
+        """Let the data files belong to a manifest with this token."""
+        for name in DATA:
+            with open(self.path(name), "r+b") as file:
+                file.write(token.encode().ljust(PAGE, b"\0"))
+                file.flush()
+                os.fsync(file.fileno())
 
     def open(self, token: str, size: int) -> None:
         """Open the data files.

@@ -248,7 +248,7 @@ def write_shard(directory: str, name: str, shards: Mapping[str, Shard]) -> None:
 def write_manifest(
     directory: str, names: Sequence[str], saved: Saved, extra: Values | None
 ) -> None:
-    """Make a saving the one that counts, and delete the files of others."""
+    """Make a saving the one that counts, and delete the files of others, whole or not."""
     _checkpoint.write(
         os.path.join(directory, MANIFEST),
         {
@@ -261,6 +261,7 @@ def write_manifest(
             "extra": extra,
         },
     )
+    _checkpoint.remove_unfinished(directory)
     for other in os.listdir(directory):
         if other.startswith(_OURS) and other not in names:
             with contextlib.suppress(OSError):

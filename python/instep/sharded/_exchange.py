@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from instep.sharded._division import Part, Piece
-from instep.sharded._ranks import Ranks, agree, check_same
+from instep.sharded._ranks import Ranks, agree, agree_on
 
 if TYPE_CHECKING:
     from instep.sharded._ranks import Bytes, Window
@@ -156,19 +156,18 @@ class Exchange:
         """Return how many microbatches each rank has, and the formats of their gradients."""
         formats = common_formats(batches)
         self._has_agreed = True
-        answers = agree(self.ranks, ({"call": "step(microbatches=...)"}, len(batches), formats))
-        check_same([told for told, *_ in answers])
-        counts = [count for _, count, _ in answers]
+        call = {"call": "step(microbatches=...)"}
+        answers = agree_on(self.ranks, call, (len(batches), formats))
+        counts = [count for count, _ in answers]
         if not sum(counts):
             raise NO_BATCHES
         self._has_agreed = False
-        return counts, next(theirs for _, count, theirs in answers if count)
+        return counts, next(theirs for count, theirs in answers if count)
 
     def agree_on_flush(self, window: int) -> bool:
         """Return whether windows of so many calls hold anything to be flushed."""
         self._has_agreed = True
-        answers = agree(self.ranks, ({"call": "flush()", "calls in the window": window}, None))
-        check_same([told for told, *_ in answers])
+        agree_on(self.ranks, {"call": "flush()", "calls in the window": window})
         self._has_agreed = False
         return window > 0
 
@@ -234,10 +233,9 @@ class Exchange:
         """Raise on all ranks where one has raised, or is about to make another step."""
         self._has_agreed = True
         mine = {"call": "step(grads)", "gradients": self._kind[0]}
-        answers = agree(self.ranks, (mine, np.frombuffer(numbers)))
-        check_same([told for told, *_ in answers])
-        first = answers[0][1]
-        for rank, (_, theirs) in enumerate(answers):
+        answers = agree_on(self.ranks, mine, np.frombuffer(numbers))
+        first = answers[0]
+        for rank, theirs in enumerate(answers):
             if theirs.tobytes() != first.tobytes():
                 k = int(np.argmax(theirs.view(np.int64) != first.view(np.int64)))
                 raise ValueError(

@@ -71,6 +71,8 @@ class MPIRanks:
         self._windows: list[Any] = []
 
     def gather(self, value: Any) -> list[Any]:
+        if self._comm == self._mpi.COMM_NULL:
+            raise RuntimeError("expected an open optimizer; this one is closed")
         return list(self._comm.allgather(value))
 
     def add_up(self, numbers: Array) -> None:

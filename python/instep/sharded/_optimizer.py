@@ -23,7 +23,7 @@ from instep.sharded import _checkpoint
 from instep.sharded._division import BLOCK, Part, divide, rounds
 from instep.sharded._exchange import NO_BATCHES, Exchange, Held, common_formats, formats_of
 from instep.sharded._memory import memory_like
-from instep.sharded._ranks import Ranks, agree, check_same, ranks_of
+from instep.sharded._ranks import Ranks, agree, agree_on, ranks_of
 
 if TYPE_CHECKING:
     from instep.typing import Array, Arrays, Convention, Gradients
@@ -90,6 +90,7 @@ class Sharded(Around):
     _is_connected_by_us: bool
     _exchange: Exchange | None
     _grads: list[list[Array]]
+    _params: Any
 
     def __init__(
         self,
@@ -112,6 +113,8 @@ class Sharded(Around):
             if not (isinstance(rule, type) and issubclass(rule, Optimizer)):
                 raise TypeError(f"rule: expected a class of instep's, got {shown(rule)}")
             self._is_mean = Choice("mean", "sum").check("reduce", reduce) == "mean"
+            if options.get("copies") is not None:
+                raise ValueError(f"copies: expected none on ranks, got {options['copies']!r}")
             inner = rule(groups=groups, ignore=ignore, convention=convention, **options)
             tree = _core.Tree(params, Group, ignoring(ignore), True)
             if not tree.leaves:
@@ -120,11 +123,12 @@ class Sharded(Around):
             told = {"reduce": reduce, "shared": shared, **_described(inner, tree, grouping)}
         except BaseException as raised:
             error = raised
-        check_same(agree(ranks, told, error))
+        agree_on(ranks, {"call": "Sharded(...)", **told}, None, error)
         self._inner = inner
         self._exchange = None
         self._grads = []
         self._tree = self._in_common_memory(tree) if shared else tree
+        self._params = self._tree.unflatten(self._tree.objects) if shared else params
         self._bind(grouping)
 
     def _in_common_memory(self, tree: _core.Tree) -> _core.Tree:
@@ -194,8 +198,8 @@ class Sharded(Around):
 
     @property
     def params(self) -> Any:
-        """The parameters, whole, as they were given."""
-        return self._tree.unflatten(self._tree.objects)
+        """The parameters, whole, as they were given; with `shared` in memory that all ranks see."""
+        return self._params
 
     @property
     def grads(self) -> Any:
@@ -359,7 +363,7 @@ class Sharded(Around):
             return inner.state_dict()
         with inner._hold():
             saved = self._saved(params=False).copied()
-        gathered = agree(self._ranks, saved.shards)
+        gathered = agree_on(self._ranks, {"call": "state_dict()"}, saved.shards)
         shards = {path: [each[path][0] for each in gathered] for path in saved.arrays}
         all_shards = saved._replace(shards=shards).checked()
         arrays = {path: all_shards.whole_state_of(path) for path in saved.arrays}
@@ -399,17 +403,17 @@ class Sharded(Around):
             As `Optimizer.save`; on the other ranks a RuntimeError.
         """
         place = os.fspath(directory)
-        with self._together() as done:
+        with self._together("save(directory)") as done:
             if self._ranks.rank == 0:
                 os.makedirs(place, exist_ok=True)
-        token = done(os.urandom(8).hex())[0]
+        token = done(value=os.urandom(8).hex())[0]
         names = [_checkpoint.name_of(token, rank) for rank in range(self._ranks.size)]
-        with self._together() as done, self._inner._hold():
+        with self._together("save(directory)") as done, self._inner._hold():
             saved = self._saved(params=params)
             shards = {path: shards[0] for path, shards in saved.shards.items()}
             _checkpoint.write_shard(place, names[self._ranks.rank], shards)
         done()
-        with self._together() as done:
+        with self._together("save(directory)") as done:
             if self._ranks.rank == 0:
                 of_extra = None if extra is None else dict(extra)
                 _checkpoint.write_manifest(place, names, saved, of_extra)
@@ -463,7 +467,7 @@ class Sharded(Around):
         if self._exchange is None:
             return mine
         tree = _core.Tree(mine, Group, ignoring(self._inner._ignore), True)
-        gathered = agree(self._ranks, tree.leaves)
+        gathered = agree_on(self._ranks, {"call": "eval_params()"}, tree.leaves)
         wholes = []
         for k, leaf in enumerate(self._tree.leaves):
             pieces = [each[k] for each in gathered]
@@ -504,11 +508,16 @@ class Sharded(Around):
             self._exchange.publish()
 
     @contextlib.contextmanager
-    def _together(self) -> Iterator[Callable[..., list[Any]]]:
+    def _together(self, call: str) -> Iterator[Callable[..., list[Any]]]:
         """Do something on all ranks: what is yielded tells of it when all have done it."""
         error: list[BaseException] = []
+        told = {"call": call}
+
+        def done(others: Values | None = None, value: Any = None) -> list[Any]:
+            return agree_on(self._ranks, {**told, **(others or {})}, value, *error)
+
         try:
-            yield lambda told=None: agree(self._ranks, told, *error)
+            yield done
         except BaseException as raised:
             error.append(raised)
 
@@ -537,16 +546,16 @@ class Sharded(Around):
     def _take_over(self, find: Callable[[], tuple[_checkpoint.Saved, Any]], params: bool) -> Any:
         """Load what a function finds, on all ranks or on none."""
         told: Values = {}
-        with self._together() as done:
+        with self._together("load(...)") as done:
             saved, extra = find()
             state, wholes = self._own(saved, params=params)
             told = {f"state[{name!r}]": repr(value) for name, value in saved.head.items()}
-        check_same(done(told))
+        done(told)
 
-        def agree_on(error: BaseException | None) -> None:
+        def agree_to_go_on(error: BaseException | None) -> None:
             agree(self._ranks, None, error)
 
-        self._inner._take_over(state, params=params and saved.has_params, agree=agree_on)
+        self._inner._take_over(state, params=params and saved.has_params, agree=agree_to_go_on)
         for leaf, whole in wholes:
             leaf[...] = whole
         return extra

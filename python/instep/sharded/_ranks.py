@@ -126,6 +126,33 @@ def agree(ranks: Ranks, told: Any, error: BaseException | None = None) -> list[A
     return [answer for _, answer in answers]
 
 
+def agree_on(
+    ranks: Ranks, told: dict[str, Any], value: Any = None, error: BaseException | None = None
+) -> list[Any]:
+    """Return the value of each rank, or raise on all of them where one tells something else.
+
+    Parameters
+    ----------
+    ranks, error
+        As for `agree`.
+    told
+        What all ranks must have in common; "call" is what they do.
+    value
+        What they need not.
+
+    Raises
+    ------
+    ValueError
+        For the first thing that is not the same on all ranks.
+    BaseException
+        As `agree`.
+    """
+    answers = agree(ranks, (told, value), error)
+    answers = [each if isinstance(each, tuple) else ({"call": "another"}, None) for each in answers]
+    check_same([there for there, _ in answers])
+    return [each for _, each in answers]
+
+
 def check_same(answers: Sequence[dict[str, Any]]) -> None:
     """Raise ValueError for the first thing that ranks do not have in common."""
     first = answers[0]
