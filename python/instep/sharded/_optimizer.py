@@ -631,5 +631,7 @@ def _described(inner: Optimizer, tree: _core.Tree, grouping: Grouping) -> Values
     for path, leaf, group in zip(tree.paths, tree.leaves, grouping.group_of, strict=True):
         told[path] = f"{leaf.dtype} of shape {leaf.shape} and strides {leaf.strides}"
         told[f"group of {path}"] = group
-        told[f"numbers in {path}"] = zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data)
+        told[f"checksum of the numbers in {path}"] = zlib.crc32(
+            np.ascontiguousarray(leaf).view(np.uint8).data
+        )
     return told

@@ -15,18 +15,12 @@ if TYPE_CHECKING:
 
 
 class Window(NamedTuple):
-    """Memory that all ranks see.
-
-    Attributes
-    ----------
-    memory : list of ndarray of uint8
-        That of each rank.
-    free : callable
-        Gives it back; all ranks call it.
-    """
+    """Memory that all ranks see."""
 
     memory: list[Bytes]
+    """That of each rank, in bytes."""
     free: Callable[[], None]
+    """Gives it back; all ranks call it."""
 
 
 @runtime_checkable
