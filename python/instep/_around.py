@@ -29,7 +29,10 @@ class Around:
         if name.startswith("_"):
             super().__setattr__(name, value)
         else:
-            setattr(self._inner, name, value)
+            self._assign(name, value)
+
+    def _assign(self, name: str, value: Any) -> None:
+        setattr(self._inner, name, value)
 
     def __dir__(self) -> Iterable[str]:
         return sorted({*super().__dir__(), *dir(self._inner)} - self._lacks)

@@ -80,7 +80,7 @@ class Streamed(Around):
     params : ndarray or nesting of list, tuple and dict
         What the parameters are at first; they are not changed. Where the directory holds a
         generation, the structure only, whatever the arrays hold.
-    state_only : bool
+    state_only : bool, optional
         Whether `params` are the parameters, which stay in memory and are updated in place, as
         those of an optimizer in memory; the files have the state, and a copy of the parameters as
         they were after each step. Where the directory holds a generation, they become that.
@@ -436,12 +436,6 @@ class Streamed(Around):
 
     # Hyperparameters ------------------------------------------------------------------------------
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name.startswith("_"):
-            super().__setattr__(name, value)
-        else:
-            self._assign(name, value)
-
     @_in_turn
     def _assign(self, name: str, value: Any) -> None:
         is_other_kind = False
@@ -457,7 +451,7 @@ class Streamed(Around):
                     f"{name}: expected no change that takes other state than the files have; make "
                     "another optimizer in another directory, and load this one's file"
                 )
-        super().__setattr__(name, value)
+        super()._assign(name, value)
         if is_other_kind:  # with a schedule, or without, it is to be constructed from now on
             first, now = self._at_first.get(name), _plain_values(inner)[name]
             both_numbers = isinstance(first, (int, float)) and isinstance(now, (int, float))
