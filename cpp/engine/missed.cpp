@@ -23,31 +23,49 @@ bool is_direct(const Work& work) {
     return !(work.buffered & ~others) && !work.has_copy;
 }
 
+void fetch(const void* first, std::size_t bytes) {
+    for (std::size_t byte = 0; byte < bytes; byte += 64)
+        __builtin_prefetch(static_cast<const char*>(first) + byte, 1);
+}
+
 /// The number that there is of a row, which its gradient changes.
 class RowNumber {
 public:
     RowNumber(const Work& work, std::size_t row)
         : part_(work.layout->parts[0]), precision_(work.precision()), row_(row) {}
 
-    static void fetch(const Work& work, std::size_t row) {
-        const Stream& numbers = work.layout->parts[0].stream;
-        if (numbers.contiguous()) __builtin_prefetch(numbers.data + row * numbers.item(), 1);
+    /// Reads it, in the array's precision.
+    void read(void* seen) const {
+        if (const char* const at = in_place())
+            std::memcpy(seen, at, part_.stream.item());
+        else
+            gather(part_.shape, part_.stream, row_, 1, precision_, seen);
     }
     /// Lets elements of the row tell it of their gradient.
     void tell(const Block& block, const Coefficients& coefficients, const PartKernels& kernels) {
         double* const all = &told_;
         kernels.fold(block, 0, coefficients, nullptr, &all, 1);
     }
-    /// Writes what becomes of it, and what kernels see of that, in the array's precision.
+    /// Writes what becomes of what was read, and what kernels see of that.
     void renew(const Coefficients& coefficients, const PartKernels& kernels, std::size_t elements,
                void* seen) {
         double becomes;
-        gather(part_.shape, part_.stream, row_, 1, precision_, seen);
         kernels.renew(coefficients, &told_, 1, 1, static_cast<double>(elements), seen, &becomes, 1);
-        scatter(part_.shape, part_.stream, row_, 1, precision_, &becomes);
+        if (char* const at = in_place())
+            std::memcpy(at, &becomes, part_.stream.item());
+        else
+            scatter(part_.shape, part_.stream, row_, 1, precision_, &becomes);
     }
 
 private:
+    /// Where it lies as kernels compute; null: in another way.
+    char* in_place() const {
+        const Stream& numbers = part_.stream;
+        const bool is_direct = numbers.contiguous() && numbers.coding == Coding::none &&
+                               numbers.format == format_of(precision_);
+        return is_direct ? numbers.data + row_ * numbers.item() : nullptr;
+    }
+
     const Part& part_;
     Precision precision_;
     std::size_t row_;
@@ -195,7 +213,6 @@ public:
                 block.data[grad_stream] = const_cast<char*>(gradient);
                 block.grad_format = format;
             }
-            if (operation_ && work_.touched->parts) see_number(block, row);
             is_read_[count_] = gradients_ <= gradient && gradient < gradients_ + sizeof gradients_;
             rows_[count_++] = {row, 1, start, start + count == length_};
         }
@@ -215,14 +232,22 @@ private:
         bool is_whole;      ///< or the end of a row
     };
 
-    /// Lets a row's gradient change the number that there is of it, and the kernel see that.
-    void see_number(Block& block, std::size_t row) {
+    /// Lets rows' gradients change the numbers that there are of them, and the kernel see those.
+    /// All are read first: reads at random places don't wait for each other, and more of them come
+    /// back in time than of places that are fetched ahead. The rows are fetched meanwhile.
+    void see_numbers() {
         const Coefficients& coefficients = operation_->call->coefficients;
-        RowNumber number(work_, row);
-        number.tell(block, coefficients, *work_.touched->parts);
-        number.renew(coefficients, *work_.touched->parts, length_, &numbers_[count_]);
-        block.common = &numbers_[count_];
-        block.data[work_.layout->parts_stream] = const_cast<char*>(zeros);
+        for (std::size_t k = 0; k < count_; ++k)
+            RowNumber(work_, rows_[k].row).read(&numbers_[k]);
+        for (std::size_t k = 0; k < count_; ++k) {
+            Block& block = blocks_[k];
+            fetch(block.data[param_stream], block.count * item_);
+            RowNumber number(work_, rows_[k].row);
+            number.tell(block, coefficients, *work_.touched->parts);
+            number.renew(coefficients, *work_.touched->parts, length_, &numbers_[k]);
+            block.common = &numbers_[k];
+            block.data[work_.layout->parts_stream] = const_cast<char*>(zeros);
+        }
     }
 
     bool joins_last(std::size_t row, std::size_t count) const {
@@ -242,6 +267,7 @@ private:
 
     void flush(const Block& after) {
         catch_up();
+        if (operation_ && work_.touched->parts) see_numbers();
         if (operation_) {
             const Manner manner{rows_ahead * length_ * item_, true};
             (*operation_->call)({blocks_, count_, sizeof(Block)}, {after, manner});
@@ -390,6 +416,7 @@ private:
             block.factors = work_.block.factors;
             number.tell(block, coefficients, kernels);
         }
+        number.read(number_);
         number.renew(coefficients, kernels, length_, number_);
     }
 
@@ -503,7 +530,6 @@ void update(const Work& work, const Operation* operation, std::size_t length, co
             const std::size_t row = row_at(k);
             if (k + rows_ahead < last) {
                 clock.fetch(row_at(k + rows_ahead));
-                if (has_numbers) RowNumber::fetch(work, row_at(k + rows_ahead));
             }
             gradients.go_to(row);
             updates.add(row, gradients, k + 1 < last ? row_at(k + 1) : row);
