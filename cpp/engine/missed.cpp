@@ -237,8 +237,7 @@ private:
     /// back in time than of places that are fetched ahead. The rows are fetched meanwhile.
     void see_numbers() {
         const Coefficients& coefficients = operation_->call->coefficients;
-        for (std::size_t k = 0; k < count_; ++k)
-            RowNumber(work_, rows_[k].row).read(&numbers_[k]);
+        for (std::size_t k = 0; k < count_; ++k) RowNumber(work_, rows_[k].row).read(&numbers_[k]);
         for (std::size_t k = 0; k < count_; ++k) {
             Block& block = blocks_[k];
             fetch(block.data[param_stream], block.count * item_);
