@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "bindings/unlocked.h"
+#include "engine/fetch.h"
 
 namespace instep::bindings {
 namespace {
@@ -227,13 +228,12 @@ void Snapshot::fetch() const {
 }
 
 void fetch_object(py::handle object) {
-    __builtin_prefetch(object.ptr());
-    __builtin_prefetch(reinterpret_cast<const char*>(object.ptr()) + 64);
+    instep::fetch(object.ptr(), 2 * cache_line);
 }
 
 void fetch_axes(py::handle object) {
     if (Py_TYPE(object.ptr()) == ndarray)
-        __builtin_prefetch(py::detail::array_proxy(object.ptr())->dimensions);
+        fetch_line(py::detail::array_proxy(object.ptr())->dimensions);
 }
 
 void know_numpy() {

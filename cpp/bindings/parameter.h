@@ -10,6 +10,7 @@
 #include "bindings/arrays.h"
 #include "bindings/overlap.h"
 #include "bindings/row_gradients.h"
+#include "engine/fetch.h"
 #include "engine/optimizer.h"
 
 namespace instep::bindings {
@@ -48,10 +49,7 @@ public:
     }
     bool is_unchanged() const { return as_bound_.is_current(); }
     /// Fetches into the cache what the next two need of this object; then of the array as well.
-    void fetch() const {
-        for (int byte = 0; byte < 128; byte += 64)
-            __builtin_prefetch(reinterpret_cast<const char*>(this) + byte);
-    }
+    void fetch() const { instep::fetch(this, 2 * cache_line); }
     void fetch_array() const { as_bound_.fetch(); }
     void fetch_axes_of_array() const { fetch_axes(param_); }
     /// Sets a stream to a gradient, or to none for None; raises where it can't be read. Another

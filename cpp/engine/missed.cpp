@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "engine/crew.h"
+#include "engine/fetch.h"
 #include "engine/float_mode.h"
 #include "engine/threads.h"
 #include "engine/tiles.h"
@@ -21,11 +22,6 @@ bool is_direct(const Work& work) {
     const int parts = work.layout->parts_stream;
     const unsigned others = bit(grad_stream) | (parts < 0 ? 0 : bit(parts));
     return !(work.buffered & ~others) && !work.has_copy;
-}
-
-void fetch(const void* first, std::size_t bytes) {
-    for (std::size_t byte = 0; byte < bytes; byte += 64)
-        __builtin_prefetch(static_cast<const char*>(first) + byte, 1);
 }
 
 /// The number that there is of a row, which its gradient changes.
@@ -93,7 +89,7 @@ public:
         if (missed_) missed_->had_[row] = static_cast<std::uint32_t>(afterwards_);
     }
     void fetch(std::size_t row) const {
-        if (missed_) __builtin_prefetch(&missed_->had_[row]);
+        if (missed_) fetch_line(&missed_->had_[row]);
     }
 
 private:
@@ -153,7 +149,7 @@ public:
     }
 
 private:
-    static constexpr std::size_t ahead = 4;  ///< rows whose values are fetched meanwhile
+    static constexpr std::size_t ahead = 8;  ///< rows whose values are fetched meanwhile
 
     const Work& work_;
     const Rows* rows_;

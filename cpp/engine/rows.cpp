@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "engine/dispatch.h"
+#include "engine/fetch.h"
 #include "engine/summed.h"
 
 namespace instep {
@@ -93,8 +94,7 @@ void Rows::fetch(std::size_t k) const {
 
 void Rows::fetch_position(std::size_t place) const {
     constexpr std::size_t most_bytes = 512;  // the processor goes on by itself
-    const std::size_t bytes = std::min(length * itemsize(format), most_bytes);
-    for (std::size_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(at(place) + byte);
+    instep::fetch(at(place), std::min(length * itemsize(format), most_bytes));
 }
 
 }  // namespace instep

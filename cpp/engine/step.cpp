@@ -7,6 +7,7 @@
 
 #include "engine/crew.h"
 #include "engine/dispatch.h"
+#include "engine/fetch.h"
 #include "engine/float_mode.h"
 #include "engine/missed.h"
 #include "engine/threads.h"
@@ -123,8 +124,9 @@ void update_array(const Call& update, const Block& block, Precision precision,
                 while (first < last) {
                     const std::size_t count = std::min(tile_elements, last - first);
                     const Block part = part_of(block, precision, first, count);
-                    copy(static_cast<const char*>(source) + first * item, step,
-                         static_cast<char*>(part.data[param_stream]), step, count);
+                    const char* const from = static_cast<const char*>(source) + first * item;
+                    fetch_next_tile(from, step, count);
+                    copy(from, step, static_cast<char*>(part.data[param_stream]), step, count);
                     first += count;
                     const Block next = part_of(block, precision, first, last - first);
                     update({&part}, {first < last ? next : part, manner});

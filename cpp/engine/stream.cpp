@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "engine/dispatch.h"
+#include "engine/fetch.h"
 
 namespace instep {
 namespace {
@@ -226,6 +227,7 @@ void gather(const Shape& shape, const Stream& from, std::size_t start, std::size
     char* at = static_cast<char*>(buffer);
     for_each_run(shape, from, start, count,
                  [&](const char* run, std::ptrdiff_t stride, std::size_t length) {
+                     fetch_next_tile(run, stride, length);
                      copy(run, stride, at, item, length);
                      at += static_cast<std::ptrdiff_t>(length) * item;
                  });

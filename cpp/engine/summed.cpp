@@ -1,6 +1,7 @@
 #include "engine/summed.h"
 
 #include "engine/dispatch.h"
+#include "engine/fetch.h"
 
 namespace instep {
 namespace {
@@ -52,6 +53,8 @@ void Summed::gather(Format format, std::size_t start, std::size_t count, Precisi
                     void* buffer) const {
     const std::size_t place = start * itemsize(format), all = sources.size();
     std::size_t next = 1;
+    for (const char* const source : sources)
+        fetch_next_tile(source + place, static_cast<std::ptrdiff_t>(itemsize(format)), count);
     if (all > 1 && format == format_of(precision)) {
         if (precision == Precision::float32)
             add_two<float>(sources[0] + place, sources[1] + place, count, buffer);

@@ -20,27 +20,11 @@ INSTEP_INLINE void copy_with_stride(const char* from, char* to, std::size_t coun
         write_one(target + i, read_one<Real>(source + static_cast<std::ptrdiff_t>(i) * stride));
 }
 
-/// Fetches the lines of so many elements, one tile further on.
-INSTEP_INLINE void fetch_next_tile(const char* from, std::ptrdiff_t stride, std::size_t count) {
-    constexpr std::ptrdiff_t line = 64;
-    from += stride * static_cast<std::ptrdiff_t>(tile_elements);
-    const std::ptrdiff_t reach = stride * static_cast<std::ptrdiff_t>(count);
-    if (reach >= 0) {
-        for (std::ptrdiff_t at = 0; at<reach; at += stride> line ? stride : line)
-            __builtin_prefetch(from + at);
-    } else {
-        for (std::ptrdiff_t at = 0; at > reach; at -= stride < -line ? -stride : line)
-            __builtin_prefetch(from + at);
-    }
-}
-
-/// Copies and converts `count` elements by way of Real; strides in bytes. Those of the next tile
-/// arrive while a kernel is at work on this one.
+/// Copies and converts `count` elements by way of Real; strides in bytes.
 template <class Real, class From, class To>
 static void copy(const char* from, std::ptrdiff_t from_stride, char* to, std::ptrdiff_t to_stride,
                  std::size_t count) {
     constexpr std::ptrdiff_t from_size = sizeof(From), to_size = sizeof(To);
-    fetch_next_tile(from, from_stride, count);
     if (to_stride == to_size) {
         if (from_stride == from_size) return copy_with_stride<1, Real, From, To>(from, to, count);
         if (from_stride == -from_size) return copy_with_stride<-1, Real, From, To>(from, to, count);

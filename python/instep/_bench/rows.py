@@ -75,6 +75,17 @@ def _dense(table: Floats, given: Sequence[Batch]) -> Step:
     return lambda _: opt.step(gradient)
 
 
+def _made_dense(table: Floats, given: Sequence[Batch]) -> Step:
+    opt, gradient = instep.Adam(table), np.zeros_like(table)
+
+    def step(k: int) -> None:
+        gradient.fill(0)
+        np.add.at(gradient, given[k].ids, given[k].values)
+        opt.step(gradient)
+
+    return step
+
+
 def _torch(rule: str) -> Callable[[Floats, Sequence[Batch]], Step]:
     def bind(table: Floats, given: Sequence[Batch]) -> Step:
         torch: Any = import_module("torch")
@@ -130,6 +141,7 @@ CONTENDERS: dict[str, tuple[str | None, Callable[[Floats, Sequence[Batch]], Step
     _OURS: (None, _instep("Adam")),
     "instep exact": (None, _instep("Adam", sparse="exact")),
     "instep dense": (None, _dense),
+    "instep dense, rows added up by NumPy": (None, _made_dense),
     "torch SparseAdam": ("torch", _torch("SparseAdam")),
     "numba Adam": ("numba", _numba),
     "instep row-wise Adagrad": (None, _instep("RowwiseAdagrad")),
@@ -178,11 +190,11 @@ def _measured(rows: int, size: int, threads: int, seconds: float, notes: list[st
         else:
             steps[name] = step
     times: dict[str, list[float]] = {name: [] for name in steps}
-    names, begin = list(steps), time.perf_counter()
+    names, begin, rng = list(steps), time.perf_counter(), np.random.default_rng(0)
     for turn in range(_ROUNDS[1]):
         if turn >= _ROUNDS[0] and time.perf_counter() - begin > seconds * len(names):
             break
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+        for name in rng.permutation(names).tolist():  # what came before matters
             start = time.perf_counter_ns()
             steps[name](turn % _BATCHES)
             times[name].append((time.perf_counter_ns() - start) / 1e3)
