@@ -209,6 +209,9 @@ public:
                 block.data[grad_stream] = const_cast<char*>(gradient);
                 block.grad_format = format;
             }
+            if (clock_.is_behind(row))  // they are used before the kernel can fetch what comes
+                for (int s = 0; s < stream_count; ++s)
+                    if (s != grad_stream && block.data[s]) fetch(block.data[s], count * item_);
             is_read_[count_] = gradients_ <= gradient && gradient < gradients_ + sizeof gradients_;
             rows_[count_++] = {row, 1, start, start + count == length_};
         }
