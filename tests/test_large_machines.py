@@ -22,6 +22,7 @@ import repository
 from processes import Array, apart
 
 import instep
+from instep import _core
 
 BYTES = 768 * 1024
 """What each thread has of a step at least."""
@@ -173,6 +174,22 @@ def test_a_thread_on_one_processor_steps_alone() -> None:
 
     in_a_thread(pinned)
     assert os.sched_getaffinity(0) == processors
+
+
+@needs_linux
+def test_a_thread_leaves_a_processor_for_another_that_it_may_run_on() -> None:
+    """As one does that is woken where the caller is at work; from then on all are its again."""
+    processors = os.sched_getaffinity(0)
+    before, after = _core.leave_this_processor()
+    assert {before, after} <= processors
+    assert before != after or len(processors) == 1
+    assert os.sched_getaffinity(0) == processors
+
+    def pinned() -> tuple[int, int]:
+        os.sched_setaffinity(0, {max(processors)})
+        return _core.leave_this_processor()
+
+    assert in_a_thread(pinned) == (max(processors), max(processors))
 
 
 @needs_linux

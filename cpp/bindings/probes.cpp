@@ -6,6 +6,7 @@
 #include <optional>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bindings/arrays.h"
@@ -83,6 +84,13 @@ std::optional<int> processor_quota(const std::string& cgroup, const std::string&
     return quota(groups, mounts, root);
 }
 
+/// Leaves the processor that this thread is on; tells it and the one that it is on then.
+std::pair<int, int> leave_this_processor() {
+    const int before = this_processor();
+    leave_processor(before);
+    return {before, this_processor()};
+}
+
 /// What INSTEP_PREFETCH says, or None, and what was found out about the manner of steps so far.
 py::dict tuning() {
     py::list found;
@@ -146,6 +154,7 @@ void add_probes(py::module_& module) {
                py::arg("estimates") = py::none());
     module.def("processor_quota", &processor_quota, py::arg("cgroup"), py::arg("mountinfo"),
                py::arg("root"));
+    module.def("leave_this_processor", &leave_this_processor);
 }
 
 }  // namespace instep::bindings

@@ -159,6 +159,7 @@ public:
         for (std::uint32_t round = 0;;) {
             round = wait_for_round(round, awake);
             if (closed_.load(std::memory_order_relaxed)) return;
+            step_aside();
             const Clock::duration absent = time_absent();
             const Clock::time_point start = Clock::now();
             work(member);
@@ -189,14 +190,23 @@ private:
         return wait_while(round_, last_round, [&] {
             if (is_crowded_.load(std::memory_order_relaxed)) return false;
             const Clock::time_point before = std::exchange(last_look, Clock::now());
-            const int here = this_processor();
-            if (last_look - before > turn ||
-                (here >= 0 && here == caller_at_.load(std::memory_order_relaxed))) {
+            if (last_look - before > turn || !step_aside()) {
                 note_interruption();
                 return false;
             }
             return last_look - start < awake;
         });
+    }
+    /// Leaves the caller's processor, where the system may wake threads though others are free;
+    /// says whether it is another one now.
+    bool step_aside() noexcept {
+        const auto is_in_its_way = [&] {
+            const int here = this_processor();
+            return here >= 0 && here == caller_at_.load(std::memory_order_relaxed);
+        };
+        if (!is_in_its_way()) return true;
+        leave_processor(this_processor());
+        return !is_in_its_way();
     }
     void note_interruption() noexcept { was_interrupted_.store(true, std::memory_order_relaxed); }
 

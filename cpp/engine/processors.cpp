@@ -128,6 +128,17 @@ int this_processor() noexcept {
 #endif
 }
 
+void leave_processor([[maybe_unused]] int processor) noexcept {
+#if defined(__linux__)
+    cpu_set_t all;
+    if (sched_getaffinity(0, sizeof all, &all) != 0) return;
+    cpu_set_t others = all;
+    CPU_CLR(processor, &others);
+    if (CPU_COUNT(&others) == 0 || sched_setaffinity(0, sizeof others, &others) != 0) return;
+    sched_setaffinity(0, sizeof all, &all);
+#endif
+}
+
 int within_quota(int count) {
 #if defined(__linux__)
     static const std::optional<int> granted = [] {  // once: it takes files

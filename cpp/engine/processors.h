@@ -16,6 +16,10 @@ int within_quota(int count);
 /// The one that this thread runs on; negative where the system does not tell.
 int this_processor() noexcept;
 
+/// Moves this thread to another of those that it may run on, now; nothing happens where there is
+/// none, or the system does not let it.
+void leave_processor(int processor) noexcept;
+
 /// The processors' worth of time that control groups of either version grant a process, rounded up,
 /// from what is in /proc/self/cgroup and /proc/self/mountinfo; nothing where there is no limit. The
 /// groups' own files are below `root`.

@@ -200,8 +200,8 @@ def _turns(
             refill()
         if other:
             other.use()
-        elif count > 1 or refill:  # short steps feel cold caches and sleeping threads
-            run(1)
+        elif count > 1 or refill:  # caches take several steps to forget what others have used
+            run(count)
             if refill:
                 refill()
         begin = time.perf_counter_ns()
