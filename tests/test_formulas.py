@@ -174,6 +174,20 @@ def test_state_and_numbers_start_as_told() -> None:
     assert opt.state["s"] == 6.0
 
 
+def test_names_of_state_as_text_or_in_a_list() -> None:
+    formula = "m = m + g; v = v + m; p -= lr*v"
+    rules = [made(formula, state=names) for names in ("m v", ["m", "v"], ("m", "v"))]
+    opts = [rule(np.ones(3, np.float32), learning_rate=0.1) for rule in rules]
+    for opt in opts:
+        pickle.loads(pickle.dumps(opt)).build(np.ones(3, np.float32))
+        opt.step(np.ones(3, np.float32))
+        assert opt.state["v"].tolist() == [1, 1, 1]
+    with pytest.raises(TypeError, match="state: expected a name, got 3"):
+        made(formula, state=["m", 3])
+    with pytest.raises(ValueError, match="state: expected each name once"):
+        made(formula, state=["m", "m"])
+
+
 def test_old_and_new_values_of_state() -> None:
     rule = made("old = a; a = b; b = old; p = old - g; c = g", state={"a": 1.0, "b": 2.0, "c": 0.0})
     param = np.zeros(40)

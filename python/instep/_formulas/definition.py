@@ -7,6 +7,7 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from typing import Any, ClassVar, cast
 from weakref import WeakValueDictionary
 
@@ -61,8 +62,8 @@ def rule(
     /,
     *,
     formula: str,
-    state: str | Mapping[str, float | str] = "",
-    numbers: str | Mapping[str, float | str] = "",
+    state: str | Sequence[str] | Mapping[str, float | str] = "",
+    numbers: str | Sequence[str] | Mapping[str, float | str] = "",
     learning_rate: float | Callable[[int], float] | None = None,
     doc: str = "",
     **hyperparameters: Any,
@@ -86,11 +87,11 @@ def rule(
         else b``; `sqrt`, `abs`, `sign`, `min`, `max`, ``where(condition, a, b)``; and `sum`,
         `mean`, `norm` (the 2-norm) and `rms` of an array, or of all arrays that step:
         ``norm(g, all)``.
-    state : str or mapping, optional
+    state : str, sequence of str or mapping, optional
         The names of arrays that are kept for each parameter, such as ``"m v"``: four at most. They
         start at 0; a mapping says otherwise: a number, the name of a hyperparameter, or "p" for the
         parameter as it is at its first update.
-    numbers : str or mapping, optional
+    numbers : str, sequence of str or mapping, optional
         The names of numbers that are kept for each parameter, in double precision: three at most.
         Where all sums are over all arrays, they are the same for all.
     learning_rate : float or schedule, optional
@@ -134,8 +135,8 @@ def rule(
     """
     definition: dict[str, Any] = {
         "formula": formula,
-        "state": dict(state) if isinstance(state, Mapping) else state,
-        "numbers": dict(numbers) if isinstance(numbers, Mapping) else numbers,
+        "state": copy(state),
+        "numbers": copy(numbers),
         "doc": doc,
     }
     definition |= {"learning_rate": learning_rate, **hyperparameters}

@@ -74,7 +74,11 @@ def check_free(what: str, name: Any) -> None:
 def names_in(what: str, given: Any) -> dict[str, Any]:
     """Return the names of state, and what is told of each; 0.0 where that is nothing."""
     if isinstance(given, str):
-        names = [each for each in re.split(r"[\s,]+", given) if each]
+        given = [each for each in re.split(r"[\s,]+", given) if each]
+    if isinstance(given, (list, tuple)):
+        names = given
+        for name in names:
+            check_identifier(what, name)
         given = dict.fromkeys(names, 0.0)
         if len(given) != len(names):
             raise ValueError(f"{what}: expected each name once, got {names}")
