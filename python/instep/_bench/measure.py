@@ -1,6 +1,6 @@
 """Timing in turns.
 
-Every round times each contender once, in rotating order and in one process, so that noise from
+Every round times each contender once, in an order of its own and in one process, so that noise from
 outside hits all of them alike: ratios are taken round by round, and instep and the limit take part
 in every round. Steps from cold caches are timed one at a time, right after other memory was used.
 """
@@ -221,13 +221,13 @@ def _turns(
         names.append(name)
 
     spent = dict.fromkeys(names, 0.0)
+    order = np.random.default_rng(0)  # whoever always follows the same one has what that leaves
     count = 0
     while waiting := [n for n in names if count < _ROUNDS or spent[n] < seconds / len(names)]:
         # A new round appears at once, so that an interrupted one is not lost.
         times: dict[str, float] = {}
         result.rounds.append(times)
-        first = count % len(names)
-        for name in names[first:] + names[:first]:
+        for name in order.permutation(names).tolist():
             if name in waiting or name in ALWAYS:
                 begin = time.perf_counter()
                 times[name] = 1e6 * turn(name, result.steps[name])

@@ -1,7 +1,7 @@
 """Steps with gradients of some rows of a table, beside other libraries' sparse optimizers.
 
 Ids are drawn by Zipf's law, as those of words and of items are. Every round times each contender
-once, in rotating order, each time with other rows.
+once, in an order of its own, each time with other rows.
 """
 
 from __future__ import annotations

@@ -341,14 +341,16 @@ class Sharded(Around):
         for leaf, format_name, *each in zip(
             self._tree.leaves, common_formats(batches), *batches, strict=True
         ):
+            sums.append(None)
+            if format_name is None:
+                continue
             dtype = _formats.computed(leaf.dtype)
-            sums.append(None if format_name is None else np.zeros(leaf.shape, dtype))
-            for k, grad in enumerate(each if format_name is not None else ()):
-                sums[-1] = (
-                    grad.astype(dtype, order="K") if k == 0 else sums[-1] + grad.astype(dtype)
-                )
-            if format_name is not None and self._is_mean:
-                sums[-1] = np.divide(sums[-1], dtype.type(len(each)))
+            first, *others = [grad.astype(dtype, order="K", copy=False) for grad in each]
+            for k, grad in enumerate(others):
+                first = np.add(first, grad, out=first if k else None)
+            if others and self._is_mean:
+                first /= dtype.type(len(each))
+            sums[-1] = first
         return self._inner.step(self._tree.unflatten(sums))
 
     # State ----------------------------------------------------------------------------------------
