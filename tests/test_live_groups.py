@@ -35,6 +35,10 @@ def is_vector(path: str, array: Any) -> bool:
         (is_vector, 3),
         (r"\['b'\]|scale", 3),
         (re.compile("ENCODER", re.I), 4),
+        ("['b']", 2),  # no set of characters
+        ("[0]['w']", 1),
+        ("a", 2),  # not that of "params"
+        (re.compile("^params.*w"), 3),
         ("params['encoder'][0]", 2),
         ("params['head']['w']", 1),
         (["head", is_vector], 4),

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 Where = Any
 """What selects arrays: see `selected`."""
 
+_ROOT = "params"
+"""What all paths begin with: what is found there alone is found in none of them."""
+_PART = re.compile(r"""(\[('[^']*'|"[^"]*"|\d+)\])+""")
+"""A part of a path, which means itself."""
+
 
 class Group:
     """Arrays with hyperparameters of their own.
@@ -29,8 +34,8 @@ class Group:
     ----------
     params : ndarray or nesting of list, tuple and dict; callable, str or re.Pattern
         The arrays of the group. In `groups=`: a predicate ``(path, array) -> bool``, a path of an
-        array or sub-tree, or a regular expression searched in paths such as
-        ``params['encoder'][0]``.
+        array or sub-tree such as ``params['encoder'][0]``, a part of one in its brackets such as
+        ``['encoder']``, or a regular expression searched in what comes after ``params``.
     name : str, optional
         What ``optimizer.groups[name]`` finds it by.
     **options
@@ -75,8 +80,8 @@ def selected(
     Parameters
     ----------
     where
-        A predicate ``(path, array) -> bool``; a path of an array or sub-tree, or a regular
-        expression searched in the paths; an array; or several of these.
+        A predicate ``(path, array) -> bool``; a path of an array or sub-tree, a part of one in its
+        brackets, or a regular expression searched in the paths; an array; or several of these.
     paths, leaves
         The arrays that there are.
     what
@@ -142,14 +147,16 @@ def _predicate(where: Where, paths: Sequence[str], what: str) -> Callable[[str, 
         if any(path == where or path.startswith(f"{where}[") for path in paths):
             return lambda path, _: path == where or path.startswith(f"{where}[")
         try:
-            where = re.compile(where)
+            where = re.compile(re.escape(where) if _PART.fullmatch(where) else where)
         except re.error as error:
             raise ValueError(
                 f"{what}: expected a path or a regular expression, got {where!r} ({error})"
             ) from None
     if isinstance(where, re.Pattern):
         pattern = where
-        return lambda path, _: pattern.search(path) is not None
+        return lambda path, _: any(
+            found.end() > len(_ROOT) or path == _ROOT for found in pattern.finditer(path)
+        )
     if callable(where):
         return where  # type: ignore[no-any-return]
     if isinstance(where, Iterable) and not isinstance(where, (bytes, dict)):

@@ -347,7 +347,7 @@ class Sharded(Around):
             dtype = _formats.computed(leaf.dtype)
             first, *others = [grad.astype(dtype, order="K", copy=False) for grad in each]
             for k, grad in enumerate(others):
-                first = np.add(first, grad, out=first if k else None)
+                first = np.add(first, grad, out=first) if k else np.asarray(np.add(first, grad))
             if others and self._is_mean:
                 first /= dtype.type(len(each))
             sums[-1] = first
