@@ -118,7 +118,8 @@ class Optimizer(Rule, Constructed):
     use_ema : bool, optional
         Keep an exponential moving average of the parameters in `averages`.
     ema_momentum : float or schedule, optional
-        How much of the average stays at each update; 0.99 by default.
+        How much of the average stays at each update after an array's first, at which it becomes
+        the parameter; 0.99 by default.
     ema_overwrite_frequency : int, optional
         After each so many updates the parameters become their averages.
     gradient_accumulation_steps : int, optional
@@ -354,7 +355,8 @@ class Optimizer(Rule, Constructed):
         var_list : iterable of ndarray, optional
             Those arrays.
         var_names : iterable of str, optional
-            Those in whose paths one of these is found, each a regular expression.
+            Those in whose paths one of these is found, each a regular expression, or a part in its
+            brackets.
 
         Raises
         ------
@@ -693,7 +695,7 @@ class Optimizer(Rule, Constructed):
 
     @property
     def watched(self) -> dict[str, Any]:
-        """What `watch` asks for, by name, in the structure of the parameters: a number for each.
+        """What `watch` asks for, by name, a number for each array in the structure of all.
 
         Of arrays without a gradient in the last update, what was seen last; None for nothing yet.
         A step that `skip_nonfinite` has skipped tells its "nonfinite".
@@ -718,7 +720,7 @@ class Optimizer(Rule, Constructed):
 
         @property
         def state(self) -> Any:
-            """State in the structure of the parameters: for each a dict of live arrays by name.
+            """State, a dict of live arrays by name for each parameter, in the structure of all.
 
             Under "step" stands the number of the array's own updates, where the convention counts
             them.

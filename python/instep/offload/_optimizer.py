@@ -553,7 +553,7 @@ class Streamed(Around):
     @property
     @_in_turn
     def params(self) -> Any:
-        """The parameters after the last step, in their structure: read-only maps of the files.
+        """The parameters after the last step, in their structure, as read-only maps of the files.
 
         Ask for them again after each step: a later one writes over them. With `state_only` they are
         the arrays that were given.

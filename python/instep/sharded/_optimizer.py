@@ -219,7 +219,7 @@ class Sharded(Around):
 
     @property
     def parts(self) -> Any:
-        """What this rank holds of each array, in their structure: (first element, how many)."""
+        """What this rank holds of each array, in their structure, as (first element, how many)."""
         return self._tree.unflatten([tuple(part) for part in self._parts[self._ranks.rank]])
 
     def freeze(self, where: Where) -> None:
