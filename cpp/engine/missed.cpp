@@ -30,6 +30,9 @@ public:
     RowNumber(const Work& work, std::size_t row)
         : part_(work.layout->parts[0]), precision_(work.precision()), row_(row) {}
 
+    void fetch() const {
+        if (const char* const at = in_place()) fetch_line(at);
+    }
     /// Reads it, in the array's precision.
     void read(void* seen) const {
         if (const char* const at = in_place())
@@ -232,8 +235,7 @@ private:
     };
 
     /// Lets rows' gradients change the numbers that there are of them, and the kernel see those.
-    /// All are read first: reads at random places don't wait for each other, and more of them come
-    /// back in time than of places that are fetched ahead. The rows are fetched meanwhile.
+    /// All are read first, as reads don't wait for each other, and the rows are fetched meanwhile.
     void see_numbers() {
         const Coefficients& coefficients = operation_->call->coefficients;
         for (std::size_t k = 0; k < count_; ++k) RowNumber(work_, rows_[k].row).read(&numbers_[k]);
@@ -528,6 +530,7 @@ void update(const Work& work, const Operation* operation, std::size_t length, co
             const std::size_t row = row_at(k);
             if (k + rows_ahead < last) {
                 clock.fetch(row_at(k + rows_ahead));
+                if (has_numbers) RowNumber(work, row_at(k + rows_ahead)).fetch();
             }
             gradients.go_to(row);
             updates.add(row, gradients, k + 1 < last ? row_at(k + 1) : row);
