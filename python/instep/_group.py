@@ -154,9 +154,7 @@ def _predicate(where: Where, paths: Sequence[str], what: str) -> Callable[[str, 
             ) from None
     if isinstance(where, re.Pattern):
         pattern = where
-        return lambda path, _: any(
-            found.end() > len(_ROOT) or path == _ROOT for found in pattern.finditer(path)
-        )
+        return lambda path, _: _is_found(pattern, path)
     if callable(where):
         return where  # type: ignore[no-any-return]
     if isinstance(where, Iterable) and not isinstance(where, (bytes, dict)):
@@ -167,3 +165,9 @@ def _predicate(where: Where, paths: Sequence[str], what: str) -> Callable[[str, 
         f"{what}: expected a predicate (path, array) -> bool, a path or a regular expression, or "
         f"arrays, got {shown(where)}"
     )
+
+
+def _is_found(pattern: re.Pattern[str], path: str) -> bool:
+    """Return whether a path has a match that ends after the root, if it is not all."""
+    # No generator, which an interruption would leave half-way.
+    return any([found.end() > len(_ROOT) or path == _ROOT for found in pattern.finditer(path)])  # noqa: C419
