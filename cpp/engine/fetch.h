@@ -1,7 +1,9 @@
 // Memory that is read soon, fetched into the cache.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdlib>
 
 #include "engine/kernels.h"
 
@@ -25,15 +27,11 @@ inline void fetch(const void* first, std::size_t bytes) {
 /// The lines of so many elements, a stride of bytes apart, of the next tile: they arrive while a
 /// kernel is at work on this one.
 inline void fetch_next_tile(const char* from, std::ptrdiff_t stride, std::size_t count) {
+    const auto elements = static_cast<std::ptrdiff_t>(count);
+    const std::ptrdiff_t width = std::abs(stride), step = std::max(width, cache_line);
     from += stride * static_cast<std::ptrdiff_t>(tile_elements);
-    const std::ptrdiff_t reach = stride * static_cast<std::ptrdiff_t>(count);
-    if (reach >= 0) {
-        for (std::ptrdiff_t at = 0; at<reach; at += stride> cache_line ? stride : cache_line)
-            fetch_line(from + at);
-    } else {
-        for (std::ptrdiff_t at = 0; at > reach; at -= stride < -cache_line ? -stride : cache_line)
-            fetch_line(from + at);
-    }
+    for (std::ptrdiff_t at = 0; at < width * elements; at += step)
+        fetch_line(stride < 0 ? from - at : from + at);
 }
 
 }  // namespace instep
