@@ -73,6 +73,13 @@ def test_the_bits_of_one_process_in_memory_that_all_see(size: int) -> None:
     assert f"{size} ranks" in output
 
 
+@pytest.mark.parametrize(("size", "way"), [(2, "window"), (3, "messages"), (4, "shared")])
+def test_rows_have_the_bits_of_one_process(size: int, way: str) -> None:
+    code, output, errors = run(size, str(TESTS / "sharded_rows.py"), way)
+    assert code == 0, errors
+    assert f"{size} ranks" in output
+
+
 def test_ranks_that_are_bound_to_a_core_of_many_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)

@@ -503,11 +503,9 @@ def test_a_function_of_ones_own_that_raises_on_the_rank_that_holds_the_array() -
     on_ranks(2, run)
 
 
-def test_rows_and_what_one_process_alone_has_are_refused() -> None:
+def test_what_one_process_alone_has_is_refused() -> None:
     def run(ranks: ThreadRanks) -> None:
         optimizer = Sharded(instep.Adam, np.ones((5, 2)), comm=ranks)
-        with pytest.raises((ValueError, RuntimeError), match="expected an array, as all ranks"):
-            optimizer.step(instep.Rows([1], np.ones((1, 2))))
         with pytest.raises(AttributeError, match="Sharded has not"):
             optimizer.apply_gradients  # noqa: B018
 
@@ -787,6 +785,16 @@ def test_calls_that_differ_are_told_on_all_ranks(other: str, tmp_path: Path) -> 
 def test_copies_are_refused_on_ranks() -> None:
     with pytest.raises(ValueError, match="copies: expected none on ranks"):
         on_ranks(2, lambda ranks: Sharded(instep.Adam, parameters(), comm=ranks, copies="float16"))
+
+
+def test_groups_do_not_show_in_params() -> None:
+    def run(ranks: ThreadRanks) -> None:
+        w, b = np.ones(3), np.ones(2)
+        optimizer = Sharded(instep.Adam, {"w": instep.Group(w, l2=0.1), "b": b}, comm=ranks)
+        assert optimizer.params["w"] is w
+        assert optimizer.params["b"] is b
+
+    on_ranks(2, run)
 
 
 def test_params_are_the_given_ones() -> None:

@@ -69,14 +69,19 @@ void Bound::read_sharing(const py::object& told) {
     optimizer_.sharing.is_shared = entry(named, "is_shared").cast<bool>();
     const auto wholes =
         entry(named, "wholes").cast<std::vector<std::pair<std::size_t, std::size_t>>>();
-    if (wholes.size() != parameters_.size())
-        throw py::value_error("wholes: expected one of each parameter");
+    row_lengths_ = entry(named, "row_lengths").cast<std::vector<std::size_t>>();
+    if (wholes.size() != parameters_.size() || row_lengths_.size() != wholes.size())
+        throw py::value_error("wholes, row_lengths: expected one of each parameter");
     for (std::size_t k = 0; k < wholes.size(); ++k) {
         Layout& layout = optimizer_.arrays[k].layout;
         std::tie(layout.first_element, layout.whole_size) = wholes[k];
         if (layout.first_element % block_elements != 0 ||
             layout.first_element + layout.size > layout.whole_size)
             throw py::value_error("wholes: expected parts of arrays, in blocks");
+        if (!row_lengths_[k]) continue;
+        layout.row_length = row_lengths_[k];
+        if (layout.size % layout.row_length != 0)
+            throw py::value_error("row_lengths: expected parts of whole rows");
     }
     std::size_t array = 0, element = 0;
     for (const py::handle span : entry(named, "spans")) {
@@ -320,7 +325,12 @@ void Bound::gather_gradients(py::handle gradients, bool lenient) {
         }
         parameters_[k].check_unchanged();
         parameters_[k].read_gradient(found_[k], memory_, streams_[k], looked_closer);
-        if (streams_[k].rows) check_rows(k);
+        if (!streams_[k].rows) continue;
+        if (partner_)
+            throw py::value_error("gradient for " + parameters_[k].path() +
+                                  ": expected an array, as not all of its parameter is in memory; "
+                                  "got Rows");
+        check_rows(k);
     }
     if (!looked_closer) return;
     for (std::size_t k = 0; k < parameters_.size(); ++k)
@@ -333,7 +343,6 @@ void Bound::check_rows(std::size_t param) const {
         throw py::value_error("gradient for " + parameters_[param].path() + ": expected " +
                               expected);
     };
-    if (partner_) refuse("an array, as not all of its parameter is in memory; got Rows");
     if (!optimizer_.can_be_lazy(param)) {
         if (optimizer_.groups[array.group].options.sparse == exact) return;
         refuse(
@@ -367,7 +376,7 @@ void Bound::settle(py::handle ids) {
     std::vector<const Rows*> rows(parameters_.size());
     for (std::size_t k = 0; k < given.size(); ++k) {
         if (given[k].is_none()) continue;
-        rows[k] = &parameters_[k].named(given[k]);
+        rows[k] = &parameters_[k].named(given[k], row_lengths_.empty() ? 0 : row_lengths_[k]);
         elements += rows[k]->ids().size() * rows[k]->length;
     }
     work(elements, [&] {
@@ -483,11 +492,11 @@ void Bound::share() {
 }
 
 void Bound::step_on_sums(const std::vector<std::optional<std::string>>& named, double divisor,
-                         std::vector<std::vector<py::object>> own) {
+                         std::vector<std::vector<py::object>> own, std::vector<py::object> rows) {
     check_not_swapped();
     check_unchanged();
-    if (!partner_ || named.size() != parameters_.size())
-        throw py::value_error("step: expected the format of each parameter's gradient");
+    if (!partner_ || named.size() != parameters_.size() || rows.size() != named.size())
+        throw py::value_error("step: expected the format of each parameter's gradient, or Rows");
     for (const std::vector<py::object>& each : own)
         for (std::size_t k = 0; k < named.size(); ++k)
             if (named[k] && !is_array(each.at(k)))
@@ -495,15 +504,23 @@ void Bound::step_on_sums(const std::vector<std::optional<std::string>>& named, d
     summed_.assign(parameters_.size(), {{}, divisor});
     for (std::size_t k = 0; k < parameters_.size(); ++k) {
         streams_[k] = Stream();
-        if (!named[k] || optimizer_.clocks[k].frozen) continue;
+        if (optimizer_.clocks[k].frozen) continue;
+        if (!rows[k].is_none()) {
+            streams_[k] =
+                parameters_[k].read_rows_of_part(rows[k], row_lengths_[k], divisor, memory_);
+            check_rows(k);
+        }
+        if (!named[k]) continue;
         streams_[k].data = reinterpret_cast<char*>(&summed_[k]);
         streams_[k].format = kept_as(*named[k]).format;
         streams_[k].summed = &summed_[k];
     }
     own_ = std::move(own);
+    found_ = std::move(rows);
     const struct Brought {
         Bound& bound;
         ~Brought() {
+            bound.found_.clear();
             bound.own_.clear();
             bound.brought_.clear();
         }

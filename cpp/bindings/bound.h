@@ -84,14 +84,15 @@ public:
     /// update, and whether that is the parameter's own (`copies`), the counters to go on with, or
     /// None (`counters`), for each parameter the axes in the order to visit them, or None
     /// (`orders`), and None or a dict of what is shared with others (`sharing`): for each parameter
-    /// how many elements of an array are before it and how many that has in all (`wholes`), lists
-    /// of (parameter, first element, count) that come into memory together (`spans`), whether
-    /// others have the other parts (`is_shared`), and a `partner`. Before a step changes anything,
-    /// its `agree` is given all numbers that the step depends on, and may raise. `bring` is asked
-    /// for a span, and told the phase, whether gradients are read, and which arrays step: where
-    /// they are sums of others' it returns the memory of each, as bytes, where parameters' parts
-    /// follow each other at multiples of 8, or None. `add_up` is to add others' numbers to its own.
-    /// Raises RuntimeError for counters of one whose averages are in the place of parameters.
+    /// how many elements of an array are before it and how many that has in all (`wholes`), how
+    /// many each of its rows has, or 0 where it has no gradients of rows (`row_lengths`), lists of
+    /// (parameter, first element, count) that come into memory together (`spans`), whether others
+    /// have the other parts (`is_shared`), and a `partner`. Before a step changes anything, its
+    /// `agree` is given all numbers that the step depends on, and may raise. `bring` is asked for a
+    /// span, and told the phase, whether gradients are read, and which arrays step: where they are
+    /// sums of others' it returns the memory of each, as bytes, where parameters' parts follow each
+    /// other at multiples of 8, or None. `add_up` is to add others' numbers to its own. Raises
+    /// RuntimeError for counters of one whose averages are in the place of parameters.
     explicit Bound(const py::dict& given);
 
     /// From a dict of `groups`, each with its `values` and those that it has of its `own`, and what
@@ -132,9 +133,10 @@ public:
     /// `lenient`: what is left out of the structure has no gradient.
     void step(py::handle gradients, bool lenient = false);
     /// The same where the partner brings gradients to be added up, over a divisor: the format of
-    /// each, or nothing. For what it brings None for, there are contiguous arrays of one's own.
+    /// each, or nothing. For what it brings None for, there are contiguous arrays of one's own. Or
+    /// there are Rows of what is here of a parameter, of all ranks already.
     void step_on_sums(const std::vector<std::optional<std::string>>& formats, double divisor,
-                      std::vector<std::vector<py::object>> own);
+                      std::vector<std::vector<py::object>> own, std::vector<py::object> rows);
     /// Whether there is an unfinished window.
     bool has_window() const { return look_at(optimizer_.window) > 0; }
     /// Updates with what it holds; between `set_flushing`, and after `ask_schedules`.
@@ -205,7 +207,8 @@ private:
         bool until_own_update;  ///< or else until any
     };
     std::vector<Copied> copied_;
-    py::object partner_;  ///< null where nothing is shared
+    py::object partner_;                    ///< null where nothing is shared
+    std::vector<std::size_t> row_lengths_;  ///< of parts of arrays; 0: has no gradients of rows
     struct SharedPart {
         std::size_t array, first, count;
     };

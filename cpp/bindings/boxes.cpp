@@ -63,6 +63,10 @@ PyObject* check_tree(PyObject* self, PyObject*) {
     });
 }
 
+PyObject* tree_ids(PyObject* self, PyObject* given) {
+    return guarded([&] { return py::cast(Box<Tree>::of(self).ids(given)); });
+}
+
 PyObject* tree_params(PyObject* self, void*) {
     return guarded([&] { return Box<Tree>::of(self).params(); });
 }
@@ -78,6 +82,7 @@ py::object tree_type() {
         {"unflatten", unflatten, METH_O, nullptr},
         {"gradients", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(tree_gradients)),
          METH_FASTCALL, nullptr},
+        {"ids", tree_ids, METH_O, nullptr},
         {"check_unchanged", check_tree, METH_NOARGS, nullptr},
         {nullptr, nullptr, 0, nullptr}};
     static PyGetSetDef attributes[] = {

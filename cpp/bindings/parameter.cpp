@@ -154,8 +154,10 @@ Array BoundParameter::array() {
     layout.precision = precision_of(View(param_).format());
     layout.steps = order_.steps(View(param_));
     const View view(param_);
-    if (view.ndim() > 0 && view.extent(0) > 0 &&
-        (view.extent(0) == 1 || (!order_.axes.empty() && order_.axes[0] == 0)))
+    if (view.ndim() > 0 && view.extent(0) == 0)
+        layout.row_length = 1;
+    else if (view.ndim() > 0 &&
+             (view.extent(0) == 1 || (!order_.axes.empty() && order_.axes[0] == 0)))
         layout.row_length = layout.size / static_cast<std::size_t>(view.extent(0));
     add(param_stream, param_, kept_param_.coding, beside_param_);
     add(average_stream, average_);
@@ -242,8 +244,8 @@ Stream BoundParameter::checked_gradient(py::object& object, const Memory& memory
         number_ = py::cast<double>(object);
         return {reinterpret_cast<char*>(&number_), Format::float64};
     }
-    if (is_rows(object)) return rows_gradient(object, memory);
     const Name name("gradient", " for ", path_);
+    if (is_rows(object)) return rows_gradient(object, memory, Table(View(param_), name), name);
     if (!is_array(object) && is_foreign(object)) object = foreign_gradient(object, name);
     check_gradient(object, View(param_), name);
     const View view(object);
@@ -253,10 +255,29 @@ Stream BoundParameter::checked_gradient(py::object& object, const Memory& memory
     return order_.stream(view, gradient_strides_);
 }
 
-Stream BoundParameter::rows_gradient(py::object& object, const Memory& memory) {
+Stream BoundParameter::read_rows_of_part(py::object& rows, std::size_t length, double divisor,
+                                         const Memory& memory) {
     const Name name("gradient", " for ", path_);
+    const Stream stream = rows_gradient(rows, memory, table_of_part(length), name);
+    rows_.divisor = divisor;
+    return stream;
+}
+
+const Rows& BoundParameter::named(py::handle ids, std::size_t length_in_part) {
+    const Name name("ids", " for ", path_);
+    read_ids(ids, length_in_part ? table_of_part(length_in_part) : Table(View(param_), name), name,
+             rows_);
+    return rows_;
+}
+
+Table BoundParameter::table_of_part(std::size_t length) const {
+    return {View(param_).size() / length, {static_cast<py::ssize_t>(length)}};
+}
+
+Stream BoundParameter::rows_gradient(py::object& object, const Memory& memory, const Table& table,
+                                     const Name& name) {
     const View param(param_);
-    object = read_rows(object, param, name, rows_);
+    object = read_rows(object, table, name, rows_);
     const bool is_by_rows =
         param.ndim() < 2 || param.size() == 0 || param.extent(0) == 1 ||
         (std::is_sorted(order_.axes.begin(), order_.axes.end()) && order_.axes[0] == 0);

@@ -67,18 +67,23 @@ public:
         to = checked_gradient(object, memory);
     }
 
-    /// The rows that ids, or Rows, name; until the next gradient. Raises for what is neither.
-    const Rows& named(py::handle ids) {
-        read_ids(ids, View(param_), Name("ids", " for ", path_), rows_);
-        return rows_;
-    }
+    /// Reads Rows where the array is a part of one whose rows have so many elements; over a
+    /// divisor.
+    Stream read_rows_of_part(py::object& rows, std::size_t length, double divisor,
+                             const Memory& memory);
+
+    /// The rows that ids, or Rows, name; until the next gradient. Raises for what is neither. Those
+    /// of a part have so many elements; 0 where it is whole.
+    const Rows& named(py::handle ids, std::size_t length_in_part);
     /// Raises ValueError where parameter or gradient have changed since `gradient`.
     void check_still(py::handle object, const Stream& stream) const;
 
 private:
     [[noreturn]] void refuse_changes() const;
     Stream checked_gradient(py::object& object, const Memory& memory);
-    Stream rows_gradient(py::object& object, const Memory& memory);
+    Stream rows_gradient(py::object& object, const Memory& memory, const Table& table,
+                         const Name& its_name);
+    Table table_of_part(std::size_t length) const;
     Name name(const char* role) const;
     Kept kept_copy() const;
 

@@ -68,24 +68,22 @@ void add_ids(const py::array& ids, std::size_t count, const Name& name, Rows& to
     });
 }
 
-/// Raises for what are no ids of a parameter's rows.
-void check_ids(const py::array& ids, const View& param, const Name& name) {
-    if (param.ndim() == 0)
-        throw py::type_error(name + ": expected an array, as the parameter has no rows, got Rows");
+/// Raises for what are no ids of a table's rows.
+void check_ids(const py::array& ids, const Table& table, const Name& name) {
     const char kind = ids.dtype().kind();
     if ((kind != 'i' && kind != 'u') || !View(ids).is_native())
         throw py::type_error(name + ": expected ids that are integers, got a " + description(ids));
-    if (static_cast<std::size_t>(ids.size()) > Rows::most ||
-        static_cast<std::size_t>(param.extent(0)) > Rows::most)
+    if (static_cast<std::size_t>(ids.size()) > Rows::most || table.rows > Rows::most)
         throw py::value_error(name + ": expected at most 4294967295 rows and ids");
 }
 
-/// Adds all of them, and puts them in order.
-void add_all(const py::array& ids, const View& param, const Name& name, Rows& to) {
+/// Adds all of them.
+void add_all(const py::array& ids, const Table& table, const Name& name, Rows& to) {
     const char kind = ids.dtype().kind();
-    const auto count = static_cast<std::size_t>(param.extent(0));
+    const std::size_t count = table.rows;
     to.reserve(static_cast<std::size_t>(ids.size()));
-    to.length = count ? param.size() / count : 0;
+    to.length = 1;
+    for (const py::ssize_t extent : table.row) to.length *= static_cast<std::size_t>(extent);
     switch (ids.itemsize()) {
         case 1:
             kind == 'i' ? add_ids<std::int8_t>(ids, count, name, to)
@@ -103,7 +101,6 @@ void add_all(const py::array& ids, const View& param, const Name& name, Rows& to
             kind == 'i' ? add_ids<std::int64_t>(ids, count, name, to)
                         : add_ids<std::uint64_t>(ids, count, name, to);
     }
-    to.sort();
 }
 
 /// Between the values of neighbouring positions, in bytes; nothing where those, or the elements of
@@ -138,32 +135,42 @@ bool is_rows(py::handle object) {
     return rows_type && reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())) == rows_type;
 }
 
-void read_ids(py::handle object, const View& param, const Name& name, Rows& to) {
+Table::Table(const View& array, const Name& name) : rows(0) {
+    if (array.ndim() == 0)
+        throw py::type_error(name + ": expected an array, as the parameter has no rows, got Rows");
+    rows = static_cast<std::size_t>(array.extent(0));
+    for (int axis = 1; axis < array.ndim(); ++axis) row.push_back(array.extent(axis));
+}
+
+void read_ids(py::handle object, const Table& table, const Name& name, Rows& to) {
     const auto ids = py::reinterpret_steal<py::array>(
         is_rows(object) ? PyObject_GetAttrString(object.ptr(), "ids") : object.inc_ref().ptr());
     if (!ids) throw py::error_already_set();
     if (!is_array(ids))
         throw py::type_error(name + ": expected Rows, an array of ids or None, got " +
                              description(ids));
-    check_ids(ids, param, name);
-    add_all(ids, param, name, to);
+    check_ids(ids, table, name);
+    add_all(ids, table, name, to);
+    to.sort();
 }
 
-py::object read_rows(py::handle object, const View& param, const Name& name, Rows& to) {
+namespace {
+
+/// Adds ids, and returns the values.
+py::array read_in_order(py::handle object, const Table& table, const Name& name, Rows& to) {
     const auto ids = py::reinterpret_steal<py::array>(PyObject_GetAttrString(object.ptr(), "ids"));
     auto values = py::reinterpret_steal<py::array>(PyObject_GetAttrString(object.ptr(), "values"));
     if (!ids || !values) throw py::error_already_set();
     if (!is_array(ids) || !is_array(values))
         throw py::type_error(name + ": expected Rows of NumPy arrays, got ids that are " +
                              description(ids) + " and values that are " + description(values));
-    check_ids(ids, param, name);
-    std::vector<py::ssize_t> expected = shape_of(ids), row;
-    for (int axis = 1; axis < param.ndim(); ++axis) row.push_back(param.extent(axis));
-    expected.insert(expected.end(), row.begin(), row.end());
+    check_ids(ids, table, name);
+    std::vector<py::ssize_t> expected = shape_of(ids);
+    expected.insert(expected.end(), table.row.begin(), table.row.end());
     check_values(values, name);
     if (shape_of(values) != expected)
         throw py::value_error(name + ": expected values of shape " + text_of(expected) +
-                              ", a row of shape " + text_of(row) +
+                              ", a row of shape " + text_of(table.row) +
                               " for each of the ids, whose shape is " + text_of(shape_of(ids)) +
                               ", got " + text_of(shape_of(values)));
     std::optional<std::ptrdiff_t> stride = stride_of_positions(values, ids.ndim());
@@ -171,10 +178,24 @@ py::object read_rows(py::handle object, const View& param, const Name& name, Row
         values = py::array(py::module_::import("numpy").attr("ascontiguousarray")(values));
         stride = stride_of_positions(values, ids.ndim());
     }
-    add_all(ids, param, name, to);
+    add_all(ids, table, name, to);
+    to.stride = *stride;
+    return values;
+}
+
+}  // namespace
+
+void check_rows(py::handle object, const Table& table, const Name& name) {
+    Rows rows;
+    read_in_order(object, table, name, rows);
+}
+
+py::object read_rows(py::handle object, const Table& table, const Name& name, Rows& to) {
+    py::array values = read_in_order(object, table, name, to);
+    to.sort();
     to.values = View(values).data();
     to.format = View(values).format();
-    to.stride = *stride;
+    to.divisor = 1;
     return values;
 }
 

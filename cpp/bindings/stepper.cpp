@@ -204,7 +204,7 @@ PyObject* step_on(PyObject* self, PyObject* const* arguments, Py_ssize_t count) 
 /// A step with gradients that a partner brings to be added up.
 PyObject* step_on_sums(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
     return guarded([&] {
-        if (count != 3) throw py::type_error("_step_on_sums: expected formats, divisor, own");
+        if (count != 4) throw py::type_error("_step_on_sums: expected formats, divisor, own, rows");
         Busy& busy = as<Stepper>(self).busy;
         const AtWork at_work(busy);
         const py::object core = core_of(self);
@@ -216,7 +216,8 @@ PyObject* step_on_sums(PyObject* self, PyObject* const* arguments, Py_ssize_t co
         bound.ask_schedules();
         busy.set_asks(false);
         bound.step_on_sums(formats, py::handle(arguments[1]).cast<double>(),
-                           py::handle(arguments[2]).cast<std::vector<std::vector<py::object>>>());
+                           py::handle(arguments[2]).cast<std::vector<std::vector<py::object>>>(),
+                           py::handle(arguments[3]).cast<std::vector<py::object>>());
         return py::none();
     });
 }
@@ -478,9 +479,10 @@ PyTypeObject* make_stepper_type() {
          "which stay bound afterwards or not; False, and nothing happened, where they are not."},
         {"_step_on_sums", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(step_on_sums)),
          METH_FASTCALL,
-         "_step_on_sums(formats, divisor, own): a step with gradients that a partner brings, in\n"
-         "these formats, None for one that there is not; or that are among one's own, for each of\n"
-         "which there is a list of arrays. Their sums are divided."},
+         "_step_on_sums(formats, divisor, own, rows): a step with gradients that a partner "
+         "brings,\n"
+         "in these formats, None for one that there is not; or that are among one's own, for each\n"
+         "of which there is a list of arrays; or that are Rows. Their sums are divided."},
         {"_settle", settle, METH_O,
          "_settle(ids): lets rows that ids name have the updates that they have missed."},
         {"_refresh", refresh, METH_NOARGS,

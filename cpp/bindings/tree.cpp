@@ -350,12 +350,26 @@ std::vector<py::object> Tree::gradients(py::handle given, bool lenient) const {
             const auto number = gradient.cast<double>();
             gradient = py::array(py::dtype::of<double>(), std::vector<py::ssize_t>(), &number);
         }
-        if (is_rows(gradient))
-            throw py::value_error(
-                name + ": expected an array, as all ranks' gradients are added up; got Rows");
+        if (is_rows(gradient)) {
+            check_rows(gradient, Table(View(leaves[k]), name), name);
+            continue;
+        }
         if (!is_array(gradient) && is_foreign(gradient))
             gradient = foreign_gradient(gradient, name);
         check_gradient(gradient, View(leaves[k]), name);
+    }
+    return found;
+}
+
+std::vector<py::object> Tree::ids(py::handle given) const {
+    std::vector<py::object> found;
+    match(given, true, found);
+    for (std::size_t k = 0; k < found.size(); ++k) {
+        if (found[k].is_none()) continue;
+        const Name name("ids", " for ", paths[k]);
+        Rows rows;
+        read_ids(found[k], Table(View(leaves[k]), name), name, rows);
+        found[k] = py::cast(rows.ids());
     }
     return found;
 }

@@ -45,6 +45,8 @@ public:
     /// The same for a structure of gradients, with arrays of NumPy's in the place of other
     /// libraries' and of numbers; raises for what cannot be read as its parameter's.
     std::vector<py::object> gradients(py::handle given, bool lenient) const;
+    /// The ids of rows in such a structure, where there are any: ascending, each once.
+    std::vector<py::object> ids(py::handle given) const;
     /// For Python's garbage collector: containers, groups and arrays may refer to what refers here.
     int traverse(visitproc visit, void* arg) const;
 

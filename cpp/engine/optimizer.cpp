@@ -427,8 +427,9 @@ void Optimizer::keep_watched() noexcept {
 Pause Optimizer::advance() noexcept {
     for (std::size_t k = 0; k < rows_.size(); ++k) {
         if (!rows_[k]) continue;
-        if (rows_[k]->settles) rows_[k]->missed.settle(arrays[k].layout);
-        if (const Layout& layout = arrays[k].layout; rows_[k]->cleans)
+        const Layout& layout = arrays[k].layout;
+        if (std::exchange(rows_[k]->settles, false)) rows_[k]->missed.settle(layout);
+        if (std::exchange(rows_[k]->cleans, false))
             clear(layout.shape, layout.streams[accumulated_stream], 0, layout.size,
                   layout.precision);
     }

@@ -72,6 +72,7 @@ void Rows::sum(std::size_t k, std::size_t first, std::size_t count, Precision pr
         if (place + ahead < firsts_[k + 1]) fetch_position(place + ahead);
         add_elements(at(place) + offset, format, count, precision, to);
     }
+    divide_elements(count, precision, divisor, to);
 }
 
 void Rows::gather(std::size_t start, std::size_t count, Precision precision, void* buffer) const {

@@ -22,6 +22,7 @@ public:
     char* values = nullptr;
     Format format = Format::float32;
     std::ptrdiff_t stride = 0;  ///< bytes from one position to the next
+    double divisor = 1;         ///< of the sums
 
     /// Begins anew, with room for so many positions.
     void reserve(std::size_t positions);
@@ -36,12 +37,12 @@ public:
     /// The first of them from that row on.
     std::size_t find(std::size_t row) const;
 
-    /// Where the values of the k-th row lie, if they are those of a single position.
+    /// Where the values of the k-th row lie, if they are as they are at a single position.
     char* single(std::size_t k) const {
-        return firsts_[k + 1] - firsts_[k] == 1 ? at(firsts_[k]) : nullptr;
+        return firsts_[k + 1] - firsts_[k] == 1 && divisor == 1 ? at(firsts_[k]) : nullptr;
     }
-    /// Their sum for elements [first, first + count) of that row, as kernels of a precision
-    /// compute.
+    /// Their sum over the divisor for elements [first, first + count) of that row, as kernels of a
+    /// precision compute.
     void sum(std::size_t k, std::size_t first, std::size_t count, Precision precision,
              void* to) const;
     /// The same for elements of the whole array, zero in rows that are not named.

@@ -237,7 +237,9 @@ void Step::set_spans(const std::vector<Border>& ends) {
     for (const Border& end : ends) {
         while (k < works.size() && works[k].layout < end.array) ++k;
         const bool is_its = k < works.size() && works[k].layout == end.array;
-        span_ends_.push_back(starts_[k] + (is_its ? end.element : 0));
+        // Of rows there may be fewer elements: they are there from the first span on.
+        span_ends_.push_back(is_its ? std::min(starts_[k] + end.element, starts_[k + 1])
+                                    : starts_[k]);
     }
     if (!ends.empty()) span_ends_.back() = starts_.back();
 }

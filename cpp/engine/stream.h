@@ -122,7 +122,7 @@ struct Layout {
     /// Whether a slot is kept in a single part, with a number for each row.
     bool has_row_numbers() const {
         return parts.size() == 1 && row_length && parts[0].size == rows() &&
-               (parts[0].steps.empty() || rows() == 1 || parts[0].steps[0] == 1);
+               (parts[0].steps.empty() || rows() <= 1 || parts[0].steps[0] == 1);
     }
     bool has_blocks = false;  ///< some stream is coded in blocks, and can't be visited by rows
     bool is_random = false;   ///< random bits decide on some stream's roundings

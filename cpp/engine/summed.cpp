@@ -49,6 +49,14 @@ void add_elements(const char* from, Format format, std::size_t count, Precision 
         add_to<double>(from, count, to);
 }
 
+void divide_elements(std::size_t count, Precision precision, double by, void* to) {
+    if (by == 1) return;
+    if (precision == Precision::float32)
+        divide<float>(to, count, by);
+    else
+        divide<double>(to, count, by);
+}
+
 void Summed::gather(Format format, std::size_t start, std::size_t count, Precision precision,
                     void* buffer) const {
     const std::size_t place = start * itemsize(format), all = sources.size();
@@ -66,11 +74,7 @@ void Summed::gather(Format format, std::size_t start, std::size_t count, Precisi
     }
     for (; next < all; ++next)
         add_elements(sources[next] + place, format, count, precision, buffer);
-    if (divisor == 1) return;
-    if (precision == Precision::float32)
-        divide<float>(buffer, count, divisor);
-    else
-        divide<double>(buffer, count, divisor);
+    divide_elements(count, precision, divisor, buffer);
 }
 
 }  // namespace instep

@@ -12,6 +12,9 @@ namespace instep {
 void add_elements(const char* from, Format format, std::size_t count, Precision precision,
                   void* to);
 
+/// Divides elements of a buffer.
+void divide_elements(std::size_t count, Precision precision, double by, void* to);
+
 /// A gradient that is the sum of several, in their order, over a divisor. Of their elements some
 /// are in memory at a time.
 struct Summed {

@@ -5,6 +5,7 @@ from typing import Any, Literal, Protocol, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from instep._rows import Rows
 from instep.typing import Array as _Array
 from instep.typing import Gradients
 
@@ -137,7 +138,8 @@ class Tree:
     def groups(self) -> list[tuple[Any, ...]]: ...
     def same_structure(self, other: Tree) -> bool: ...
     def unflatten(self, values: list[Any]) -> Any: ...
-    def gradients(self, grads: object, lenient: bool, /) -> list[_Array | None]: ...
+    def gradients(self, grads: object, lenient: bool, /) -> list[_Array | Rows | None]: ...
+    def ids(self, ids: object, /) -> list[list[int] | None]: ...
     def check_unchanged(self) -> None: ...
 
 _Update = Callable[..., list[tuple[_Array, _Array]]]
@@ -154,6 +156,7 @@ class Sharing(TypedDict):
     partner: Partner
     is_shared: bool
     wholes: list[tuple[int, int]]
+    row_lengths: list[int]
     spans: list[list[tuple[int, int, int]]]
 
 class Bound:
@@ -225,6 +228,7 @@ class Stepper:
         formats: Sequence[str | None],
         divisor: float,
         own: Sequence[Sequence[_Array | None]],
+        rows: Sequence[Rows | None],
         /,
     ) -> None: ...
     def flush(self) -> bool: ...

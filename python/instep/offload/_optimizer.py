@@ -307,6 +307,7 @@ class Streamed(Around):
             "partner": pipeline,
             "is_shared": False,
             "wholes": [(0, leaf.size) for leaf in self._tree.leaves],
+            "row_lengths": [0] * len(self._tree.leaves),
             "spans": [
                 [(k, *self._elements(k, index)) for k, index in pieces]
                 for pieces in pipeline.rounds

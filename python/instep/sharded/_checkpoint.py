@@ -114,7 +114,7 @@ class Saved(NamedTuple):
 
     def state_of(self, path: str, part: Part) -> Values:
         """Return an array's state, with arrays of a part's elements."""
-        return _joined(self.shards[path], part, self.arrays[path].is_cut)
+        return _joined(self.shards[path], part, self.arrays[path])
 
     def whole_state_of(self, path: str) -> Values:
         """Return an array's state as a plain optimizer has it."""
@@ -195,10 +195,10 @@ def _in_blocks(entry: Mapping[str, Any]) -> dict[str, int]:
     }
 
 
-def _joined(shards: Sequence[Shard], part: Part, is_cut: bool) -> Values:
+def _joined(shards: Sequence[Shard], part: Part, cut: Cut) -> Values:
     """Return the entry of a part of an array, from all that is known of it."""
     entry = dict(shards[0].state)
-    if not is_cut:
+    if not cut.is_cut:
         return entry
     in_blocks = _in_blocks(entry)
     for name, array in entry.items():
@@ -208,6 +208,12 @@ def _joined(shards: Sequence[Shard], part: Part, is_cut: bool) -> Values:
             entry[name] = np.arange(int(part.size > 1))
             continue
         pieces = [(shard.part, shard.state[name]) for shard in shards]
+        if name == "rows_in_window":
+            length = math.prod(cut.shape[1:])
+            ids = np.concatenate([its + own.first // length for own, its in pieces])
+            first, end = part.first // length, part.end // length
+            entry[name] = ids[(first <= ids) & (ids < end)] - first
+            continue
         entry[name] = _concatenated(pieces, part, in_blocks.get(name, 1))
     return entry
 

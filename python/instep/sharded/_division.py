@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -47,15 +48,29 @@ class Piece(NamedTuple):
     size: int
 
 
-def divide(sizes: Sequence[int], is_cut: Sequence[bool], ranks: int) -> list[list[Part]]:
+def unit_of(size: int, row_length: int) -> int:
+    """Return at multiples of how many elements an array may be cut; 0 if it may not.
+
+    Parameters
+    ----------
+    size : int
+        Its elements.
+    row_length : int
+        Those of each of its rows, which stay whole; 1 where they need not.
+    """
+    unit = math.lcm(BLOCK, row_length)
+    return unit if size > unit else 0
+
+
+def divide(sizes: Sequence[int], units: Sequence[int], ranks: int) -> list[list[Part]]:
     """Return each rank's part of each array: about as many elements for each rank.
 
     Parameters
     ----------
     sizes : sequence of int
         The elements of each array.
-    is_cut : sequence of bool
-        Whether it may be cut; others are one rank's alone.
+    units : sequence of int
+        At multiples of how many it may be cut; others, with 0, are one rank's alone.
     ranks : int
         How many ranks there are.
 
@@ -66,10 +81,10 @@ def divide(sizes: Sequence[int], is_cut: Sequence[bool], ranks: int) -> list[lis
     """
     total, before = sum(sizes), 0
     parts: list[list[Part]] = [[] for _ in range(ranks)]
-    for size, may_cut in zip(sizes, is_cut, strict=True):
+    for size, unit in zip(sizes, units, strict=True):
         borders = [total * rank // ranks - before for rank in range(ranks + 1)]
-        if may_cut:
-            cuts = [min(max(_nearest(border), 0), size) for border in borders]
+        if unit:
+            cuts = [min(max(_nearest(border, unit), 0), size) for border in borders]
             cuts[0], cuts[-1] = 0, size
         else:
             owner = sum(border <= size // 2 for border in borders[1:-1])
@@ -80,9 +95,9 @@ def divide(sizes: Sequence[int], is_cut: Sequence[bool], ranks: int) -> list[lis
     return parts
 
 
-def _nearest(element: int) -> int:
-    """Return the nearest border of a block."""
-    return (element + BLOCK // 2) // BLOCK * BLOCK
+def _nearest(element: int, unit: int) -> int:
+    """Return the nearest multiple."""
+    return (element + unit // 2) // unit * unit
 
 
 def rounds(parts: Sequence[Part], is_cut: Sequence[bool], most: int) -> list[list[Piece]]:

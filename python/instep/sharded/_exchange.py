@@ -9,16 +9,19 @@ next round while this one is computed.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from instep._rows import Rows
 from instep.sharded._division import Part, Piece
 from instep.sharded._ranks import Ranks, agree, agree_on
+from instep.sharded._rows import Tables, format_of, is_of_rows
 
 if TYPE_CHECKING:
     from instep.sharded._ranks import Bytes, Window
+    from instep.sharded._rows import Ids
     from instep.typing import Array
 
 _ALIGNED = 8
@@ -54,8 +57,24 @@ PackGradients = Callable[[int, Placed, "Bytes"], None]
 Pack = Callable[[Placed, "Bytes"], None]
 Formats = list[str | None]
 """The formats of gradients; None where there is none."""
-Kind = tuple[Formats, list[int]]
-"""Of which formats gradients are, and how many of its own each rank has."""
+
+
+class Kind(NamedTuple):
+    """What goes between ranks in a step.
+
+    Attributes
+    ----------
+    formats
+        Those of gradients, but for those of rows.
+    counts
+        How many of its own each rank has.
+    apart
+        The arrays whose parameters do not go with the others.
+    """
+
+    formats: Formats
+    counts: list[int]
+    apart: frozenset[int] = frozenset()
 
 
 class Held(NamedTuple):
@@ -99,6 +118,8 @@ class Exchange:
     grads
         The gradients of each rank where all ranks see them, as they do the parameters then; none
         where each has memory of its own.
+    tables
+        Those arrays that may have gradients of rows.
     """
 
     def __init__(
@@ -109,16 +130,18 @@ class Exchange:
         parts: Sequence[Sequence[Part]],
         rounds: Sequence[Sequence[Sequence[Piece]]],
         grads: Sequence[Sequence[Array]],
+        tables: Tables,
     ) -> None:
         self.ranks = ranks
+        self._tables = tables
         self._held, self._parts, self._rounds = held, parts, rounds
         self._params = [each.elements(param) for each, param in zip(held, params, strict=True)]
         self._grads = [
             [order.elements(grad) for order, grad in zip(held, each, strict=True)] for each in grads
         ]
-        self._placed_params = self._placed([param.dtype.itemsize for param in params])
         self._batches: list[list[Array | None]] = []
-        self._kind: Kind = [], []
+        self._kind = Kind([], [])
+        self._touched: dict[int, Ids] = {}
         self._way: _Way | None = None
         self._has_agreed = False
         self._sends = False
@@ -164,6 +187,31 @@ class Exchange:
         self._has_agreed = False
         return counts, next(theirs for count, theirs in answers if count)
 
+    def bring_rows(
+        self, batches: Sequence[Sequence[Any]], formats: Formats, window: Mapping[int, Any]
+    ) -> list[Rows | None]:
+        """Return all ranks' gradients of the rows that this one holds, for each array.
+
+        Parameters
+        ----------
+        batches, formats
+            As for `begin`.
+        window
+            The rows of arrays that earlier calls of the window have named; None for all.
+        """
+        of_rows = {k: name for k, name in enumerate(formats) if name and is_of_rows(name)}
+        self._touched = {}
+        if not of_rows:
+            return [None] * len(formats)
+        self._has_agreed = True
+        brought = self._tables.bring(batches, of_rows, f"step with the gradients {formats}")
+        self._has_agreed = False
+        for k, rows in brought.items():
+            before = window.get(k, [])
+            named = self._tables.rows_of(k) if before is None else np.array(before, np.int64)
+            self._touched[k] = np.union1d(rows.ids, named)
+        return [brought.get(k) for k in range(len(formats))]
+
     def agree_on_flush(self, window: int) -> bool:
         """Return whether windows of so many calls hold anything to be flushed."""
         self._has_agreed = True
@@ -178,6 +226,7 @@ class Exchange:
         formats: Formats,
         *,
         is_update: bool,
+        by_rows: bool = False,
     ) -> list[list[Array | None]]:
         """Take a step's gradients, each as the structure's leaves; return this rank's parts.
 
@@ -188,18 +237,22 @@ class Exchange:
         counts
             How many batches each rank has.
         formats
-            Those of the gradients.
+            Those of the gradients; without those of rows.
         is_update
             Whether the step changes parameters, or only accumulates.
+        by_rows
+            Whether of arrays with gradients of rows no others change.
         """
         self._batches = [
             [
-                None if grad is None else held.elements(grad)
-                for held, grad in zip(self._held, batch, strict=True)
+                None if name is None or grad is None else held.elements(grad)
+                for name, held, grad in zip(formats, self._held, batch, strict=True)
             ]
             for batch in batches
         ]
-        self._kind = formats, counts
+        if not by_rows:
+            self._touched = {}
+        self._kind = Kind(formats, counts, frozenset(self._touched))
         self._sends, self._sent = is_update and not self._grads, None
         own = self._batches
         if self._is_seen(self._kind):
@@ -219,20 +272,19 @@ class Exchange:
 
     def _is_seen(self, kind: Kind) -> bool:
         """Return whether all ranks see gradients of a kind where they are."""
-        formats, counts = kind
         return (
             bool(self._grads)
-            and counts == [1] * self.ranks.size
+            and kind.counts == [1] * self.ranks.size
             and all(
                 name in (None, grad.dtype.name)
-                for name, grad in zip(formats, self._grads[0], strict=True)
+                for name, grad in zip(kind.formats, self._grads[0], strict=True)
             )
         )
 
     def agree(self, numbers: bytes) -> None:
         """Raise on all ranks where one has raised, or is about to make another step."""
         self._has_agreed = True
-        mine = {"call": "step(grads)", "gradients": self._kind[0]}
+        mine = {"call": "step(grads)", "gradients": self._kind.formats}
         answers = agree_on(self.ranks, mine, np.frombuffer(numbers))
         first = answers[0]
         for rank, theirs in enumerate(answers):
@@ -268,9 +320,13 @@ class Exchange:
         """Return the way that bytes go between ranks: through shared memory, if there is some."""
         if self._is_seen(kind):
             return _Seen(self.ranks, kind, [], [])
-        itemsizes = [None if each is None else _itemsize(each) for each in kind[0]]
-        gradients, params = self._placed(itemsizes), self._placed_params
-        size = kind[1][self.ranks.rank] * sum(map(_largest, gradients))
+        gradients = self._placed(
+            [None if each is None else _itemsize(each) for each in kind.formats]
+        )
+        params = self._placed(
+            [None if k in kind.apart else p.dtype.itemsize for k, p in enumerate(self._params)]
+        )
+        size = kind.counts[self.ranks.rank] * sum(map(_largest, gradients))
         window = self.ranks.window(max(2 * (size + _largest(params[self.ranks.rank])), 1))
         if window is None:
             return _Messages(self.ranks, kind, gradients, params)
@@ -282,20 +338,23 @@ class Exchange:
         """Return the memory of each gradient of a round; send what the one before has updated."""
         assert self._way is not None
         sends = self._sends and phase == "update"
-        sources = self._way.turn(
-            self._pack_gradients if reads_gradients and any(self._kind[0]) else None,
+        if sends:
+            self._sent = span
+        if not self._way.is_needed(span):
+            return None
+        return self._way.turn(
+            self._pack_gradients if reads_gradients and any(self._kind.formats) else None,
             span,
             self._pack_params if sends and span > 0 else None,
             self._unpack_params,
         )
-        if sends:
-            self._sent = span
-        return sources
 
     def finish(self) -> None:
         """Send what the last round has updated."""
         if self._sent is not None and self._way is not None:
             self._way.finish(self._sent, self._pack_params, self._unpack_params)
+            if self._touched:
+                self._tables.send(self._touched, "step(grads)")
         self.wait()
         self._batches = []
 
@@ -309,11 +368,32 @@ class Exchange:
         if self._grads:
             self.wait()
             return
-        if self._way is None:
-            self._go(([None] * len(self._params), [0] * self.ranks.size))
+        if self._way is None or self._way.kind.apart:
+            self._go(Kind([None] * len(self._params), [0] * self.ranks.size))
         assert self._way is not None
         for span in range(len(self._rounds[0])):
             self._way.finish(span, self._pack_params, self._unpack_params)
+
+    def settle(self, ids: Mapping[int, Ids], settle: Callable[[dict[int, Ids]], None]) -> None:
+        """Let a function settle rows that any rank names, and give all ranks their parameters.
+
+        Parameters
+        ----------
+        ids
+            Those that this one names of some arrays.
+        settle
+            Is given those that this one holds, counted from its first.
+        """
+        self._has_agreed = True
+        named = self._tables.bring_ids(ids, "settle(ids)")
+        error: BaseException | None = None
+        try:
+            settle(named)
+        except BaseException as raised:
+            error = raised
+        agree(self.ranks, None, error)
+        if not self._grads:
+            self._tables.send(named, "settle(ids)")
 
     def add_up(self, numbers: Array) -> None:
         """Make of the engine's sums of blocks those of all ranks."""
@@ -393,7 +473,15 @@ def common_formats(batches: Sequence[Sequence[Array | None]]) -> Formats:
 
 def formats_of(batch: Sequence[Array | None]) -> Formats:
     """Return the formats of a structure's gradients."""
-    return [None if grad is None else grad.dtype.name for grad in batch]
+    return [
+        format_of(grad) if isinstance(grad, Rows) else grad if grad is None else grad.dtype.name
+        for grad in batch
+    ]
+
+
+def without_rows(formats: Formats) -> Formats:
+    """Return formats but for those of gradients of rows."""
+    return [None if is_of_rows(name) else name for name in formats]
 
 
 def _itemsize(format_name: str) -> int:
@@ -426,6 +514,14 @@ class _Way(ABC):
     ) -> None:
         self.kind = kind
         self._ranks, self._gradients, self._params = ranks, gradients, params
+        # Whether any rank has something in a round.
+        self._has_gradients = [any(r.places for r in each) for each in zip(*gradients, strict=True)]
+        self._has_params = [any(r.places for r in each) for each in zip(*params, strict=True)]
+
+    def is_needed(self, span: int) -> bool:
+        """Return whether anything goes between ranks in the turn of a round."""
+        about_to = self._has_gradients[span : span + 2]  # the next one's go ahead
+        return any(about_to) or any(self._has_params[max(span - 1, 0) : span])
 
     @abstractmethod
     def turn(
@@ -455,6 +551,9 @@ class _Way(ABC):
 
 class _Seen(_Way):
     """Nothing goes anywhere: all ranks see each other's gradients, and the parameters."""
+
+    def is_needed(self, span: int) -> bool:
+        return True  # for the gradients, which are where they are
 
     def turn(
         self, pack_gradients: PackGradients | None, span: int, pack: Pack | None, unpack: Pack
@@ -487,7 +586,7 @@ class _Window(_Way):
         super().__init__(ranks, kind, gradients, params)
         self._turn = 0
         self._free = window.free
-        count, me = kind[1], ranks.rank
+        count, me = kind.counts, ranks.rank
         sizes = [_largest(rounds) for rounds in gradients]
         starts = np.cumsum([0, *sizes]).tolist()
 
@@ -536,6 +635,8 @@ class _Window(_Way):
         return None if pack_gradients is None else self._in[turn]  # None: its own
 
     def finish(self, span: int, pack: Pack, unpack: Pack) -> None:
+        if not self._has_params[span]:
+            return
         self._turn = 1 - self._turn
         self._write(pack, span)
         self._ranks.barrier()
@@ -571,7 +672,7 @@ class _Messages(_Way):
         params: list[list[Placed]],
     ) -> None:
         super().__init__(ranks, kind, gradients, params)
-        count, me = kind[1], ranks.rank
+        count, me = kind.counts, ranks.rank
         sizes = [_largest(rounds) for rounds in gradients]
         self._in = [np.empty((sum(count) - count[me]) * sizes[me], np.uint8) for _ in range(2)]
         self._out = [[np.empty(count[me] * size, np.uint8) for size in sizes] for _ in range(2)]
@@ -587,13 +688,14 @@ class _Messages(_Way):
     ) -> list[Bytes | None] | None:
         sources = None
         if pack_gradients is not None:
-            if span == 0:
-                self._post_gradients(pack_gradients, 0)
-            assert self._waits_for_gradients is not None
-            self._waits_for_gradients()
+            if self._waits_for_gradients is not None:
+                self._waits_for_gradients()
+            elif self._has_gradients[span]:
+                self._post_gradients(pack_gradients, span)()
             sources = self._sources(span)
-            if span + 1 < len(self._gradients[0]):
-                self._post_gradients(pack_gradients, span + 1)
+            self._waits_for_gradients = None
+            if any(self._has_gradients[span + 1 : span + 2]):
+                self._waits_for_gradients = self._post_gradients(pack_gradients, span + 1)
         if pack is not None:
             self._receive_params(unpack)
             self._post_params(pack, span - 1)
@@ -608,7 +710,7 @@ class _Messages(_Way):
         """Return where each rank's gradients of a round arrive; nothing for its own."""
         received, begin = list[Any](), 0
         size = self._gradients[self._ranks.rank][span].size
-        for rank, count in enumerate(self.kind[1]):
+        for rank, count in enumerate(self.kind.counts):
             end = begin + (0 if rank == self._ranks.rank else count * size)
             received.append(self._in[span % 2][begin:end])
             begin = end
@@ -618,13 +720,14 @@ class _Messages(_Way):
         """Return the memory of each gradient of a round; None for its own."""
         sources: list[Any] = []
         for rank, memory in enumerate(self._received(span)):
-            count = self.kind[1][rank]
+            count = self.kind.counts[rank]
             is_own = rank == self._ranks.rank
             sources += [None] * count if is_own else np.split(memory, max(count, 1))[:count]
         return sources
 
-    def _post_gradients(self, pack: PackGradients, span: int) -> None:
-        me, count = self._ranks.rank, self.kind[1]
+    def _post_gradients(self, pack: PackGradients, span: int) -> Callable[[], None]:
+        """Begin to send the gradients of a round, and to receive them; return what waits."""
+        me, count = self._ranks.rank, self.kind.counts
         sends = list[Any]()
         for owner, out in enumerate(self._out[span % 2]):
             placed = self._gradients[owner][span]
@@ -633,7 +736,7 @@ class _Messages(_Way):
             sends.append(None if owner == me else out[: count[me] * placed.size])
         receives = list[Any](self._received(span))
         receives[me] = None
-        self._waits_for_gradients = self._ranks.post(sends, receives)
+        return self._ranks.post(sends, receives)
 
     def _post_params(self, pack: Pack, span: int) -> None:
         me, parity = self._ranks.rank, span % 2

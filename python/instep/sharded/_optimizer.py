@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,14 +19,24 @@ from instep._group import Group, Where, ignoring, selected
 from instep._grouping import Grouping
 from instep._kinds import Choice, shown
 from instep._optimizer import Optimizer
+from instep._rows import Rows
 from instep._rule import Values
 from instep.sharded import _checkpoint
-from instep.sharded._division import BLOCK, Part, divide, rounds
-from instep.sharded._exchange import NO_BATCHES, Exchange, Held, common_formats, formats_of
+from instep.sharded._division import Part, divide, rounds, unit_of
+from instep.sharded._exchange import (
+    NO_BATCHES,
+    Exchange,
+    Held,
+    common_formats,
+    formats_of,
+    without_rows,
+)
 from instep.sharded._memory import memory_like
 from instep.sharded._ranks import Ranks, agree, agree_on, ranks_of
+from instep.sharded._rows import Tables, added, is_of_rows
 
 if TYPE_CHECKING:
+    from instep.sharded._rows import Ids
     from instep.typing import Array, Arrays, Convention, Gradients
 
 _ROUND_BYTES = 1 << 22
@@ -59,7 +70,9 @@ class Sharded(Around):
         is sent: `params` of this object are new arrays, once in the node, that begin with the
         numbers of those given, and its `grads` are there to put each rank's gradients in.
     groups, ignore, convention, **options
-        As for the rule itself. Schedules are asked on every rank, and must answer alike.
+        As for the rule itself. Schedules are asked on every rank, and must answer alike. Arrays for
+        which `sparse` is given, by a group or for all, may have `Rows` as gradients, and are cut
+        between rows.
 
     Raises
     ------
@@ -79,13 +92,14 @@ class Sharded(Around):
     """
 
     _lacks = frozenset(
-        {"apply_gradients", "build", "copies", "settle", "swap_averages", "updated", "updates"}
+        {"apply_gradients", "build", "copies", "swap_averages", "updated", "updates"}
     )
 
     _ranks: Ranks
     _tree: _core.Tree
     _parts: list[list[Part]]
     _is_cut: list[bool]
+    _row_lengths: list[int]
     _is_mean: bool
     _is_connected_by_us: bool
     _exchange: Exchange | None
@@ -120,6 +134,7 @@ class Sharded(Around):
             if not tree.leaves:
                 raise ValueError("params: expected at least one array, got none")
             grouping = Grouping.of(inner._variant, tree, inner._choosing)
+            takes_rows = ["sparse" in {**options, **own} for own in grouping.overrides]
             told = {"reduce": reduce, "shared": shared, **_described(inner, tree, grouping)}
         except BaseException as raised:
             error = raised
@@ -128,7 +143,12 @@ class Sharded(Around):
         self._exchange = None
         self._grads = []
         self._tree = self._in_common_memory(tree) if shared else tree
-        self._params = self._tree.unflatten(self._tree.objects) if shared else params
+        is_other = shared or any(tree.groups)
+        self._params = self._tree.unflatten(self._tree.objects) if is_other else params
+        self._row_lengths = [
+            _row_length(leaf) if takes_rows[group] else 0
+            for leaf, group in zip(self._tree.leaves, grouping.group_of, strict=True)
+        ]
         self._bind(grouping)
 
     def _in_common_memory(self, tree: _core.Tree) -> _core.Tree:
@@ -150,12 +170,12 @@ class Sharded(Around):
         inner, leaves, ranks = self._inner, self._tree.leaves, self._ranks
         rule = inner._variant.rule
         sees_more = rule._sees_whole_arrays() or rule._info()["divisible"] is not None
-        is_cut = [
-            leaf.size > BLOCK and leaf.flags.c_contiguous and not sees_more for leaf in leaves
+        units = [
+            0 if sees_more or not leaf.flags.c_contiguous else unit_of(leaf.size, length or 1)
+            for leaf, length in zip(leaves, self._row_lengths, strict=True)
         ]
-        parts = divide([leaf.size for leaf in leaves], is_cut, ranks.size)
-        self._parts = parts
-        self._is_cut = is_cut
+        self._parts = parts = divide([leaf.size for leaf in leaves], units, ranks.size)
+        self._is_cut = is_cut = [unit > 0 for unit in units]
         if ranks.size == 1:
             binding = Binding.new(
                 inner._variant,
@@ -173,7 +193,8 @@ class Sharded(Around):
         for each in all_rounds:
             each += [[] for _ in range(count - len(each))]
         held = [_held(leaf, cut) for leaf, cut in zip(leaves, is_cut, strict=True)]
-        exchange = Exchange(ranks, leaves, held, parts, all_rounds, self._grads)
+        tables = Tables(ranks, leaves, parts, self._row_lengths)
+        exchange = Exchange(ranks, leaves, held, parts, all_rounds, self._grads, tables)
         segments = [
             _segment(leaf, part, cut) for leaf, part, cut in zip(leaves, mine, is_cut, strict=True)
         ]
@@ -184,6 +205,7 @@ class Sharded(Around):
                 (part.first if part.size else 0, leaf.size)
                 for part, leaf in zip(mine, leaves, strict=True)
             ],
+            "row_lengths": self._row_lengths,
             "spans": [
                 [(k, first, count) for k, first, count in pieces]
                 for pieces in all_rounds[ranks.rank]
@@ -285,8 +307,14 @@ class Sharded(Around):
                 formats = formats_of(batches[0])
             else:
                 counts, formats = exchange.count(batches)
-            own = exchange.begin(batches, counts, formats, is_update=self._updates_next())
-            self._inner._step_on_sums(formats, float(sum(counts)) if self._is_mean else 1.0, own)
+            is_update = self._updates_next()
+            rows = exchange.bring_rows(batches, formats, self._window() if is_update else {})
+            formats = without_rows(formats)
+            own = exchange.begin(
+                batches, counts, formats, is_update=is_update, by_rows=self._changes_rows_alone()
+            )
+            divisor = float(sum(counts)) if self._is_mean else 1.0
+            self._inner._step_on_sums(formats, divisor, own, rows)
         except BaseException as error:
             exchange.refuse(error)
             raise
@@ -297,6 +325,25 @@ class Sharded(Around):
         """Return whether the next step updates, or only accumulates."""
         window = self._inner._bound("step").core.counters()["window"]
         return bool(window + 1 >= self._inner.gradient_accumulation_steps)
+
+    def _window(self) -> dict[int, list[int] | None]:
+        """Return the rows of arrays that an unfinished window has gradients of; None for all."""
+        if not self._inner.accumulated_calls:
+            return {}
+        counters = self._inner._bound("step").core.counters()
+        return {
+            k: counters["rows_in_window"][k]
+            for k, is_in_window in enumerate(counters["in_window"])
+            if is_in_window
+        }
+
+    def _changes_rows_alone(self) -> bool:
+        """Return whether an update leaves other rows of an array than those named as they are."""
+        inner = self._inner
+        is_exact = [
+            own.get("sparse", inner.sparse) == "exact" for own in inner._bound("step").overrides
+        ]
+        return inner._variant.rule._info()["elementwise"] or not any(is_exact)
 
     def flush(self) -> bool:
         """Update with the mean of what an unfinished window holds, as `Optimizer.flush`."""
@@ -316,7 +363,7 @@ class Sharded(Around):
         exchange.finish()
         return has_updated
 
-    def _read(self, grads: Any, microbatches: Any, missing: str) -> list[list[Array | None]]:
+    def _read(self, grads: Any, microbatches: Any, missing: str) -> list[list[Any]]:
         """Return the gradients of each batch as leaves, checked."""
         if (grads is None) == (microbatches is None):
             raise TypeError("step: expected either grads or microbatches")
@@ -324,11 +371,23 @@ class Sharded(Around):
         self._tree.check_unchanged()
         given = [grads] if microbatches is None else list(microbatches)
         batches = [self._tree.gradients(each, is_lenient) for each in given]
+        for batch in batches:
+            for k, grad in enumerate(batch):
+                if isinstance(grad, Rows):
+                    self._check_takes_rows(k, "gradient")
         frozen = self._inner._bound("step").core.counters()["frozen"]
         return [
             [None if is_frozen else grad for grad, is_frozen in zip(batch, frozen, strict=True)]
             for batch in batches
         ]
+
+    def _check_takes_rows(self, array: int, what: str) -> None:
+        """Raise ValueError for rows of an array that is not shared out by rows."""
+        if not self._row_lengths[array]:
+            raise ValueError(
+                f"{what} for {self._tree.paths[array]}: expected none of rows, as ranks may hold "
+                'parts of them; give sparse="lazy" or "exact" for the array, in a Group or for all'
+            )
 
     def _step_alone(self, grads: Any, microbatches: Any, missing: Literal["error", "none"]) -> None:
         """Make a step of the only rank."""
@@ -345,6 +404,10 @@ class Sharded(Around):
             if format_name is None:
                 continue
             dtype = _formats.computed(leaf.dtype)
+            if is_of_rows(format_name):
+                divisor = len(each) if self._is_mean else 1
+                sums[-1] = added(each, leaf.shape[1:], dtype, divisor)
+                continue
             first, *others = [grad.astype(dtype, order="K", copy=False) for grad in each]
             for k, grad in enumerate(others):
                 first = np.add(first, grad, out=first) if k else np.asarray(np.add(first, grad))
@@ -352,6 +415,33 @@ class Sharded(Around):
                 first /= dtype.type(len(each))
             sums[-1] = first
         return self._inner.step(self._tree.unflatten(sums))
+
+    def settle(self, ids: Any = None) -> None:
+        """Let rows have the updates that they have missed, as `Optimizer.settle`.
+
+        All ranks call it, each with the ids that it is to look up: afterwards all have them.
+        """
+        exchange = self._exchange
+        if exchange is None:
+            return self._inner.settle(ids)
+        if ids is None:
+            with self._together("settle()") as done:
+                self._inner.settle()
+            done()
+            return exchange.publish()
+        exchange.open()
+        try:
+            named = {k: np.array(its) for k, its in enumerate(self._tree.ids(ids)) if its}
+            for k in named:
+                self._check_takes_rows(k, "ids")
+        except BaseException as error:
+            exchange.refuse(error)
+            raise
+        return exchange.settle(named, self._settle)
+
+    def _settle(self, ids: Mapping[int, Ids]) -> None:
+        """Settle rows of the parts that this rank holds."""
+        self._inner._settle(self._tree.unflatten([ids.get(k) for k in range(len(self._parts[0]))]))
 
     # State ----------------------------------------------------------------------------------------
 
@@ -580,10 +670,13 @@ class Sharded(Around):
             arrays[path] = (
                 saved.state_of(path, part) if self._exchange else saved.whole_state_of(path)
             )
+            if _state.ROWS in arrays[path]:
+                self._check_takes_rows(k, "the window")
             if not part.size and leaf.size and not self._is_cut[k]:
                 # Somebody else holds it: what is known of all arrays comes with it.
-                here = mine["arrays"][path]
+                here = dict(mine["arrays"][path])
                 known = {*self._inner._variant.rule._info()["scalars"]}
+                here.pop(_state.ROWS, None)
                 told = {
                     name: each
                     for name, each in arrays[path].items()
@@ -611,6 +704,13 @@ def _held(leaf: Array, is_cut: bool) -> Held:
         range(leaf.ndim), key=lambda axis: (leaf.shape[axis] <= 1, -abs(leaf.strides[axis]))
     )
     return Held(axes, is_cut)
+
+
+def _row_length(leaf: Array) -> int:
+    """Return how many elements a row has; 1 where there is no row."""
+    if leaf.ndim == 0:
+        return 0
+    return math.prod(leaf.shape[1:]) if leaf.shape[0] else 1
 
 
 def _segment(leaf: Array, part: Part, is_cut: bool) -> Array:
