@@ -116,7 +116,8 @@ def test_kernels_show_their_defaults(kernel: str) -> None:
     names = list(signature.parameters)
     assert names[:2] == ["param", "grad"]
     takes_rows = ["rows"] if names[-1] == "rows" else []
-    assert names[-4 - len(takes_rows) :] == ["l2", "weight_decay", "convention", "out", *takes_rows]
+    common = ["l2", "weight_decay", "convention", "out", "remainder", "master", *takes_rows]
+    assert names[-len(common) :] == common
     assert bool(takes_rows) == (kernel in ELEMENTWISE)
     by_name = [each for each in signature.parameters.values() if each.kind is each.KEYWORD_ONLY]
     assert [each.name for each in by_name][:2] == ["step", "learning_rate"]

@@ -478,14 +478,77 @@ def test_rounded_copies(name: str) -> None:
     assert instep.Adam(np.ones(3)).copies is None
 
 
-def test_kernels_refuse_sixteen_bits_with_a_remedy() -> None:
-    p, m, v = np.zeros((3, 4), np.float16)
-    with pytest.raises(TypeError, match=r"param: expected dtype float32 or float64.*the class"):
-        instep.kernels.adam(p, p.copy(), m, v, step=1)
-    w = np.ones((3, 4), BFLOAT16)
-    momentum = np.zeros((3, 4), np.float32)
-    with pytest.raises(TypeError, match=r"param: expected dtype float32 or float64.*the class"):
-        instep.kernels.muon(w, w.copy(), momentum, learning_rate=0.1)
+def beside(param: Any) -> dict[str, Any]:
+    """Return what a kernel takes beside a parameter before its first update."""
+    if param.dtype == np.float16:
+        return {"master": param.astype(np.float32)}
+    return {"remainder": np.zeros(param.shape, np.uint16)}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("given", [*DTYPES, np.dtype(np.float32)], ids=str)
+@pytest.mark.parametrize("rule", ["SGD", "Adam", "Lamb", "Adafactor", "Muon"])
+def test_kernels_go_on_from_what_rounding_left_out(rule: str, given: Any, dtype: Any) -> None:
+    draw = np.random.default_rng(0).standard_normal
+    param = draw((20, 30)).astype(dtype)
+    bare = param.copy()
+    opt = getattr(instep, rule)(param, learning_rate=0.1)
+    kernel, rest = getattr(instep.kernels, rule.lower()), beside(bare)
+    state: list[Any] = []
+    for step in range(1, 5):
+        grad = draw((20, 30)).astype(given)
+        opt.step(grad)
+        slots = {name: each for name, each in opt.state.items() if np.ndim(each)}
+        [(name, left_out)] = rest.items()
+        assert slots.pop(name) is not None
+        state = state or [np.zeros_like(each) for each in slots.values()]
+        kernel(bare, grad, *state, step=step, learning_rate=0.1, **rest)
+        assert bare.tobytes() == param.tobytes()
+        assert left_out.tobytes() == opt.state[name].tobytes()
+    for each, slot in zip(state, slots.values(), strict=True):
+        assert each.tobytes() == slot.tobytes()
+
+
+def test_kernels_on_rows_of_sixteen_bits() -> None:
+    draw = np.random.default_rng(0).standard_normal
+    param = draw((20, 3)).astype(BFLOAT16)
+    bare, rest = param.copy(), beside(param)
+    opt = instep.Adagrad(param, learning_rate=0.1)
+    accumulator = np.zeros((20, 3), np.float32)
+    for _ in range(3):
+        ids, values = np.array([3, 7, 3]), draw((3, 3)).astype(BFLOAT16)
+        opt.step(instep.Rows(ids, values))
+        instep.kernels.adagrad(
+            bare, values, accumulator, step=1, learning_rate=0.1, rows=ids, **rest
+        )
+    assert bare.tobytes() == param.tobytes()
+
+
+@pytest.mark.parametrize("kernel", ["adam", "muon"])
+def test_kernels_refuse_sixteen_bits_without(kernel: str) -> None:
+    for dtype, wanted, other in zip(
+        DTYPES, ("master", "remainder"), ("remainder", "master"), strict=True
+    ):
+        param = np.ones((3, 4), dtype)
+        before = param.copy()
+        state = np.zeros((2, 3, 4), np.float32)[: 2 if kernel == "adam" else 1]
+        of_both = {**beside(np.ones((3, 4), DTYPES[0])), **beside(np.ones((3, 4), DTYPES[1]))}
+        mine = beside(param)
+        cases: list[tuple[type[Exception], str, dict[str, Any]]] = [
+            (TypeError, f"param: expected dtype float32 or float64.*{wanted}=", {}),
+            (TypeError, f"{other}: expected none, as param is a {dtype}", of_both),
+            (TypeError, f"param: expected dtype.*{wanted}=", {other: of_both[other]}),
+            (TypeError, f"{wanted}.*: expected dtype", {wanted: np.zeros((3, 4))}),
+            (ValueError, f"{wanted}.*: expected shape", {wanted: mine[wanted][:2]}),
+            (ValueError, "out: expected none with 16 bits", {**mine, "out": param.copy()}),
+        ]
+        for error, message, options in cases:
+            with pytest.raises(error, match=message):
+                getattr(instep.kernels, kernel)(param, before, *state, step=1, **options)
+            assert (param == before).all()
+    full = np.ones((3, 4), np.float32)
+    with pytest.raises(TypeError, match="master: expected none, as param is a float32"):
+        getattr(instep.kernels, kernel)(full, full.copy(), *state, step=1, master=full.copy())
 
 
 @pytest.mark.parametrize("state_dtype", ["bfloat16", "float8"])

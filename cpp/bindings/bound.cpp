@@ -707,6 +707,34 @@ py::object Bound::watched() const {
     return result;
 }
 
+py::dict kept_beside(const py::object& param, bool in_place, const py::dict& state) {
+    const Format format = View(param).format();
+    const bool is_short = format != format_of(precision_of(format));
+    const char* const wanted =
+        codings[static_cast<int>(format == Format::float16 ? Coding::master : Coding::remainder)]
+            .name;
+    for (const Coding coding : {Coding::remainder, Coding::master}) {
+        const char* const name = codings[static_cast<int>(coding)].name;
+        const bool is_wanted = is_short && name == wanted;
+        if (state.contains(name) == is_wanted) continue;
+        if (is_wanted)
+            throw py::type_error(
+                "param: expected dtype float32 or float64, got " + description(param) +
+                "; with 16 bits pass what rounding leaves out, too: " +
+                (format == Format::float16
+                     ? "master=param.astype(np.float32) before the first update"
+                     : "remainder=np.zeros(param.shape, np.uint16) before the first update"));
+        throw py::type_error(std::string(name) + ": expected none, as param is a " +
+                             description(param));
+    }
+    if (is_short && !in_place)
+        throw py::value_error(
+            "out: expected none with 16 bits, as what rounding leaves out changes in place");
+    py::dict kept;
+    if (is_short) kept["parameter"] = wanted;
+    return kept;
+}
+
 void update_arrays(const Rule& rule, const py::object& param, const py::object& grad,
                    const py::object& out, const py::dict& state, const py::dict& parts,
                    std::int64_t step, const Group& group) {
@@ -714,9 +742,7 @@ void update_arrays(const Rule& rule, const py::object& param, const py::object& 
     static const std::string param_name = "param", out_name = "out", no_path;
     const bool in_place = out.is_none() || out.is(param);
     check_parameter(param, Name(param_name), in_place);
-    if (View(param).format() != format_of(precision_of(View(param).format())))
-        throw py::type_error("param: expected dtype float32 or float64, got " + description(param) +
-                             "; what is left out by rounding to 16 bits is state: use the class");
+    const py::dict kept = kept_beside(param, in_place, state);
     std::optional<Snapshot> source;
     py::object axes = py::none();
     if (!in_place) {
@@ -724,7 +750,7 @@ void update_arrays(const Rule& rule, const py::object& param, const py::object& 
         source.emplace(View(param));
         axes = py::cast(Order(View(param)).axes);  // sums are those of the update in place
     }
-    BoundParameter parameter(in_place ? param : out, "param", state, parts, py::dict(), py::none(),
+    BoundParameter parameter(in_place ? param : out, "param", state, parts, kept, py::none(),
                              py::none(), py::none(), axes, rule.info);
     Memory memory;
     parameter.add_to(memory, param);

@@ -224,6 +224,11 @@ private:
     int next_rate_ = -1;  ///< which number of the rule is the next learning rate
 };
 
+/// How a parameter whose state has what rounding to 16 bits leaves out of it is kept, as for
+/// BoundParameter; raises TypeError where `state` has no such array, or one that is for others, and
+/// ValueError where such a parameter is not updated in place.
+py::dict kept_beside(const py::object& param, bool in_place, const py::dict& state);
+
 /// One update of bare arrays of any layout, with the rule's state and the axes of its parts by
 /// name; raises for what cannot be updated. `out` is where to write the updated parameter, or None.
 void update_arrays(const Rule& rule, const py::object& param, const py::object& grad,

@@ -164,7 +164,7 @@ std::int64_t Kernel::checked_step(PyObject* step, PyObject* const* given) const 
 }
 
 void Kernel::run(PyObject* const* arguments, std::size_t count) {
-    const std::size_t arrays = 2 + slots_ + scalars_, expected = arrays + arguments_.size() + 3;
+    const std::size_t arrays = 2 + slots_ + scalars_, expected = arrays + arguments_.size() + 5;
     if (count != expected)
         throw py::type_error("expected " + std::to_string(expected) + " arguments, got " +
                              std::to_string(count));
@@ -175,7 +175,8 @@ void Kernel::run(PyObject* const* arguments, std::size_t count) {
     PyObject* const* const slots = arguments + 2;
     PyObject* const* const scalars = slots + slots_;
     PyObject* const* const given = arguments + arrays + 2;
-    PyObject* const out = given[arguments_.size()];
+    PyObject* const* const rest = given + arguments_.size();
+    PyObject *const out = rest[0], *const remainder = rest[1], *const master = rest[2];
     unsigned in_use = 0;
     for (std::size_t s = 0; s < slots_; ++s) in_use |= unsigned(slots[s] != Py_None) << s;
     const Group now = check_numbers(given, in_use);
@@ -184,8 +185,9 @@ void Kernel::run(PyObject* const* arguments, std::size_t count) {
     PyObject* const to = source ? out : param;
 
     Block block;
-    const bool is_simple =
-        !scalars_ && !rule_.info.sum_count && make_block(to, source, grad, slots, slots_, block);
+    const bool is_simple = remainder == Py_None && master == Py_None && !scalars_ &&
+                           !rule_.info.sum_count &&
+                           make_block(to, source, grad, slots, slots_, block);
     const Precision precision = is_simple ? precision_of(View(to).format()) : Precision::float32;
     if (!is_simple || !rule_.in(precision).update[in_use]) {
         py::dict state;
@@ -193,6 +195,8 @@ void Kernel::run(PyObject* const* arguments, std::size_t count) {
             state[rule_.info.slots[s].name] = py::handle(slots[s]);
         for (std::size_t s = 0; s < scalars_; ++s)
             state[rule_.info.scalars[s]] = py::handle(scalars[s]);
+        if (remainder != Py_None) state["remainder"] = py::handle(remainder);
+        if (master != Py_None) state["master"] = py::handle(master);
         return update_arrays(rule_, py::reinterpret_borrow<py::object>(param),
                              py::reinterpret_borrow<py::object>(grad),
                              py::reinterpret_borrow<py::object>(out), state, py::dict(), step, now);

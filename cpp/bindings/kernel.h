@@ -29,7 +29,8 @@ public:
     Kernel(py::object rule, const py::list& arguments, py::object check, py::object check_step);
 
     /// Takes the parameter, its gradient, slots, scalars, an Ellipsis, the count, those arguments,
-    /// and where the updated parameter goes, or None; as in boxes.h.
+    /// and, each or None, where the updated parameter goes, and what rounding to 16 bits leaves out
+    /// of it: the remainder, or the master; as in boxes.h.
     void run(PyObject* const* arguments, std::size_t count);
 
     /// For Python's garbage collector.

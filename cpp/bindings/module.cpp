@@ -93,6 +93,8 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     module.def("update", &update, py::arg("rule"), py::arg("param"), py::arg("grad"),
                py::arg("out"), py::arg("state"), py::arg("parts"), py::arg("step"),
                py::arg("told"));
+    module.def("kept_beside", &kept_beside, py::arg("param"), py::arg("in_place"),
+               py::arg("state"));
     module.def("know_rows", &know_rows, py::arg("rows"));
     module.def("build_info", &build_info);
     module.def("num_threads", &num_threads);

@@ -258,6 +258,7 @@ def update(
     step: int,
     told: Told,
 ) -> None: ...
+def kept_beside(param: _Array, in_place: bool, state: dict[str, _Array]) -> dict[str, str]: ...
 def zeros(
     shape: tuple[int, ...],
     dtype: np.dtype[Any],

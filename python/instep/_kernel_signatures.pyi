@@ -21,6 +21,8 @@ def adabelief(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
     rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.AdaBelief`."""
@@ -39,6 +41,8 @@ def adadelta(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
     rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Adadelta`."""
@@ -64,6 +68,8 @@ def adafactor(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Adafactor`."""
 
@@ -80,6 +86,8 @@ def adagrad(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
     rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Adagrad`."""
@@ -101,6 +109,8 @@ def adam(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
     rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Adam`."""
@@ -121,6 +131,8 @@ def adamax(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
     rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Adamax`."""
@@ -142,6 +154,8 @@ def adamw(
     weight_decay: float = 0.01,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
     rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.AdamW`."""
@@ -165,6 +179,8 @@ def adan(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
     rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Adan`."""
@@ -188,6 +204,8 @@ def ademamix(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
     rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.AdEMAMix`."""
@@ -208,6 +226,8 @@ def asgd(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
     rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.ASGD`."""
@@ -225,6 +245,8 @@ def clipup(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.ClipUp`."""
 
@@ -239,6 +261,8 @@ def fromage(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Fromage`."""
 
@@ -259,6 +283,8 @@ def ftrl(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
     rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Ftrl`."""
@@ -280,6 +306,8 @@ def lamb(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Lamb`."""
 
@@ -299,6 +327,8 @@ def lars(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Lars`."""
 
@@ -315,6 +345,8 @@ def lion(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
     rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Lion`."""
@@ -341,6 +373,8 @@ def muon(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Muon`."""
 
@@ -362,6 +396,8 @@ def nadam(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
     rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Nadam`."""
@@ -382,6 +418,8 @@ def novograd(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.NovoGrad`."""
 
@@ -408,6 +446,8 @@ def prodigy(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Prodigy`."""
 
@@ -429,6 +469,8 @@ def radam(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
     rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.RAdam`."""
@@ -452,6 +494,8 @@ def rmsprop(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
     rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.RMSprop`."""
@@ -467,6 +511,8 @@ def rowwise_adagrad(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.RowwiseAdagrad`."""
 
@@ -486,6 +532,8 @@ def rprop(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
     rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Rprop`."""
@@ -510,6 +558,8 @@ def schedule_free_adamw(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
     rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.ScheduleFreeAdamW`."""
@@ -531,6 +581,8 @@ def schedule_free_sgd(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
     rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.ScheduleFreeSGD`."""
@@ -549,6 +601,8 @@ def sgd(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
     rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.SGD`."""
@@ -563,6 +617,8 @@ def sign_sgd(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
     rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.SignSGD`."""
@@ -579,6 +635,8 @@ def signum(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
     rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Signum`."""
@@ -595,6 +653,8 @@ def sm3(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.SM3`."""
 
@@ -614,6 +674,8 @@ def yogi(
     weight_decay: float = 0.0,
     convention: Convention = "paper",
     out: Array | None = None,
+    remainder: Array | None = None,
+    master: Array | None = None,
     rows: ArrayLike | None = None,
 ) -> None:
     """Update a parameter and its state by the rule of `instep.Yogi`."""

@@ -6,8 +6,9 @@ None. State arrays stand in the order of the rule's slots; one that a configurat
 None, or left out at the end. `step` is the 1-based count of the update.
 
 All of them take `l2`, `weight_decay` and `convention`, which mean what they mean for the class, and
-`out`: an array like `param`, to which the updated parameter goes instead; those that work element
-by element take `rows`, too: the ids of those rows that the gradient is of.
+`out`: an array like `param`, to which the updated parameter goes instead. Parameters of 16 bits
+have what rounding leaves out beside: a `remainder` or a `master`. Kernels that work element by
+element take `rows`, too: the ids of those rows that the gradient is of.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ _OPTIONS = ("l2", "weight_decay")
 # Arguments by name alone would cost a look-up each where they are left out; none is passed by
 # position, as the one before them takes the first that is, and is refused.
 _SOURCE = """
-def {rule}(param, grad, {state_arguments} _=..., step=None, {arguments}, out=None{rows}):
-{begun}    run(param, grad, {state} _, step, {values} out)
+def {rule}(param, grad, {state_arguments} _=..., step=None, {arguments}, out=None, remainder=None,
+        master=None{rows}):
+{begun}    run(param, grad, {state} _, step, {values} out, remainder, master)
 """
 
 _DOCUMENTATION = """Update a parameter and its state by the rule of `instep.{cls}`.
@@ -47,7 +49,7 @@ _DOCUMENTATION = """Update a parameter and its state by the rule of `instep.{cls
     Parameters
     ----------
     param : ndarray
-        float32 or float64.
+        float32, float64, float16 or bfloat16.
     grad : ndarray
         Of the same shape.
 {state}    step : int
@@ -59,6 +61,11 @@ _DOCUMENTATION = """Update a parameter and its state by the rule of `instep.{cls
     out : ndarray
         Where the updated parameter goes, and `param` stays as it is: an array of its shape and
         dtype that shares no memory with the others; or `param` itself, as by default.
+    remainder : ndarray
+        Only for a bfloat16 `param`: what rounding leaves out of it, uint16 of its shape, as the
+        previous update left it; zeros before the first one. So parameters are those in float32.
+    master : ndarray
+        Only for a float16 `param`: its numbers in float32, likewise; a copy before the first one.
 {rows}
     Raises
     ------
@@ -74,15 +81,16 @@ _ROWS = """\
 
 _SLOTS = """\
     {names} : ndarray
-        State of the parameter's shape and dtype, as the previous update left it; before the first
-        one what `instep.{cls}` starts with. None where the configuration does not use it.
+        State of the parameter's shape and dtype, float32 for 16 bits, as the previous update left
+        it; before the first one what `instep.{cls}` starts with. None where the configuration does
+        not use it.
 """
 
 _STATE = """\
     *state : ndarray
         The state that `instep.{cls}` has for such an array, in its order, C-contiguous and of the
-        parameter's dtype, as the previous update left it; zeros before the first one. None for one
-        that the configuration does not use.
+        parameter's dtype, float32 for 16 bits, as the previous update left it; zeros before the
+        first one. None for one that the configuration does not use.
 """
 
 
@@ -194,6 +202,8 @@ def _array_kernel(rule: str, cls: type[Optimizer]) -> Kernel:
         step: Any = None,
         convention: str = "paper",
         out: Array | None = None,
+        remainder: Array | None = None,
+        master: Array | None = None,
         **hyperparameters: Any,
     ) -> None:
         for name in hyperparameters:
@@ -211,7 +221,10 @@ def _array_kernel(rule: str, cls: type[Optimizer]) -> Kernel:
         count = _counted(step, rule, is_needed)
         slots = variant.slots_in_use(told[0])
         shapes = _slots.shapes(cls, param, "param", slots, variant.numbers(told[0]))
-        run(variant, param, grad, None if out is param else out, _named(state, shapes), count, told)
+        by_name = _named(state, shapes)
+        beside = {"remainder": remainder, "master": master}
+        by_name.update((name, each) for name, each in beside.items() if each is not None)
+        run(variant, param, grad, None if out is param else out, by_name, count, told)
 
     kernel.__name__ = kernel.__qualname__ = rule
     return _documented(kernel, cls, names, _STATE.format(cls=cls.__name__))
@@ -241,11 +254,7 @@ def _update_in_numpy(
     told: _core.Told,
 ) -> None:
     to = param if out is None else out
-    if to.dtype.itemsize == 2:
-        raise TypeError(
-            f"param: expected dtype float32 or float64, got {to.dtype}; what is left out by "
-            "rounding to 16 bits is state: use the class"
-        )
+    _core.kept_beside(to, out is None, state)
     cls: Any = variant.rule
     optimizer = cls(to, convention=variant.convention, **told[0])
     optimizer._resume(state, step)
@@ -280,6 +289,8 @@ def _documented(kernel: Any, cls: type[Optimizer], names: Sequence[str], state: 
             **defaults,
             "convention": "paper",
             "out": None,
+            "remainder": None,
+            "master": None,
             **({"rows": None} if "rows" in signature.parameters else {}),
         }.items()
     ]
