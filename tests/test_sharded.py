@@ -434,6 +434,20 @@ def test_what_is_wrong_on_one_rank_raises_on_all_before_anything_changes(
     on_ranks(2, run, has_window=has_window)
 
 
+def test_a_gradient_that_is_the_parameter_is_refused_on_all_ranks() -> None:
+    def run(ranks: ThreadRanks) -> None:
+        params = parameters()
+        optimizer = Sharded(instep.Adam, params, comm=ranks)
+        grads = gradients(0, 0)
+        if ranks.rank == 1:
+            grads["others"]["d"] = params["others"]["d"]
+        with pytest.raises((ValueError, RuntimeError), match="gradient for .*'d'.* shares memory"):
+            optimizer.step(grads)
+        assert_same(params, parameters())
+
+    on_ranks(3, run)
+
+
 def test_the_message_names_rank_and_leaf() -> None:
     def run(ranks: ThreadRanks) -> None:
         optimizer = Sharded(instep.Adam, {"w": np.ones(3)}, comm=ranks)

@@ -498,9 +498,12 @@ void Bound::step_on_sums(const std::vector<std::optional<std::string>>& named, d
     if (!partner_ || named.size() != parameters_.size() || rows.size() != named.size())
         throw py::value_error("step: expected the format of each parameter's gradient, or Rows");
     for (const std::vector<py::object>& each : own)
-        for (std::size_t k = 0; k < named.size(); ++k)
-            if (named[k] && !is_array(each.at(k)))
-                throw py::value_error("step: expected arrays of one's own");
+        for (std::size_t k = 0; k < named.size(); ++k) {
+            if (!named[k]) continue;
+            if (!is_array(each.at(k))) throw py::value_error("step: expected arrays of one's own");
+            memory_.check_apart(each[k], View(each[k]).bounds(),
+                                Name("gradient", " for ", parameters_[k].path()));
+        }
     summed_.assign(parameters_.size(), {{}, divisor});
     for (std::size_t k = 0; k < parameters_.size(); ++k) {
         streams_[k] = Stream();

@@ -293,7 +293,10 @@ def _run_bench(arguments: argparse.Namespace) -> int:
             return _fail(f"--offload: expected a folder, got {arguments.offload}")
         from instep._bench import offload
 
-        return offload.run(arguments.offload, quick=arguments.quick, json_path=arguments.json)
+        try:
+            return offload.run(arguments.offload, quick=arguments.quick, json_path=arguments.json)
+        except OSError as error:  # such as a full disk
+            return _fail(f"--offload: expected a folder with room to write in: {error}")
     if arguments.rows:
         from instep._bench import rows
 
