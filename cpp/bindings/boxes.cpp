@@ -12,6 +12,7 @@
 #include "bindings/bound.h"
 #include "bindings/box.h"
 #include "bindings/kernel.h"
+#include "bindings/tensors.h"
 #include "bindings/tree.h"
 
 namespace instep::bindings {
@@ -224,12 +225,44 @@ py::object kernel_type() {
                                    {Py_tp_call, reinterpret_cast<void*>(PyVectorcall_Call)}});
 }
 
+// Tensors
+
+PyObject* new_tensors(PyTypeObject*, PyObject* given, PyObject* named) {
+    return guarded([&] {
+        const py::tuple arguments =
+            positional(given, named, 4, "Tensors: expected params, locals, look and counts");
+        return Box<Tensors>::make(
+            std::make_unique<Tensors>(arguments[0], arguments[1], arguments[2], arguments[3]));
+    });
+}
+
+/// A method of one thread at a time.
+template <auto member>
+PyObject* of_tensors(PyObject* self, PyObject*) {
+    return guarded([&] {
+        const py::scoped_critical_section alone{py::handle(self)};
+        return (Box<Tensors>::of(self).*member)();
+    });
+}
+
+py::object tensors_type() {
+    static PyMethodDef methods[] = {
+        {"have_moved", of_tensors<&Tensors::have_moved>, METH_NOARGS, nullptr},
+        {"gradients", of_tensors<&Tensors::gradients>, METH_NOARGS, nullptr},
+        {"count", of_tensors<&Tensors::count>, METH_NOARGS, nullptr},
+        {nullptr, nullptr, 0, nullptr}};
+    return Box<Tensors>::make_type(
+        "instep._core.Tensors", 0,
+        {{Py_tp_new, reinterpret_cast<void*>(new_tensors)}, {Py_tp_methods, methods}});
+}
+
 }  // namespace
 
 void add_boxes(py::module_& module) {
     module.attr("Tree") = tree_type();
     module.attr("Bound") = bound_type();
     module.attr("Kernel") = kernel_type();
+    module.attr("Tensors") = tensors_type();
 }
 
 }  // namespace instep::bindings

@@ -1,4 +1,4 @@
-// The types of boxes: Tree, Bound and Kernel.
+// The types of boxes: Tree, Bound, Kernel and Tensors.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -17,6 +17,8 @@ namespace py = pybind11;
 /// What `check` returns for a tuple of the numbers and one of which state arrays there are, the
 /// learning rate and a list of the rule's hyperparameters, is kept for as long as the same objects
 /// come; `check_step` turns the step into an int.
+///
+/// `Tensors(params, locals, look, counts)`: see tensors.h.
 void add_boxes(py::module_& module);
 
 }  // namespace instep::bindings

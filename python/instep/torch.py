@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import inspect
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,7 +22,7 @@ import torch
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 import instep
-from instep import _foreign
+from instep import _core, _foreign
 from instep._kinds import Flag, WholeNumber
 from instep.interop._torch import COMMON, RULES, Rule, as_there, values_of
 
@@ -132,10 +132,9 @@ class _Parts:
         self._group_sizes = [len(group["params"]) for group in adapter.param_groups]
         self._params = [p for group in adapter.param_groups for p in group["params"]]
         self._locals = [_local(p, f"parameter {k}") for k, p in enumerate(self._params)]
-        self._addresses = [p.data_ptr() for p in self._locals]
         self._state = adapter.state
         self._entries_of = itemgetter(*names.all_entries)
-        self._groups = [self._entries(group) for group in adapter.param_groups]
+        self._groups = [tuple(map(_number, self._entries(group))) for group in adapter.param_groups]
         rule: Any = adapter._rule
         options = [_options(rule, names, group) for group in adapter.param_groups]
         joint = ("learning_rate", *rule._joint)
@@ -148,15 +147,14 @@ class _Parts:
         # State has the elements of this as "step": one operation counts for all.
         self._steps = torch.zeros(len(self._params))
         self._counts = self._steps.numpy()
-        self._all: Sequence[int] = range(len(self._params))
-        self._gradients = [_Gradient() for _ in self._params]
+        self._tensors = _core.Tensors(self._params, self._locals, _look, self._counts)
         self._without_state = set(range(len(self._params)))
         self._take_over()
 
-    def _nested(self, items: Sequence[Any]) -> list[list[Any]]:
+    def _nested(self, items: list[Any]) -> list[list[Any]]:
         """Return a list for each group."""
         if len(self._group_sizes) == 1:
-            return [list(items)]
+            return [items]
         rest = iter(items)
         return [[next(rest) for _ in range(size)] for size in self._group_sizes]
 
@@ -192,13 +190,13 @@ class _Parts:
 
     def is_current(self, adapter: _Adapter) -> bool:
         """Return whether the same memory is meant; take over what groups have become."""
-        addresses = [p.data_ptr() for p in self._locals]
-        if adapter.state is not self._state or addresses != self._addresses:
+        if adapter.state is not self._state or self._tensors.have_moved():
             return False
         for k, group in enumerate(adapter.param_groups):
             entries = self._entries(group)
-            if entries == self._groups[k]:
+            if entries == self._groups[k]:  # a rate that is a tensor equals its number
                 continue
+            entries = tuple(map(_number, entries))
             view = self._engine.groups[k + 1]
             for name, value in _options(adapter._rule, self._names, group).items():
                 if name in adapter._rule._joint:
@@ -214,25 +212,18 @@ class _Parts:
             entries: tuple[Any, ...] = self._entries_of(group)
         except KeyError:  # of a checkpoint from before there was one
             entries = tuple(group.get(name) for name in self._names.all_entries)
-        return tuple(map(_number, entries)) if torch.Tensor in map(type, entries) else entries
+        return entries
 
     def step(self) -> None:
         """Update the parameters that have a gradient."""
-        grads, stepping = [], self._all
-        for known, param in zip(self._gradients, self._params, strict=True):
-            grad = param.grad
-            grads.append(None if grad is None else known.array_of(grad))
-        if any(grad is None for grad in grads):
-            stepping = [k for k in self._all if grads[k] is not None]
-        self._engine.step(self._nested(grads))
-        if stepping is self._all:
-            np.add(self._counts, 1, self._counts)
-            params = self._params
-        else:
-            self._counts[stepping] += 1
-            params = [self._params[k] for k in stepping]
-        for k in self._without_state.intersection(stepping) if self._without_state else ():
-            self._show_state(k)
+        self._engine.step(self._nested(self._tensors.gradients()))
+        which, params = self._tensors.count(), self._params
+        if which is not None:
+            params = [params[k] for k in which]
+        if self._without_state:
+            stepping = range(len(params)) if which is None else which
+            for k in self._without_state.intersection(stepping):
+                self._show_state(k)
         if params:  # autograd has not seen that their memory was written
             torch.autograd.graph.increment_version(params)
 
@@ -301,34 +292,18 @@ def _array(tensor: torch.Tensor) -> Any:
     return _foreign.parameter(tensor, "params")
 
 
-class _Gradient:
-    """Finds the array of a parameter's gradient, which is mostly where the one before was.
+def _look(grad: torch.Tensor) -> tuple[Any, Any]:
+    """Return a gradient for instep, and its array as long as gradients lie there, or None.
 
-    What PyTorch makes of a tensor takes longer than a small step. The array that is kept does not
-    hold the memory; it is used for a tensor alone that is there.
+    What PyTorch makes of a tensor takes longer than a small step, and gradients mostly lie where
+    those before them did. The array that is kept does not hold the memory; it is used for a tensor
+    alone that is there.
     """
-
-    __slots__ = ("_address", "_array", "_dtype")
-
-    def __init__(self) -> None:
-        self._address = 0
-        self._array: Any = None
-        self._dtype: torch.dtype | None = None
-
-    def array_of(self, grad: torch.Tensor) -> Any:
-        """Return the array of a gradient."""
-        try:
-            is_there = grad.data_ptr() == self._address and grad.dtype is self._dtype
-        except RuntimeError:  # a sparse one has no memory of its own
-            return _gradient(grad)
-        if is_there and grad.is_contiguous():
-            return self._array
-        array = _gradient(grad)
-        if isinstance(array, np.ndarray) and array.size and grad.is_contiguous():
-            memory: Any = (ctypes.c_char * array.nbytes).from_address(grad.data_ptr())
-            self._array = np.frombuffer(memory, array.dtype).reshape(array.shape)
-            self._address, self._dtype = grad.data_ptr(), grad.dtype
-        return array
+    array = _gradient(grad)
+    if not isinstance(array, np.ndarray) or not array.size or not grad.is_contiguous():
+        return array, None
+    memory: Any = (ctypes.c_char * array.nbytes).from_address(grad.data_ptr())
+    return array, np.frombuffer(memory, array.dtype).reshape(array.shape)
 
 
 def _gradient(grad: torch.Tensor) -> Any:
