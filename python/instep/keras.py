@@ -41,6 +41,11 @@ class _Adapter:
         known, taken = self._rule._own(), inspect.signature(self._kernel).parameters
         return [name for name in taken if name in known and hasattr(self, name)]
 
+    @cached_property
+    def _arrays(self) -> dict[int, tuple[Any, int, Any]]:
+        """The tensors of variables, by their id, with their addresses and arrays."""
+        return {}
+
     def _numbers(self) -> dict[str, Any]:
         """Return the hyperparameters of an update."""
         return {name: getattr(self, name) for name in self._shared}
@@ -86,16 +91,23 @@ class _Adapter:
         import torch
 
         model: Any = self
-        rate, step = float(learning_rate), int(model.iterations) + 1
-
-        def array_of(variable: Any) -> Any:
-            return None if variable is None else variable.value.detach().numpy()
-
+        rate, step, array_of = float(learning_rate), int(model.iterations) + 1, self._array_of
         for g, variable in zip(grads, variables, strict=True):
             state = [array_of(each) for each in self._states(variable)]
             self._update(array_of(variable), g.detach().numpy(), state, rate, step)
         # Autograd has not seen that the memory was written.
-        torch.autograd.graph.increment_version([each.value for each in variables])
+        torch.autograd.graph.increment_version([each._value for each in variables])
+
+    def _array_of(self, variable: Any) -> Any:
+        """Return the memory of a variable on PyTorch as an array, which takes longer to make."""
+        if variable is None:
+            return None
+        tensor = variable._value
+        seen = self._arrays.get(id(variable))
+        if seen is None or seen[0] is not tensor or seen[1] != tensor.data_ptr():
+            array = variable.value.detach().numpy()
+            self._arrays[id(variable)] = seen = tensor, tensor.data_ptr(), array
+        return seen[2]
 
     def _step_in_callback(
         self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
