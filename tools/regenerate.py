@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import instep
-from instep import _array_rules, _hyperparameters, _rules, _table, kernels
+from instep import _array_rules, _rules, _table, kernels
 from instep._bench import machine, markdown, samples
 from instep._rule import FAMILIES
 
@@ -32,17 +32,6 @@ FRAMEWORKS = {
     "tfjs": ("TensorFlow.js", "@tensorflow/tfjs"),
 }
 """What the pages call a framework, and under which name its paths have its version."""
-TYPES: dict[type, str] = {
-    _hyperparameters.Choice: "str | None",
-    _hyperparameters.Count: "int",
-    _hyperparameters.Flag: "bool",
-    _hyperparameters.Number: "float",
-    _hyperparameters.Numbers: "tuple[float, ...]",
-    _hyperparameters.OptionalNumber: "float | None",
-    _hyperparameters.Rate: "float",
-    _hyperparameters.Scheduled: "float",
-}
-"""What a kernel takes for a hyperparameter."""
 OTHERS = {"step": "int", "convention": "Convention", "rows": "ArrayLike"}
 """What it takes for others than arrays."""
 NOTES = {"SGD": "(momentum, dampening, Nesterov)", "Adam": "(`amsgrad=True`: AMSGrad)"}
@@ -109,7 +98,7 @@ def signatures(_: str) -> str:
             if each.name == "step" and "state" not in parameters:
                 lines.append("    *,")
             if each.name in known and each.kind is each.KEYWORD_ONLY:
-                type_ = TYPES[type(known[each.name])]
+                type_ = known[each.name].plain_type
             else:
                 type_ = OTHERS.get(each.name, "Array")
             if each.kind is each.VAR_POSITIONAL:

@@ -7,6 +7,7 @@ What a page takes from the code or from another file stands in it as a block, wh
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -116,6 +117,20 @@ def functions(page: Page) -> str:
     return "\n".join(_directive("autofunction", name) for name in names)
 
 
+def findings(page: Page) -> str:
+    """Return a section on each finding: what its script says at its top."""
+    sections = []
+    for file in sorted((ROOT / "findings").glob("*.sh")):
+        lines = file.read_text(encoding="utf-8").splitlines()[1:]
+        said = itertools.takewhile(lambda line: line.startswith("#"), lines)
+        parts = " ".join(line.lstrip("# ") for line in said).split("`")
+        parts[::2] = (words.replace("*", r"\*") for words in parts[::2])  # those not in backticks
+        text = "`".join(parts)
+        script = _relative(file, page.file.parent)
+        sections.append(f"## {file.stem.replace('_', ' ')}\n\n{text} ([script]({script}))")
+    return "\n\n".join(sections)
+
+
 def measured(page: Page, what: str) -> str:
     """Return a part of the comparison on digits: words, tables or pictures."""
     runs = comparison.read(ROOT / "docs" / "guide" / "which_rule.json")
@@ -151,6 +166,7 @@ MAKERS: dict[str, Callable[..., str]] = {
     "gallery": formulas,
     "schedules": drawn_schedules,
     "kernels": functions,
+    "findings": findings,
     "measured": measured,
 }
 

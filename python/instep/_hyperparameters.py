@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 
 from instep import _core, _kinds
 from instep._kinds import Kind
@@ -34,6 +34,8 @@ class Hyperparameter(_core.Attribute, Generic[T]):
 
     is_saved = True
     """Whether it is part of the state."""
+    plain_type: ClassVar[str] = "float"
+    """What a kernel takes for it, which asks no schedules."""
 
     def __init__(self, kind: Kind[T], *, default: Any = None) -> None:
         super().__init__(kind.limits)
@@ -66,6 +68,8 @@ class Hyperparameter(_core.Attribute, Generic[T]):
 class Flag(Hyperparameter[bool]):
     """True or False."""
 
+    plain_type = "bool"
+
     def __init__(self, *, default: bool | None = None) -> None:
         super().__init__(_kinds.Flag(), default=default)
 
@@ -92,6 +96,8 @@ class Number(Hyperparameter[float]):
 class OptionalNumber(Hyperparameter["float | None"]):
     """A number within bounds, or None."""
 
+    plain_type = "float | None"
+
     def __init__(
         self,
         *,
@@ -113,6 +119,8 @@ class Limit(OptionalNumber):
 
 class Count(Hyperparameter[int]):
     """A whole number, of at least 1 unless it is given."""
+
+    plain_type = "int"
 
     def __init__(
         self, *, default: int | None = None, at_least: int = 1, at_most: int = _core.MOST_STEPS
@@ -161,6 +169,8 @@ class Scheduled(Hyperparameter["float | _kinds.Schedule"]):
 class Choice(Hyperparameter["str | None"]):
     """One of some words, or None."""
 
+    plain_type = "str | None"
+
     def __init__(self, words: tuple[str, ...], *, default: str | None = None) -> None:
         super().__init__(_kinds.Optional(_kinds.Choice(*words)), default=default)
 
@@ -187,6 +197,8 @@ class Words(Hyperparameter["tuple[str, ...]"]):
 
 class Numbers(Hyperparameter["tuple[float, ...]"]):
     """So many finite numbers as the default has."""
+
+    plain_type = "tuple[float, ...]"
 
     def __init__(self, *, default: tuple[float, ...]) -> None:
         super().__init__(_kinds.Numbers(len(default)), default=default)

@@ -54,9 +54,7 @@ _DOCUMENTATION = """Update a parameter and its state by the rule of `instep.{cls
         Of the same shape.
 {state}    step : int
         The count of this update, from 1. Only where the rule needs it may it not be left out.
-    {numbers} : float
-        As in `instep.{cls}`. What is left out has the convention's default.
-    convention : str
+{numbers}    convention : str
         Whose formula and defaults, as in `instep.{cls}`.
     out : ndarray
         Where the updated parameter goes, and `param` stays as it is: an array of its shape and
@@ -84,6 +82,11 @@ _SLOTS = """\
         State of the parameter's shape and dtype, float32 for 16 bits, as the previous update left
         it; before the first one what `instep.{cls}` starts with. None where the configuration does
         not use it.
+"""
+
+_NUMBERS = """\
+    {names} : {type}
+        As in `instep.{cls}`. What is left out has the convention's default.
 """
 
 _STATE = """\
@@ -269,13 +272,20 @@ def _update_in_numpy(
 
 def _documented(kernel: Any, cls: type[Optimizer], names: Sequence[str], state: str) -> Kernel:
     """Give a function its documentation, and a signature with the paper's defaults."""
-    numbers = ", ".join(names)
+    hyperparameters = cls._hyperparameters()
+    by_type: dict[str, list[str]] = {}
+    for name in names:
+        by_type.setdefault(hyperparameters[name].plain_type, []).append(name)
+    numbers = "".join(
+        _NUMBERS.format(names=", ".join(those), type=type_.replace(" |", " or"), cls=cls.__name__)
+        for type_, those in by_type.items()
+    )
     signature = inspect.signature(kernel)
     rows = _ROWS if "rows" in signature.parameters else ""
     kernel.__doc__ = _DOCUMENTATION.format(
         cls=cls.__name__, state=state, numbers=numbers, rows=rows
     )
-    defaults = {name: cls._hyperparameters()[name].default for name in names}
+    defaults = {name: hyperparameters[name].default for name in names}
     known = signature.parameters.values()
     kinds = inspect.Parameter
     arguments = [
