@@ -465,6 +465,14 @@ def test_rows_that_are_looked_up_are_settled_alone(length: int) -> None:
             opt.settle(bad)
 
 
+def test_messages_on_ids_call_them_so() -> None:
+    opt = instep.Adam({"t": np.ones((4, 2)), "u": [np.ones(3)]}, sparse="exact")
+    with pytest.raises(TypeError, match=r"^ids for params\['u'\]: expected a list or tuple of 1"):
+        opt.settle({"u": np.array([1])})
+    with pytest.raises(ValueError, match=r"^ids for params: got the key 'v'"):
+        opt.settle({"v": np.array([1])})
+
+
 def test_out_of_place_settles_before() -> None:
     p, q = np.ones((5, 2)), np.ones((5, 2))
     opt, twin = instep.Adam(p, sparse="exact"), instep.Adam(q)

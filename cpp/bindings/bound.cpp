@@ -370,7 +370,7 @@ void Bound::settle() {
 void Bound::settle(py::handle ids) {
     check_not_swapped();
     check_unchanged();
-    walked().match(ids, true, found_);
+    walked().match(ids, true, found_, "id");
     const std::vector<py::object> given = std::move(found_);
     std::size_t elements = 0;
     std::vector<const Rows*> rows(parameters_.size());

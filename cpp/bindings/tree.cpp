@@ -278,64 +278,65 @@ bool Tree::holds_its_leaves(const Node& node) const {
                       leaves.begin() + static_cast<std::ptrdiff_t>(node.first_leaf), same);
 }
 
-void Tree::match(py::handle gradients, bool lenient, std::vector<py::object>& found) const {
+void Tree::match(py::handle given, bool lenient, std::vector<py::object>& found,
+                 const char* what) const {
     found.clear();
-    match(root_, py::reinterpret_borrow<py::object>(gradients), lenient, found);
+    match(root_, py::reinterpret_borrow<py::object>(given), lenient, found, what);
 }
 
-void Tree::match(const Node& node, py::object gradients, bool lenient,
-                 std::vector<py::object>& found) {
-    if (lenient && node.kind != Kind::leaf && gradients.is_none()) {
-        for (const Node& child : node.children) match(child, py::none(), lenient, found);
+void Tree::match(const Node& node, py::object given, bool lenient, std::vector<py::object>& found,
+                 const std::string& what) {
+    if (lenient && node.kind != Kind::leaf && given.is_none()) {
+        for (const Node& child : node.children) match(child, py::none(), lenient, found, what);
         return;
     }
     const auto refuse = [&](const std::string& expected) {
-        throw py::type_error("gradients for " + node.path + ": expected " + expected + ", got " +
-                             description(gradients));
+        throw py::type_error(what + "s for " + node.path + ": expected " + expected + ", got " +
+                             description(given));
     };
     switch (node.kind) {
         case Kind::leaf:
-            found.push_back(std::move(gradients));
+            found.push_back(std::move(given));
             return;
         case Kind::ignored:
             return;
         case Kind::group:
-            return match(node.children[0], std::move(gradients), lenient, found);
+            return match(node.children[0], std::move(given), lenient, found, what);
         case Kind::dict: {
-            if (!PyDict_Check(gradients.ptr())) refuse("a dict");
+            if (!PyDict_Check(given.ptr())) refuse("a dict");
             std::size_t known = 0;
             for (std::size_t k = 0; k < node.keys.size(); ++k) {
-                py::object under_key = value(gradients, node.keys[k]);
+                py::object under_key = value(given, node.keys[k]);
                 if (under_key)
                     ++known;
                 else if (lenient || node.children[k].kind == Kind::ignored)
                     under_key = py::none();
                 else
-                    throw py::value_error("gradient for " + node.children[k].path +
+                    throw py::value_error(what + " for " + node.children[k].path +
                                           ": expected an array or None, got no such key; with "
                                           "missing=\"none\" it has no gradient then");
-                match(node.children[k], under_key, lenient, found);
+                match(node.children[k], under_key, lenient, found, what);
             }
-            if (length(gradients) != known)
+            if (length(given) != known)
                 for (const py::handle key :
-                     py::reinterpret_steal<py::list>(PyDict_Keys(gradients.ptr())))
+                     py::reinterpret_steal<py::list>(PyDict_Keys(given.ptr())))
                     if (!value(node.object, key))
-                        throw py::value_error("gradients for " + node.path + ": got the key " +
+                        throw py::value_error(what + "s for " + node.path + ": got the key " +
                                               representation_of(key) +
                                               ", which the parameters don't have");
             return;
         }
         case Kind::list:
         case Kind::tuple:
-            if (!PyList_Check(gradients.ptr()) && !PyTuple_Check(gradients.ptr()))
+            if (!PyList_Check(given.ptr()) && !PyTuple_Check(given.ptr()))
                 refuse("a list or tuple of " + std::to_string(node.children.size()));
-            if (length(gradients) != node.children.size())
-                throw py::value_error("gradients for " + node.path + ": expected " +
+            if (length(given) != node.children.size())
+                throw py::value_error(what + "s for " + node.path + ": expected " +
                                       std::to_string(node.children.size()) + " items, got " +
-                                      std::to_string(length(gradients)));
-            if (node.is_flat && take_items(gradients, node.children.size(), found)) return;
+                                      std::to_string(length(given)));
+            if (node.is_flat && take_items(given, node.children.size(), found)) return;
             for (std::size_t k = 0; k < node.children.size(); ++k)
-                match(node.children[k], item(gradients, k), lenient, found);
+                match(node.children[k], item(given, k), lenient, found, what);
     }
 }
 
@@ -363,7 +364,7 @@ std::vector<py::object> Tree::gradients(py::handle given, bool lenient) const {
 
 std::vector<py::object> Tree::ids(py::handle given) const {
     std::vector<py::object> found;
-    match(given, true, found);
+    match(given, true, found, "id");
     for (std::size_t k = 0; k < found.size(); ++k) {
         if (found[k].is_none()) continue;
         const Name name("ids", " for ", paths[k]);

@@ -40,8 +40,9 @@ public:
     void check_unchanged() const;
     /// The leaves of a structure like this one, where list and tuple count as the same. Raises
     /// TypeError or ValueError where it differs. `lenient`: there is None for leaves of what is
-    /// left out, keys or whole sub-trees.
-    void match(py::handle gradients, bool lenient, std::vector<py::object>& leaves) const;
+    /// left out, keys or whole sub-trees. `what` messages call a leaf, in the singular.
+    void match(py::handle given, bool lenient, std::vector<py::object>& leaves,
+               const char* what = "gradient") const;
     /// The same for a structure of gradients, with arrays of NumPy's in the place of other
     /// libraries' and of numbers; raises for what cannot be read as its parameter's.
     std::vector<py::object> gradients(py::handle given, bool lenient) const;
@@ -80,8 +81,8 @@ private:
     /// Whether a flat list or tuple holds what was bound.
     bool holds_its_leaves(const Node& node) const;
     static int traverse(const Node& node, visitproc visit, void* arg);
-    static void match(const Node& node, py::object gradients, bool lenient,
-                      std::vector<py::object>& found);
+    static void match(const Node& node, py::object given, bool lenient,
+                      std::vector<py::object>& found, const std::string& what);
 
     Node root_;
 };
