@@ -17,7 +17,7 @@ import numpy as np
 from instep._rows import Rows
 from instep.sharded._division import Part, Piece
 from instep.sharded._ranks import Ranks, agree, agree_on
-from instep.sharded._rows import Tables, format_of, is_of_rows
+from instep.sharded._rows import Tables, each_once, format_of, is_of_rows
 
 if TYPE_CHECKING:
     from instep.sharded._ranks import Bytes, Window
@@ -209,7 +209,7 @@ class Exchange:
         for k, rows in brought.items():
             before = window.get(k, [])
             named = self._tables.rows_of(k) if before is None else np.array(before, np.int64)
-            self._touched[k] = np.union1d(rows.ids, named)
+            self._touched[k] = each_once(np.concatenate([rows.ids, named]))
         return [brought.get(k) for k in range(len(formats))]
 
     def agree_on_flush(self, window: int) -> bool:

@@ -92,13 +92,13 @@ class Tables:
         """
         mine = {}
         for k, name in formats.items():
-            own = [batch[k] for batch in batches]
-            ids = [np.empty(0, _ID), *(rows.ids.reshape(-1) for rows in own)]
-            numbers = [np.empty((0, self._lengths[k]), _dtype(name))]
-            numbers += [rows.values.reshape(rows.ids.size, self._lengths[k]) for rows in own]
-            mine[k] = Named(
-                np.concatenate([each.astype(_ID) for each in ids]), np.concatenate(numbers)
-            )
+            length, own = self._lengths[k], [batch[k] for batch in batches]
+            named = [
+                Named(rows.ids.reshape(-1).astype(_ID), rows.values.reshape(rows.ids.size, length))
+                for rows in own
+            ]
+            none = Named(np.empty(0, _ID), np.empty((0, length), _dtype(name)))
+            mine[k] = _joined(named or [none])
         brought = self._bring(mine, call)
         return {k: Rows(ids, numbers) for k, (ids, numbers) in brought.items()}
 
@@ -115,7 +115,7 @@ class Tables:
         none = np.empty(0, _ID)
         named = {k: ids.get(k, none).reshape(-1).astype(_ID) for k in self._lengths}
         mine = {k: Named(each, np.empty((each.size, 0))) for k, each in named.items()}
-        return {k: np.unique(each.ids) for k, each in self._bring(mine, call).items()}
+        return {k: each_once(named.ids) for k, named in self._bring(mine, call).items()}
 
     def send(self, ids: Mapping[int, Ids], call: str) -> None:
         """Give all ranks the parameters of rows that this one holds, and take theirs."""
@@ -142,8 +142,12 @@ class Tables:
         """Return for each rank what it holds of an array."""
         holders = np.searchsorted(self._ends[k], named.ids, side="right")
         order = np.argsort(holders, kind="stable")
-        ends = np.cumsum(np.bincount(holders, minlength=self._ranks.size))
-        return [Named(named.ids[some], named.numbers[some]) for some in np.split(order, ends[:-1])]
+        counts = np.bincount(holders, minlength=self._ranks.size)
+        if named.ids.size in counts:  # one holds all of them: no need to copy
+            none = Named(named.ids[:0], named.numbers[:0])
+            return [named if count else none for count in counts]
+        parts = np.split(order, np.cumsum(counts)[:-1])
+        return [Named(named.ids[some], named.numbers[some]) for some in parts]
 
     def _trade(self, pieces: Sequence[Sequence[Named]], call: str) -> list[Named]:
         """Give each rank its pieces of some arrays, and return those for this one, of all ranks."""
@@ -161,13 +165,7 @@ class Tables:
             mine if memory is None else _unpacked(memory, theirs[me], mine)
             for memory, theirs in zip(receives, told, strict=True)
         ]
-        return [
-            Named(
-                np.concatenate([each.ids for each in of_all]),
-                np.concatenate([each.numbers for each in of_all]),
-            )
-            for of_all in zip(*found, strict=True)
-        ]
+        return [_joined(of_all) for of_all in zip(*found, strict=True)]
 
 
 def format_of(rows: Rows) -> str:
@@ -180,6 +178,12 @@ def is_of_rows(format_name: str | None) -> bool:
     return format_name is not None and format_name.startswith(_PREFIX)
 
 
+def each_once(ids: Ids) -> Ids:
+    """Return ids in ascending order, each once; `numpy.unique` takes several times as long."""
+    ids = np.sort(ids)
+    return ids[np.diff(ids, prepend=-1) > 0]
+
+
 def added(gradients: Sequence[Rows], row: tuple[int, ...], dtype: Any, divisor: float) -> Rows:
     """Return the sum of gradients of rows of a shape, over a divisor: each row once."""
     ids = np.concatenate([rows.ids.reshape(-1).astype(_ID) for rows in gradients])
@@ -189,6 +193,16 @@ def added(gradients: Sequence[Rows], row: tuple[int, ...], dtype: Any, divisor: 
     np.add.at(sums, places, values.astype(dtype))
     sums /= dtype.type(divisor)
     return Rows(named, sums)
+
+
+def _joined(named: Sequence[Named]) -> Named:
+    """Return rows one after the other."""
+    some = [each for each in named if each.ids.size] or named[:1]
+    if len(some) == 1:
+        return some[0]
+    return Named(
+        np.concatenate([each.ids for each in some]), np.concatenate([each.numbers for each in some])
+    )
 
 
 def _dtype(format_name: str) -> Any:
