@@ -66,10 +66,10 @@ class Tables:
         self._ends = {
             k: [part[k].end // length for part in parts] for k, length in self._lengths.items()
         }
+        mine = parts[ranks.rank]
         self._mine = {
-            k: Part(part.first // length, part.size // length)
+            k: Part(mine[k].first // length, mine[k].size // length)
             for k, length in self._lengths.items()
-            for part in (parts[ranks.rank][k],)
         }
 
     def rows_of(self, array: int) -> Ids:
