@@ -675,13 +675,15 @@ class Sharded(Around):
             if not part.size and leaf.size and not self._is_cut[k]:
                 # Somebody else holds it: what is known of all arrays comes with it.
                 here = dict(mine["arrays"][path])
-                known = {*self._inner._variant.rule._info()["scalars"]}
                 here.pop(_state.ROWS, None)
+                known = {*self._inner._variant.rule._info()["scalars"]}
                 told = {
                     name: each
                     for name, each in arrays[path].items()
                     if name in known or not (isinstance(each, np.ndarray) or name == "kept")
                 }
+                if _state.ROWS in arrays[path]:
+                    told[_state.ROWS] = arrays[path][_state.ROWS][:0]
                 arrays[path] = {**here, **told}
             if params and saved.has_params:
                 whole = saved.whole_param(path)
