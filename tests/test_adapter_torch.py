@@ -195,6 +195,91 @@ def test_data_that_is_replaced_is_found() -> None:
     assert_alike(model, beside)
 
 
+def a_parameter(values: Any) -> Any:
+    return torch.nn.Parameter(torch.tensor(values, dtype=torch.float64))
+
+
+def laid_out_otherwise(param: Any, optimizer: Any) -> None:
+    param.data = param.data.t()
+
+
+def with_the_other_sign(param: Any, optimizer: Any) -> None:
+    param.grad = torch._neg_view(param.grad)
+
+
+def filled_beta(param: Any, optimizer: Any) -> None:
+    optimizer.param_groups[0]["betas"][0].fill_(0.5)
+
+
+def filled_rate(param: Any, optimizer: Any) -> None:
+    optimizer.param_groups[0]["lr"].fill_(0.5)
+
+
+def forgotten_state(param: Any, optimizer: Any) -> None:
+    optimizer.state.clear()
+
+
+def forgotten_entry(param: Any, optimizer: Any) -> None:
+    optimizer.state[param] = {}
+
+
+def another_average(param: Any, optimizer: Any) -> None:
+    optimizer.state[param]["exp_avg"] = torch.full_like(param, 3.0)
+
+
+def another_count(param: Any, optimizer: Any) -> None:
+    optimizer.state[param]["step"].fill_(7)
+
+
+def a_parameter_more(param: Any, optimizer: Any) -> None:
+    more = a_parameter([1.0])
+    more.grad = torch.ones_like(more)
+    optimizer.param_groups[0]["params"].append(more)
+
+
+def another_parameter(param: Any, optimizer: Any) -> None:
+    """As who makes a scene of Gaussians denser does it."""
+    state = optimizer.state.pop(param)
+    for name in ("exp_avg", "exp_avg_sq"):
+        state[name] = torch.cat([state[name], torch.zeros(1, 2, dtype=torch.float64)])
+    longer = a_parameter([*param.tolist(), [5.0, 6.0]])
+    longer.grad = torch.ones_like(longer)
+    optimizer.param_groups[0]["params"][0] = longer
+    optimizer.state[longer] = state
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        laid_out_otherwise,
+        with_the_other_sign,
+        filled_beta,
+        filled_rate,
+        forgotten_state,
+        forgotten_entry,
+        another_average,
+        another_count,
+        a_parameter_more,
+        another_parameter,
+    ],
+)
+def test_what_others_change_between_steps_is_found(change: Any) -> None:
+    def trained(module: Any) -> list[Any]:
+        param = a_parameter([[1.0, 2.0], [3.0, 4.0]])
+        rate, *betas = torch.tensor([0.1, 0.875, 0.99], dtype=torch.float64)
+        optimizer = module.Adam([param], lr=rate, betas=tuple(betas), foreach=False)
+        for _ in range(2):
+            param.grad = torch.tensor([[1.0, -2.0], [0.5, 3.0]], dtype=torch.float64)
+            optimizer.step()
+        change(param, optimizer)
+        for _ in range(3):
+            optimizer.step()
+        return [each.detach().clone() for each in optimizer.param_groups[0]["params"]]
+
+    for ours, theirs in zip(trained(instep.torch), trained(torch.optim), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
 def test_autograd_notices_that_parameters_were_written() -> None:
     p = torch.nn.Parameter(torch.ones(3))
     opt = instep.torch.SGD([p], lr=0.1)

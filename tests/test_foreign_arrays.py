@@ -167,6 +167,20 @@ def test_bfloat16_tensors_of_pytorch() -> None:
     with_master.step([jnp.ones((300, 2), jnp.bfloat16)])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_tensors_whose_memory_has_the_other_sign(dtype: str) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("ml_dtypes")
+    tensor = torch._neg_view(torch.ones(2, dtype=getattr(torch, dtype)))
+    params = np.zeros(2, np.float32)
+    opt = instep.SGD([params], learning_rate=1.0)
+    opt.step([tensor])
+    opt.step([instep.Rows([0], tensor[:1])])
+    assert params.tolist() == [2.0, 1.0]
+    with pytest.raises(TypeError, match=r"params\[0\]: expected .* train its resolve_neg\(\)"):
+        instep.SGD([tensor])
+
+
 def test_arrays_of_jax() -> None:
     jnp = pytest.importorskip("jax.numpy")
     p, q = np.ones(3, np.float32), np.ones(3, np.float32)

@@ -441,7 +441,7 @@ def test_a_gradient_that_is_the_parameter_is_refused_on_all_ranks() -> None:
         grads = gradients(0, 0)
         if ranks.rank == 1:
             grads["others"]["d"] = params["others"]["d"]
-        with pytest.raises((ValueError, RuntimeError), match="gradient for .*'d'.* shares memory"):
+        with pytest.raises((ValueError, RuntimeError), match=r"gradient for .*'d'.* shares memory"):
             optimizer.step(grads)
         assert_same(params, parameters())
 

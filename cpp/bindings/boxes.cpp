@@ -230,7 +230,7 @@ py::object kernel_type() {
 PyObject* new_tensors(PyTypeObject*, PyObject* given, PyObject* named) {
     return guarded([&] {
         const py::tuple arguments =
-            positional(given, named, 4, "Tensors: expected params, locals, look and counts");
+            positional(given, named, 4, "Tensors: expected groups, locals, look and counts");
         return Box<Tensors>::make(
             std::make_unique<Tensors>(arguments[0], arguments[1], arguments[2], arguments[3]));
     });
@@ -245,9 +245,29 @@ PyObject* of_tensors(PyObject* self, PyObject*) {
     });
 }
 
+PyObject* remember_state(PyObject* self, PyObject* state) {
+    return guarded([&] {
+        const py::scoped_critical_section alone{py::handle(self)};
+        Box<Tensors>::of(self).remember(py::reinterpret_borrow<py::dict>(state));
+        return py::none();
+    });
+}
+
+PyObject* have_changed(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
+    return guarded([&] {
+        if (count != 2 || !PyList_Check(arguments[0]) || !PyDict_Check(arguments[1]))
+            throw py::type_error("have_changed: expected a list of groups and a dict of state");
+        const py::scoped_critical_section alone{py::handle(self)};
+        return Box<Tensors>::of(self).have_changed(py::reinterpret_borrow<py::list>(arguments[0]),
+                                                   py::reinterpret_borrow<py::dict>(arguments[1]));
+    });
+}
+
 py::object tensors_type() {
     static PyMethodDef methods[] = {
-        {"have_moved", of_tensors<&Tensors::have_moved>, METH_NOARGS, nullptr},
+        {"remember", remember_state, METH_O, nullptr},
+        {"have_changed", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(have_changed)),
+         METH_FASTCALL, nullptr},
         {"gradients", of_tensors<&Tensors::gradients>, METH_NOARGS, nullptr},
         {"count", of_tensors<&Tensors::count>, METH_NOARGS, nullptr},
         {nullptr, nullptr, 0, nullptr}};

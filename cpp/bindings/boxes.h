@@ -18,7 +18,7 @@ namespace py = pybind11;
 /// learning rate and a list of the rule's hyperparameters, is kept for as long as the same objects
 /// come; `check_step` turns the step into an int.
 ///
-/// `Tensors(params, locals, look, counts)`: see tensors.h.
+/// `Tensors(groups, locals, look, counts)`: see tensors.h.
 void add_boxes(py::module_& module);
 
 }  // namespace instep::bindings

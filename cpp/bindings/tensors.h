@@ -1,4 +1,4 @@
-// Tensors of PyTorch's whose gradients are found anew in each step.
+// The tensors of one of PyTorch's optimizers, at which each step looks anew.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -13,13 +13,17 @@ namespace instep::bindings {
 /// A step of a small network takes less time than it takes Python to look at its tensors.
 class Tensors {
 public:
-    /// Those that are trained; the parts of them that are in this process (`locals`); a function
-    /// look(grad) that returns an array, or what else is a gradient here, and None or an array that
-    /// stands for the same memory as long as gradients lie there; and float32 counts.
-    Tensors(const py::list& params, const py::list& locals, py::object look, py::object counts);
+    /// Lists of those that are trained, one of each group; the parts of them that are in this
+    /// process (`locals`); a function look(grad) that returns an array, or what else is a gradient
+    /// here, and None or an array that stands for the same memory as long as gradients lie there;
+    /// and float32 counts.
+    Tensors(const py::list& groups, const py::list& locals, py::object look, py::object counts);
 
-    /// Whether the memory of one has become another since.
-    py::bool_ have_moved() const;
+    /// Takes what an optimizer has as state, and the counts, for what they are to stay.
+    void remember(const py::dict& state);
+    /// Whether somebody has put something else in the place of a tensor, of its memory or of what
+    /// was remembered: in an optimizer's groups or in its state.
+    py::bool_ have_changed(const py::list& groups, const py::dict& state) const;
     /// What `look` returns for the gradient of each, or None where there is none.
     py::list gradients();
     /// Adds one to the counts of those that had gradients, and returns which; None: all had.
@@ -37,14 +41,21 @@ private:
     };
     struct Tensor {
         py::object param, local;
-        std::uintptr_t address;  ///< of the local part
+        std::size_t group = 0;
+        std::uintptr_t address = 0;  ///< of the local part
+        bool is_contiguous = false;
+        float count = 0;
         Seen seen;
         bool has_gradient = false;
     };
     py::object gradient(Tensor& tensor);
+    bool holds(const py::list& groups) const;
+    bool remembers(const py::dict& state) const;
+    float* counts() const { return reinterpret_cast<float*>(View(counts_).data()); }
 
-    py::object data_ptr_, dtype_, grad_, is_contiguous_;  ///< names
+    py::object data_ptr_, dtype_, grad_, is_contiguous_, is_neg_, params_;  ///< names
     py::object look_, counts_;
+    std::vector<py::object> state_;  ///< keys and values, and those of these
     std::vector<Tensor> tensors_;
 };
 

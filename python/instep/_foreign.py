@@ -26,7 +26,7 @@ def gradient(array: Any, name: str) -> Array:
     TypeError
         If it is not in memory that NumPy can read.
     """
-    array = _detached(array)
+    array = _with_its_signs(_detached(array))
     bits = bits_of_bfloat16(array)
     if bits is not None:
         return _as_bfloat16(bits, name)
@@ -47,6 +47,11 @@ def parameter(array: Any, name: str) -> Array:
     """
     what = f"{type(array).__module__}.{type(array).__qualname__}"
     array = _detached(array)
+    if _with_its_signs(array) is not array:
+        raise TypeError(
+            f"{name}: expected a tensor in whose memory its own numbers are, got one with those of "
+            "the other sign; train its resolve_neg()"
+        )
     bits = bits_of_bfloat16(array)
     if bits is not None:
         return _as_bfloat16(bits, name)
@@ -69,6 +74,15 @@ def _detached(array: Any) -> Any:
     """Return a tensor without its place in a graph; it has the same memory."""
     detach = getattr(array, "detach", None)
     return detach() if callable(detach) else array
+
+
+def _with_its_signs(array: Any) -> Any:
+    """Return a tensor in whose memory its own numbers are, of one where they are the opposite.
+
+    PyTorch makes such ones of imaginary parts, and DLPack does not know them.
+    """
+    resolve = getattr(array, "resolve_neg", None)
+    return resolve() if callable(resolve) else array
 
 
 def bits_of_bfloat16(array: Any) -> Any:

@@ -147,7 +147,8 @@ class _Parts:
         # State has the elements of this as "step": one operation counts for all.
         self._steps = torch.zeros(len(self._params))
         self._counts = self._steps.numpy()
-        self._tensors = _core.Tensors(self._params, self._locals, _look, self._counts)
+        by_group = self._nested(self._params)
+        self._tensors = _core.Tensors(by_group, self._locals, _look, self._counts)
         self._without_state = set(range(len(self._params)))
         self._take_over()
 
@@ -173,6 +174,7 @@ class _Parts:
             self._counts[k] = counts[k] = int(entry.get("step", 1))
             self._show_state(k)
         _go_on(self._engine, counts)
+        self._tensors.remember(self._state)
 
     def _show_state(self, k: int) -> None:
         """Let PyTorch's optimizer have the k-th parameter's state, in this memory."""
@@ -190,7 +192,8 @@ class _Parts:
 
     def is_current(self, adapter: _Adapter) -> bool:
         """Return whether the same memory is meant; take over what groups have become."""
-        if adapter.state is not self._state or self._tensors.have_moved():
+        groups, state = adapter.param_groups, self._state
+        if adapter.state is not state or self._tensors.have_changed(groups, state):
             return False
         for k, group in enumerate(adapter.param_groups):
             entries = self._entries(group)
@@ -224,6 +227,7 @@ class _Parts:
             stepping = range(len(params)) if which is None else which
             for k in self._without_state.intersection(stepping):
                 self._show_state(k)
+            self._tensors.remember(self._state)
         if params:  # autograd has not seen that their memory was written
             torch.autograd.graph.increment_version(params)
 
@@ -239,6 +243,9 @@ def _go_on(engine: Engine, counts: Mapping[int, int]) -> None:
 
 
 def _number(value: Any) -> Any:
+    """Return an option of a group with numbers in the place of tensors, which may change."""
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_number, value))
     return value.item() if isinstance(value, torch.Tensor) else value
 
 
