@@ -67,6 +67,13 @@ def test_every_option(name: str, sparse: str, size: int, way: str) -> None:
     )
 
 
+@pytest.mark.parametrize("watch", [("grad_norm",), ("nonfinite",)])
+@pytest.mark.parametrize("sparse", ["lazy", "exact"])
+def test_ranks_that_hold_no_row_go_through_the_same_phases(sparse: str, watch: Any) -> None:
+    options = {"sparse": sparse, "watch": watch}
+    on_ranks(3, lambda ranks: check(ranks, 3, "RowwiseAdagrad", options))
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 6])
 @pytest.mark.parametrize("reduce", ["sum", "mean"])
 def test_microbatches_give_the_same_bits_however_they_are_shared_out(
@@ -86,6 +93,47 @@ def test_microbatches_give_the_same_bits_however_they_are_shared_out(
     [expected] = on_ranks(1, train)
     for given in on_ranks(size, train):
         assert_same(given, expected)
+
+
+def batch_of(kind: str) -> Any:
+    """Return a gradient of some kind for a table of 4,096 rows."""
+    dense = np.ones((4096, 16), np.float32)
+    return {
+        "none": None,
+        "dense": dense,
+        "dense float16": dense.astype(np.float16),
+        "rows": Rows([1, 4000], dense[:2]),
+        "rows float64": Rows([1], dense[:1].astype(np.float64)),
+    }[kind]
+
+
+@pytest.mark.parametrize("has_window", [True, False], ids=["window", "messages"])
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [
+        ("none", "rows"),
+        ("none", "dense"),
+        ("dense", "none"),
+        ("dense", "rows"),
+        ("rows", "dense"),
+        ("dense", "dense float16"),
+        ("rows", "rows float64"),
+    ],
+)
+def test_microbatches_of_other_kinds_on_other_ranks_are_told(
+    here: str, there: str, has_window: bool
+) -> None:
+    def run(ranks: ThreadRanks) -> None:
+        params = np.ones((4096, 16), np.float32)
+        optimizer = Sharded(instep.Adam, [params], comm=ranks, sparse="lazy")
+        kind = here if ranks.rank == 0 else there
+        with pytest.raises(ValueError, match=r"rank 1: gradients of microbatches: expected .* got"):
+            optimizer.step(microbatches=[[batch_of(kind)]])
+        assert (params == 1).all()
+        optimizer.step(microbatches=[[batch_of("rows")]])
+        assert (params[[1, 4000]] != 1).all()
+
+    on_ranks(2, run, has_window=has_window)
 
 
 def test_a_mean_is_that_of_sums() -> None:
@@ -157,6 +205,39 @@ def test_rows_that_are_to_be_looked_up_are_settled_on_all_ranks() -> None:
         changed = (before != settled).any(axis=1)
         assert np.flatnonzero(changed).tolist() == [1, 2, 3, 4095]
         assert_same(settled[changed], expected[changed])
+
+
+@pytest.mark.parametrize("options", [{"sparse": "exact"}, {"sparse": "lazy", "use_ema": True}])
+@pytest.mark.parametrize("read", ["state_dict", "save", "load_state_dict"])
+def test_all_ranks_have_the_same_rows_after_reading(
+    read: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    ones = np.ones((4096, 16), np.float32)
+    if options["sparse"] == "lazy":
+        options = {**options, "ema_momentum": 0.5, "ema_overwrite_frequency": 2}
+
+    def train(ranks: ThreadRanks) -> Any:
+        params, optimizer = table(ranks, instep.Adam, **options)
+        state = optimizer.state_dict()
+        optimizer.step(Rows([1, 4000], ones[:2]))
+        for _ in range(3):
+            optimizer.step(Rows([7], ones[:1]))
+        if read == "save":
+            optimizer.save(tmp_path)
+        elif read == "load_state_dict":
+            optimizer.load_state_dict(state)
+        else:
+            optimizer.state_dict()
+        return params
+
+    expected = ones.copy()
+    alone = instep.Adam(expected, learning_rate=1.0, **options)
+    alone.step(Rows([1, 4000], 2 * ones[:2]))
+    for _ in range(3):
+        alone.step(Rows([7], 2 * ones[:1]))
+    alone.settle()
+    for params in on_ranks(2, train):
+        assert_same(params, expected)
 
 
 class Counting(ThreadRanks):
@@ -262,6 +343,23 @@ def test_tables_say_that_they_are_tables() -> None:
     assert all('sparse="exact"' in message for message in refused(lazy))
 
 
+def test_values_that_are_the_parameters_are_refused() -> None:
+    def run(ranks: ThreadRanks) -> None:
+        params, optimizer = table(ranks)
+        optimizer.step(Rows([1], params[7:8]))
+
+    assert all("share memory" in message for message in refused(run))
+
+
+def test_a_table_without_elements() -> None:
+    def run(ranks: ThreadRanks) -> None:
+        optimizer = Sharded(instep.Adam, [np.ones((5, 0))], comm=ranks, sparse="lazy")
+        optimizer.step([Rows([1], np.ones((1, 0)))])
+        assert optimizer.iterations == 1
+
+    on_ranks(2, run)
+
+
 def test_ids_that_are_none_are_told_on_all_ranks() -> None:
     def run(ranks: ThreadRanks) -> None:
         table(ranks, sparse="exact")[1].settle(np.array([9999 if ranks.rank else 1]))
@@ -325,6 +423,25 @@ def test_a_checkpoint_in_mid_window_is_loaded_by_any_number_of_ranks(
     loaded.step(gradients(3, 0))
     loaded.settle()
     assert_same(given, params)
+
+
+@pytest.mark.parametrize("id_", [3, 4000])
+def test_a_window_that_names_rows_of_one_rank_alone(id_: int, tmp_path: Path) -> None:
+    def save(ranks: ThreadRanks) -> None:
+        _, optimizer = table(ranks, gradient_accumulation_steps=2)
+        optimizer.step(Rows([id_], np.ones((1, 16), np.float32)))
+        assert optimizer.state_dict()["arrays"]["params"]["rows_in_window"].dtype == np.int64
+        optimizer.save(tmp_path)
+
+    def load(ranks: ThreadRanks) -> None:
+        params, optimizer = table(ranks, gradient_accumulation_steps=2)
+        optimizer.load(tmp_path)
+        optimizer.flush()
+        assert np.flatnonzero((params != 1).any(axis=1)).tolist() == [id_]
+
+    on_ranks(2, save)
+    for size in (1, 2, 3):
+        on_ranks(size, load)
 
 
 def test_a_window_of_rows_is_for_tables_alone(tmp_path: Path) -> None:

@@ -81,7 +81,9 @@ const TouchedRows* Optimizer::find_touched(std::size_t array, const Stream& grad
     if (!has_gradient) return nullptr;
     const bool is_exact = groups[arrays[array].group].options.sparse == exact;
     const bool has_parts = !arrays[array].layout.parts.empty();
-    if (!some_given || !some_in_window || !can_be_lazy(array) || (is_exact && has_parts)) {
+    // The same for all ranks, of which some have nothing of the array.
+    const bool may_have_parts = rule_.info.divisible_slot >= 0;
+    if (!some_given || !some_in_window || !can_be_lazy(array) || (is_exact && may_have_parts)) {
         rows->settles = rows->missed.any();
         return nullptr;
     }

@@ -49,7 +49,11 @@ def dump(values: Values, binding: Binding, *, copy: bool = True, params: bool = 
             "in_window": counters["in_window"][k],
             **({"begun": False} if counters["steps"][k] and not counters["begun"][k] else {}),
             **({"frozen": True} if counters["frozen"][k] else {}),
-            **({} if (ids := counters["rows_in_window"][k]) is None else {ROWS: np.array(ids)}),
+            **(
+                {}
+                if (ids := counters["rows_in_window"][k]) is None
+                else {ROWS: np.array(ids, np.int64)}
+            ),
             **({"kept": dict(binding.kept[k])} if binding.kept[k] else {}),
             **({"order": np.array(orders[k])} if binding.is_in_blocks(k) else {}),
             **{

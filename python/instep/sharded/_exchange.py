@@ -177,15 +177,23 @@ class Exchange:
 
     def count(self, batches: Sequence[Sequence[Array | None]]) -> tuple[list[int], Formats]:
         """Return how many microbatches each rank has, and the formats of their gradients."""
-        formats = common_formats(batches)
+        own = common_formats(batches)
         self._has_agreed = True
         call = {"call": "step(microbatches=...)"}
-        answers = agree_on(self.ranks, call, (len(batches), formats))
+        answers = agree_on(self.ranks, call, (len(batches), own))
         counts = [count for count, _ in answers]
         if not sum(counts):
             raise NO_BATCHES
+        first = next(rank for rank, count in enumerate(counts) if count)
+        formats = answers[first][1]
+        for rank, (count, theirs) in enumerate(answers):
+            if count and theirs != formats:
+                raise ValueError(
+                    f"rank {rank}: gradients of microbatches: expected {formats}, as on rank "
+                    f"{first}, got {theirs}"
+                )
         self._has_agreed = False
-        return counts, next(theirs for count, theirs in answers if count)
+        return counts, formats
 
     def bring_rows(
         self, batches: Sequence[Sequence[Any]], formats: Formats, window: Mapping[int, Any]

@@ -340,10 +340,13 @@ class Sharded(Around):
     def _changes_rows_alone(self) -> bool:
         """Return whether an update leaves other rows of an array than those named as they are."""
         inner = self._inner
-        is_exact = [
-            own.get("sparse", inner.sparse) == "exact" for own in inner._bound("step").overrides
-        ]
-        return inner._variant.rule._info()["elementwise"] or not any(is_exact)
+        return inner._variant.rule._info()["elementwise"] or not self._is_exact()
+
+    def _is_exact(self) -> bool:
+        """Return whether other rows than those named have updates, too, in some group."""
+        inner = self._inner
+        overrides = inner._bound("step").overrides
+        return any(own.get("sparse", inner.sparse) == "exact" for own in overrides)
 
     def flush(self) -> bool:
         """Update with the mean of what an unfinished window holds, as `Optimizer.flush`."""
@@ -374,12 +377,25 @@ class Sharded(Around):
         for batch in batches:
             for k, grad in enumerate(batch):
                 if isinstance(grad, Rows):
-                    self._check_takes_rows(k, "gradient")
+                    batch[k] = self._checked_rows(k, grad)
         frozen = self._inner._bound("step").core.counters()["frozen"]
         return [
             [None if is_frozen else grad for grad, is_frozen in zip(batch, frozen, strict=True)]
             for batch in batches
         ]
+
+    def _checked_rows(self, array: int, rows: Rows) -> Any:
+        """Return a gradient of rows, or the array that it is of one without elements."""
+        leaf = self._tree.leaves[array]
+        if leaf.size == 0 and leaf.shape[0]:
+            return np.empty(leaf.shape, rows.values.dtype)
+        self._check_takes_rows(array, "gradient")
+        if np.may_share_memory(leaf, rows.values):
+            raise ValueError(
+                f"gradient for {self._tree.paths[array]}: expected values apart from the "
+                "parameter, got some that share memory with it; pass a copy"
+            )
+        return rows
 
     def _check_takes_rows(self, array: int, what: str) -> None:
         """Raise ValueError for rows of an array that is not shared out by rows."""
@@ -439,6 +455,11 @@ class Sharded(Around):
             raise
         return exchange.settle(named, self._settle)
 
+    def _let_all_have_the_same(self) -> None:
+        """Settle on all ranks what is to be read, if rows may have missed something."""
+        if any(self._row_lengths) and (self._is_exact() or self._inner.use_ema):
+            self.settle()
+
     def _settle(self, ids: Mapping[int, Ids]) -> None:
         """Settle rows of the parts that this rank holds."""
         self._inner._settle(self._tree.unflatten([ids.get(k) for k in range(len(self._parts[0]))]))
@@ -453,6 +474,7 @@ class Sharded(Around):
         inner = self._inner
         if self._exchange is None:
             return inner.state_dict()
+        self._let_all_have_the_same()
         with inner._hold():
             saved = self._saved(params=False).copied()
         gathered = agree_on(self._ranks, {"call": "state_dict()"}, saved.shards)
@@ -495,6 +517,7 @@ class Sharded(Around):
             As `Optimizer.save`; on the other ranks a RuntimeError.
         """
         place = os.fspath(directory)
+        self._let_all_have_the_same()
         with self._together("save(directory)") as done:
             if self._ranks.rank == 0:
                 os.makedirs(place, exist_ok=True)
@@ -638,6 +661,7 @@ class Sharded(Around):
     def _take_over(self, find: Callable[[], tuple[_checkpoint.Saved, Any]], params: bool) -> Any:
         """Load what a function finds, on all ranks or on none."""
         told: Values = {}
+        self._let_all_have_the_same()
         with self._together("load(...)") as done:
             saved, extra = find()
             state, wholes = self._own(saved, params=params)
