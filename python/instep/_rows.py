@@ -36,7 +36,8 @@ class Rows:
     Raises
     ------
     TypeError
-        If ids are no integers, or values no array.
+        If ids are no integers, or values no array. Ids of rows that there are not are a ValueError
+        of the step, before anything changes.
 
     Examples
     --------

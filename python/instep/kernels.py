@@ -60,10 +60,12 @@ _DOCUMENTATION = """Update a parameter and its state by the rule of `instep.{cls
         Where the updated parameter goes, and `param` stays as it is: an array of its shape and
         dtype that shares no memory with the others; or `param` itself, as by default.
     remainder : ndarray
-        Only for a bfloat16 `param`: what rounding leaves out of it, uint16 of its shape, as the
-        previous update left it; zeros before the first one. So parameters are those in float32.
+        Must be given for a bfloat16 `param`, and for no other: what rounding leaves out of it,
+        uint16 of its shape, as the previous update left it; zeros before the first one. So
+        parameters are those in float32.
     master : ndarray
-        Only for a float16 `param`: its numbers in float32, likewise; a copy before the first one.
+        Must be given for a float16 `param`, and for no other: its numbers in float32, likewise; a
+        copy before the first one.
 {rows}
     Raises
     ------

@@ -212,7 +212,8 @@ class Exchange:
         if not of_rows:
             return [None] * len(formats)
         self._has_agreed = True
-        brought = self._tables.bring(batches, of_rows, f"step with the gradients {formats}")
+        mine = {"call": "step(grads)", "gradients": formats}
+        brought = self._tables.bring(batches, of_rows, mine)
         self._has_agreed = False
         for k, rows in brought.items():
             before = window.get(k, [])
@@ -362,7 +363,7 @@ class Exchange:
         if self._sent is not None and self._way is not None:
             self._way.finish(self._sent, self._pack_params, self._unpack_params)
             if self._touched:
-                self._tables.send(self._touched, "step(grads)")
+                self._tables.send(self._touched, {"call": "step(grads)"})
         self.wait()
         self._batches = []
 
@@ -393,7 +394,8 @@ class Exchange:
             Is given those that this one holds, counted from its first.
         """
         self._has_agreed = True
-        named = self._tables.bring_ids(ids, "settle(ids)")
+        told = {"call": "settle(ids)"}
+        named = self._tables.bring_ids(ids, told)
         error: BaseException | None = None
         try:
             settle(named)
@@ -401,7 +403,7 @@ class Exchange:
             error = raised
         agree(self.ranks, None, error)
         if not self._grads:
-            self._tables.send(named, "settle(ids)")
+            self._tables.send(named, told)
 
     def add_up(self, numbers: Array) -> None:
         """Make of the engine's sums of blocks those of all ranks."""

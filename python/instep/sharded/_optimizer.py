@@ -86,8 +86,9 @@ class Sharded(Around):
 
     Notes
     -----
-    Hyperparameters are attributes, as those of the rule; assign them on all ranks. A gradient laid
-    out otherwise than its parameter gives the same updates, but its norm is summed in the
+    Hyperparameters are attributes, as those of the rule; assign them on all ranks. So are
+    `iterations`, `state`, `averages`, `groups` and the like, of what this rank holds. A gradient
+    laid out otherwise than its parameter gives the same updates, but its norm is summed in the
     parameter's order.
     """
 
@@ -279,12 +280,13 @@ class Sharded(Around):
         Parameters
         ----------
         grads : ndarray or nesting of list, tuple and dict, optional
-            This rank's gradients, as for `Optimizer.step`, but arrays alone. All ranks' are added
-            up in the order of ranks, in what the rule computes in.
+            This rank's gradients, as for `Optimizer.step`; Rows for arrays for which `sparse` was
+            given, on all ranks. All ranks' are added up in the order of ranks, in what the rule
+            computes in.
         microbatches : sequence, optional
             Instead, several such gradients, as many as this rank has, or none. All ranks' are added
             up in their order, those of rank 0 first: the sum does not depend on how they are shared
-            out.
+            out. Their mean is that of all ranks' microbatches.
         missing : {"error", "none"}, optional
             As for `Optimizer.step`.
 

@@ -77,7 +77,7 @@ class Tables:
         return np.arange(self._mine[array].size)
 
     def bring(
-        self, batches: Sequence[Sequence[Any]], formats: Mapping[int, str], call: str
+        self, batches: Sequence[Sequence[Any]], formats: Mapping[int, str], told: dict[str, Any]
     ) -> dict[int, Rows]:
         """Return all ranks' gradients, in their order, of the rows that this one holds.
 
@@ -87,8 +87,8 @@ class Tables:
             This rank's own: of each batch the gradient of each array.
         formats
             Those arrays that have Rows, and of which format.
-        call
-            What ranks do.
+        told
+            What ranks do, as for `agree_on`.
         """
         mine = {}
         for k, name in formats.items():
@@ -99,40 +99,40 @@ class Tables:
             ]
             none = Named(np.empty(0, _ID), np.empty((0, length), _dtype(name)))
             mine[k] = _joined(named or [none])
-        brought = self._bring(mine, call)
+        brought = self._bring(mine, told)
         return {k: Rows(ids, numbers) for k, (ids, numbers) in brought.items()}
 
-    def bring_ids(self, ids: Mapping[int, Ids], call: str) -> dict[int, Ids]:
+    def bring_ids(self, ids: Mapping[int, Ids], told: dict[str, Any]) -> dict[int, Ids]:
         """Return which of the rows that this rank holds any of the ranks names.
 
         Parameters
         ----------
         ids
             Those that this one names of some arrays.
-        call
-            What ranks do.
+        told
+            What ranks do, as for `agree_on`.
         """
         none = np.empty(0, _ID)
         named = {k: ids.get(k, none).reshape(-1).astype(_ID) for k in self._lengths}
         mine = {k: Named(each, np.empty((each.size, 0))) for k, each in named.items()}
-        return {k: each_once(named.ids) for k, named in self._bring(mine, call).items()}
+        return {k: each_once(named.ids) for k, named in self._bring(mine, told).items()}
 
-    def send(self, ids: Mapping[int, Ids], call: str) -> None:
+    def send(self, ids: Mapping[int, Ids], told: dict[str, Any]) -> None:
         """Give all ranks the parameters of rows that this one holds, and take theirs."""
         mine = []
         for k, its in ids.items():
             rows = its + self._mine[k].first
             mine.append(Named(rows, self._params[k][rows].reshape(rows.size, self._lengths[k])))
-        brought = self._trade([mine] * self._ranks.size, call)
+        brought = self._trade([mine] * self._ranks.size, told)
         for k, (rows, numbers) in zip(ids, brought, strict=True):
             param = self._params[k]
             param[rows] = numbers.reshape(rows.size, *param.shape[1:])
 
-    def _bring(self, named: Mapping[int, Named], call: str) -> dict[int, Named]:
+    def _bring(self, named: Mapping[int, Named], told: dict[str, Any]) -> dict[int, Named]:
         """Return what all ranks name of the rows that this one holds, counted from its first."""
         pieces = [self._divided(k, each) for k, each in named.items()]
         of_each_rank = [[those[rank] for those in pieces] for rank in range(self._ranks.size)]
-        brought = self._trade(of_each_rank, call)
+        brought = self._trade(of_each_rank, told)
         return {
             k: Named(ids - self._mine[k].first, numbers)
             for k, (ids, numbers) in zip(named, brought, strict=True)
@@ -149,21 +149,21 @@ class Tables:
         parts = np.split(order, np.cumsum(counts)[:-1])
         return [Named(named.ids[some], named.numbers[some]) for some in parts]
 
-    def _trade(self, pieces: Sequence[Sequence[Named]], call: str) -> list[Named]:
+    def _trade(self, pieces: Sequence[Sequence[Named]], told: dict[str, Any]) -> list[Named]:
         """Give each rank its pieces of some arrays, and return those for this one, of all ranks."""
         me = self._ranks.rank
         mine = pieces[me]
         counts = [[each.ids.size for each in those] for those in pieces]
-        told = agree_on(self._ranks, {"call": call}, counts)
+        answers = agree_on(self._ranks, told, counts)
         sends = [None if rank == me else _packed(those) for rank, those in enumerate(pieces)]
         receives = [
             None if rank == me else np.empty(_size(theirs[me], mine), np.uint8)
-            for rank, theirs in enumerate(told)
+            for rank, theirs in enumerate(answers)
         ]
         self._ranks.post(_some(sends), _some(receives))()
         found = [
             mine if memory is None else _unpacked(memory, theirs[me], mine)
-            for memory, theirs in zip(receives, told, strict=True)
+            for memory, theirs in zip(receives, answers, strict=True)
         ]
         return [_joined(of_all) for of_all in zip(*found, strict=True)]
 
