@@ -56,7 +56,7 @@ bool has_v3() {
            has(Leaf(7).b, bit_AVX2 | bit_BMI | bit_BMI2) && has(Leaf(0x80000001).c, bit_LZCNT);
 }
 
-bool has_v4() {
+[[maybe_unused]] bool has_v4() {
     constexpr unsigned parts_of_zmm = 0xe0;
     return has_v3() && has(kept_registers(), parts_of_zmm) &&
            has(Leaf(7).b, bit_AVX512F | bit_AVX512DQ | bit_AVX512CD | bit_AVX512BW | bit_AVX512VL);

@@ -349,9 +349,9 @@ void Optimizer::set_numbers(Plan& plan) const {
     const Precision precision = array.layout.precision;
     const Clock& clock = clocks[plan.array];
     const Group& group = groups[array.group];
-    if (plan.rule->info.scalar_count) {
+    if (const auto scalars = static_cast<std::size_t>(plan.rule->info.scalar_count)) {
         const Array& holder = holder_of_numbers(plan.array);
-        for (int k = 0; k < plan.rule->info.scalar_count; ++k) plan.scalars[k] = *holder.scalars[k];
+        for (std::size_t k = 0; k < scalars; ++k) plan.scalars[k] = *holder.scalars[k];
     }
     Around& around = plan.around;
     const auto prepare = [&] {
@@ -398,7 +398,8 @@ void Optimizer::set_numbers(Plan& plan) const {
 /// Writes what the step has made of the numbers that the rule keeps for whole arrays.
 void Optimizer::keep_scalars() noexcept {
     const auto keep = [](const Plan& plan, const Array& array) {
-        for (int k = 0; k < plan.rule->info.scalar_count; ++k) *array.scalars[k] = plan.scalars[k];
+        const auto scalars = static_cast<std::size_t>(plan.rule->info.scalar_count);
+        for (std::size_t k = 0; k < scalars; ++k) *array.scalars[k] = plan.scalars[k];
     };
     for (const Plan& plan : step_.plans) {
         if (&rule_ != plan.rule) continue;

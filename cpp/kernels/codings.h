@@ -327,8 +327,8 @@ INSTEP_INLINE Words random_bits_from(std::uint32_t key, std::uint32_t first, std
 }
 
 /// The same for a tile.
-static void random_bits(std::uint32_t key, std::uint32_t first, std::uint32_t step,
-                        std::size_t count, std::uint16_t* to) {
+[[maybe_unused]] static void random_bits(std::uint32_t key, std::uint32_t first, std::uint32_t step,
+                                         std::size_t count, std::uint16_t* to) {
     constexpr std::uint32_t lanes = sizeof(Words) / sizeof(std::uint32_t);
     const bool are_neighbours = step == 1 && first % (2 * sharing) == 0;
     for (std::size_t done = 0; done < count; done += 2 * lanes) {  // there is room
