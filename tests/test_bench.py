@@ -646,3 +646,14 @@ def test_gradients_differ_from_zero() -> None:
     assert [g.shape for g in grads] == list(MODELS["mlp"].shapes)
     assert {g.dtype for g in grads} == {np.dtype(np.float64)}
     assert all(np.all((np.abs(g) >= 0.005) & (np.abs(g) <= 0.015)) for g in grads)
+
+
+def test_a_folder_without_room_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any, **__: Any) -> int:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("instep._bench.offload.run", full)
+    assert main(["bench", "--offload", str(tmp_path)]) == 1
+    assert "--offload: expected a folder with room" in capsys.readouterr().err

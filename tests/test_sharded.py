@@ -801,6 +801,19 @@ def test_copies_are_refused_on_ranks() -> None:
         on_ranks(2, lambda ranks: Sharded(instep.Adam, parameters(), comm=ranks, copies="float16"))
 
 
+def test_a_window_has_the_mean_of_its_calls_however_many_microbatches_they_had() -> None:
+    def run(ranks: ThreadRanks) -> None:
+        params = np.zeros(3)
+        options: dict[str, Any] = {"learning_rate": 1.0, "gradient_accumulation_steps": 2}
+        optimizer = Sharded(instep.SGD, params, comm=ranks, **options)
+        for calls in ([[1.0, 2.0], [6.0]], [[6.0], []]):
+            mine = calls[ranks.rank]
+            optimizer.step(microbatches=[np.full(3, number) for number in mine])
+        assert params.tolist() == [-4.5] * 3  # of 3 and 6
+
+    on_ranks(2, run)
+
+
 def test_groups_do_not_show_in_params() -> None:
     def run(ranks: ThreadRanks) -> None:
         w, b = np.ones(3), np.ones(2)

@@ -713,18 +713,16 @@ py::object Bound::watched() const {
 py::dict kept_beside(const py::object& param, bool in_place, const py::dict& state) {
     const Format format = View(param).format();
     const bool is_short = format != format_of(precision_of(format));
-    const char* const wanted =
-        codings[static_cast<int>(format == Format::float16 ? Coding::master : Coding::remainder)]
-            .name;
+    const Coding wanted = format == Format::float16 ? Coding::master : Coding::remainder;
     for (const Coding coding : {Coding::remainder, Coding::master}) {
-        const char* const name = codings[static_cast<int>(coding)].name;
-        const bool is_wanted = is_short && name == wanted;
+        const char* const name = info_of(coding).name;
+        const bool is_wanted = is_short && coding == wanted;
         if (state.contains(name) == is_wanted) continue;
         if (is_wanted)
             throw py::type_error(
                 "param: expected dtype float32 or float64, got " + description(param) +
                 "; with 16 bits pass what rounding leaves out, too: " +
-                (format == Format::float16
+                (coding == Coding::master
                      ? "master=param.astype(np.float32) before the first update"
                      : "remainder=np.zeros(param.shape, np.uint16) before the first update"));
         throw py::type_error(std::string(name) + ": expected none, as param is a " +
@@ -734,7 +732,7 @@ py::dict kept_beside(const py::object& param, bool in_place, const py::dict& sta
         throw py::value_error(
             "out: expected none with 16 bits, as what rounding leaves out changes in place");
     py::dict kept;
-    if (is_short) kept["parameter"] = wanted;
+    if (is_short) kept["parameter"] = info_of(wanted).name;
     return kept;
 }
 

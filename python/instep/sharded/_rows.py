@@ -155,7 +155,10 @@ class Tables:
         mine = pieces[me]
         counts = [[each.ids.size for each in those] for those in pieces]
         answers = agree_on(self._ranks, told, counts)
-        sends = [None if rank == me else _packed(those) for rank, those in enumerate(pieces)]
+        # What is for all of them is packed once.
+        others = {id(those): those for rank, those in enumerate(pieces) if rank != me}
+        packed = {key: _packed(those) for key, those in others.items()}
+        sends = [None if rank == me else packed[id(those)] for rank, those in enumerate(pieces)]
         receives = [
             None if rank == me else np.empty(_size(theirs[me], mine), np.uint8)
             for rank, theirs in enumerate(answers)
@@ -179,7 +182,7 @@ def is_of_rows(format_name: str | None) -> bool:
 
 
 def each_once(ids: Ids) -> Ids:
-    """Return ids in ascending order, each once; `numpy.unique` takes several times as long."""
+    """Return ids in ascending order, each once; `numpy.unique` takes longer."""
     ids = np.sort(ids)
     return ids[np.diff(ids, prepend=-1) > 0]
 
