@@ -195,6 +195,20 @@ def test_data_that_is_replaced_is_found() -> None:
     assert_alike(model, beside)
 
 
+def test_data_that_has_become_less_at_the_same_place_is_found() -> None:
+    param = torch.nn.Parameter(torch.ones(4))
+    rest = param.data[2:]
+    opt = instep.torch.Adam([param], lr=0.1)
+    param.grad = torch.ones(4)
+    opt.step()
+    param.grad, param.data = None, param.data[:2]
+    param.grad = torch.ones(2)
+    before = rest.clone()
+    with pytest.raises(ValueError, match="expected 2 elements, got 4"):  # PyTorch's raises, too
+        opt.step()
+    assert torch.equal(rest, before)
+
+
 def a_parameter(values: Any) -> Any:
     return torch.nn.Parameter(torch.tensor(values, dtype=torch.float64))
 

@@ -230,9 +230,9 @@ py::object kernel_type() {
 PyObject* new_tensors(PyTypeObject*, PyObject* given, PyObject* named) {
     return guarded([&] {
         const py::tuple arguments =
-            positional(given, named, 4, "Tensors: expected groups, locals, look and counts");
-        return Box<Tensors>::make(
-            std::make_unique<Tensors>(arguments[0], arguments[1], arguments[2], arguments[3]));
+            positional(given, named, 5, "Tensors: expected type, groups, locals, look and counts");
+        return Box<Tensors>::make(std::make_unique<Tensors>(
+            arguments[0], arguments[1], arguments[2], arguments[3], arguments[4]));
     });
 }
 

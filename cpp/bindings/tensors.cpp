@@ -18,21 +18,6 @@ py::object attribute(py::handle of, const py::object& name) {
     return result_of([&] { return PyObject_GetAttr(of.ptr(), name.ptr()); });
 }
 
-py::object method(py::handle of, const py::object& name) {
-    return result_of([&] { return PyObject_CallMethodNoArgs(of.ptr(), name.ptr()); });
-}
-
-/// Whether a method says so.
-bool is(py::handle of, const py::object& name) {
-    return method(of, name).ptr() == Py_True;
-}
-
-std::uintptr_t number(const py::object& object) {
-    const std::size_t result = PyLong_AsSize_t(object.ptr());
-    if (PyErr_Occurred()) throw py::error_already_set();
-    return result;
-}
-
 /// Calls visit(object) for a dict's keys and values and, where those are dicts, for theirs; until
 /// it returns false.
 template <class Visit>
@@ -47,29 +32,30 @@ bool for_each_in(PyObject* dict, const Visit& visit, int depth = 2) {
 
 }  // namespace
 
-Tensors::Tensors(const py::list& groups, const py::list& locals, py::object look, py::object counts)
-    : data_ptr_(interned("data_ptr")),
-      dtype_(interned("dtype")),
-      grad_(interned("grad")),
-      is_contiguous_(interned("is_contiguous")),
+Tensors::Tensors(py::object type, const py::list& groups, const py::list& locals, py::object look,
+                 py::object counts)
+    : grad_(interned("grad")),
       is_neg_(interned("is_neg")),
       params_(interned("params")),
+      exchange_(type),
+      type_(std::move(type)),
       look_(std::move(look)),
       counts_(std::move(counts)) {
-    for (std::size_t group = 0; group < groups.size(); ++group)
-        for (const py::handle param : groups[group]) {
-            Tensor& tensor = tensors_.emplace_back();
-            tensor.param = py::reinterpret_borrow<py::object>(param);
-            tensor.group = group;
-        }
+    for (const py::handle group : groups) {
+        for (const py::handle param : group)
+            tensors_.emplace_back().param = py::reinterpret_borrow<py::object>(param);
+        sizes_.push_back(py::len(group));
+    }
     if (tensors_.size() != locals.size() || !is_simple(counts_, true) ||
         View(counts_).format() != Format::float32 || View(counts_).size() != locals.size())
         throw py::value_error("Tensors: expected as many locals and float32 counts");
     for (std::size_t k = 0; k < locals.size(); ++k) {
         Tensor& tensor = tensors_[k];
         tensor.local = locals[k];
-        tensor.address = number(method(tensor.local, data_ptr_));
-        tensor.is_contiguous = is(tensor.local, is_contiguous_);
+        DlTensor described;
+        if (!describe(tensor.local, described))
+            throw py::type_error("Tensors: expected dense tensors in this process as locals");
+        tensor.layout = Layout(described);
     }
 }
 
@@ -84,11 +70,11 @@ void Tensors::remember(const py::dict& state) {
 
 py::bool_ Tensors::have_changed(const py::list& groups, const py::dict& state) const {
     if (!holds(groups) || !remembers(state)) return true;
+    const float* const counted = counts();
     for (std::size_t k = 0; k < tensors_.size(); ++k) {
         const Tensor& tensor = tensors_[k];
-        if (counts()[k] != tensor.count ||
-            number(method(tensor.local, data_ptr_)) != tensor.address ||
-            is(tensor.local, is_contiguous_) != tensor.is_contiguous)
+        DlTensor now;
+        if (counted[k] != tensor.count || !describe(tensor.local, now) || !tensor.layout.is_of(now))
             return true;
     }
     return false;
@@ -96,17 +82,17 @@ py::bool_ Tensors::have_changed(const py::list& groups, const py::dict& state) c
 
 /// Whether those are the groups' parameters.
 bool Tensors::holds(const py::list& groups) const {
-    std::size_t k = 0;
-    for (std::size_t group = 0; group < groups.size(); ++group) {
+    if (groups.size() != sizes_.size()) return false;
+    auto tensor = tensors_.begin();
+    for (std::size_t group = 0; group < sizes_.size(); ++group) {
         PyObject* const its = PyList_GET_ITEM(groups.ptr(), static_cast<py::ssize_t>(group));
         PyObject* const params = PyDict_Check(its) ? PyDict_GetItem(its, params_.ptr()) : nullptr;
-        if (!params || !PyList_Check(params)) return false;
-        for (Py_ssize_t at = 0; at < PyList_GET_SIZE(params); ++at, ++k)
-            if (k == tensors_.size() || tensors_[k].group != group ||
-                tensors_[k].param.ptr() != PyList_GET_ITEM(params, at))
-                return false;
+        if (!params || !PyList_Check(params) || PyList_GET_SIZE(params) != sizes_[group])
+            return false;
+        for (py::ssize_t at = 0; at < sizes_[group]; ++at, ++tensor)
+            if (tensor->param.ptr() != PyList_GET_ITEM(params, at)) return false;
     }
-    return k == tensors_.size();
+    return true;
 }
 
 bool Tensors::remembers(const py::dict& state) const {
@@ -118,8 +104,13 @@ bool Tensors::remembers(const py::dict& state) const {
 }
 
 py::list Tensors::gradients() {
-    py::list result(tensors_.size());
-    for (std::size_t k = 0; k < tensors_.size(); ++k) result[k] = gradient(tensors_[k]);
+    py::list result(sizes_.size());
+    auto tensor = tensors_.begin();
+    for (std::size_t group = 0; group < sizes_.size(); ++group) {
+        py::list its(sizes_[group]);
+        for (py::ssize_t at = 0; at < sizes_[group]; ++at) its[at] = gradient(*tensor++);
+        result[group] = its;
+    }
     return result;
 }
 
@@ -127,23 +118,33 @@ py::object Tensors::gradient(Tensor& tensor) {
     const py::object grad = attribute(tensor.param, grad_);
     tensor.has_gradient = !grad.is_none();
     if (!tensor.has_gradient) return grad;
-    const auto address = py::reinterpret_steal<py::object>(
-        outlive([&] { return PyObject_CallMethodNoArgs(grad.ptr(), data_ptr_.ptr()); }));
-    if (!address) PyErr_Clear();  // a sparse one has no memory of its own
+    DlTensor described;
+    const bool has_memory = describe(grad, described);  // a sparse one has none
     Seen& seen = tensor.seen;
-    const py::object dtype = attribute(grad, dtype_);
-    const bool is_same = address && seen.array && number(address) == seen.address &&
-                         dtype.is(seen.dtype) && is(grad, is_contiguous_) && !is(grad, is_neg_);
-    if (is_same) return seen.array;
+    if (has_memory && seen.array && seen.layout.is_of(described) && !is_negated(grad))
+        return seen.array;
     const py::tuple found = call(look_, grad);
-    if (const py::object array = found[1]; address && !array.is_none())
-        seen = {number(address), dtype, array};
+    if (const py::object array = found[1]; !array.is_none() && describe(grad, described))
+        seen = {Layout(described), array};
     return found[0];
 }
 
+bool Tensors::describe(const py::object& tensor, DlTensor& described) const {
+    const auto type = reinterpret_cast<PyTypeObject*>(type_.ptr());
+    return PyObject_TypeCheck(tensor.ptr(), type) && exchange_.describe(tensor, described);
+}
+
+/// Whether a tensor's numbers are those of its memory with the other sign, of which DLPack can't
+/// tell.
+bool Tensors::is_negated(const py::object& tensor) const {
+    const auto call = [&] { return PyObject_CallMethodNoArgs(tensor.ptr(), is_neg_.ptr()); };
+    return result_of(call).ptr() == Py_True;
+}
+
 py::object Tensors::count() {
+    float* const counted = counts();
     for (std::size_t k = 0; k < tensors_.size(); ++k)
-        if (tensors_[k].has_gradient) tensors_[k].count = counts()[k] += 1;
+        if (tensors_[k].has_gradient) tensors_[k].count = counted[k] += 1;
     const auto has_gradient = [](const Tensor& tensor) { return tensor.has_gradient; };
     if (std::all_of(tensors_.begin(), tensors_.end(), has_gradient)) return py::none();
     py::list which;
@@ -153,6 +154,7 @@ py::object Tensors::count() {
 }
 
 int Tensors::traverse(visitproc visit, void* arg) const {
+    Py_VISIT(type_.ptr());
     Py_VISIT(look_.ptr());
     Py_VISIT(counts_.ptr());
     for (const py::object& object : state_) Py_VISIT(object.ptr());

@@ -3,28 +3,30 @@
 
 #include <pybind11/pybind11.h>
 
-#include <cstdint>
 #include <vector>
 
 #include "bindings/arrays.h"
+#include "bindings/dlpack.h"
 
 namespace instep::bindings {
 
 /// A step of a small network takes less time than it takes Python to look at its tensors.
 class Tensors {
 public:
-    /// Lists of those that are trained, one of each group; the parts of them that are in this
-    /// process (`locals`); a function look(grad) that returns an array, or what else is a gradient
-    /// here, and None or an array that stands for the same memory as long as gradients lie there;
-    /// and float32 counts.
-    Tensors(const py::list& groups, const py::list& locals, py::object look, py::object counts);
+    /// Their type; lists of those that are trained, one of each group; the parts of them that are
+    /// in this process (`locals`); a function look(grad) that returns an array, or what else is a
+    /// gradient here, and None or an array that stands for the same memory as long as gradients lie
+    /// there; and float32 counts.
+    Tensors(py::object type, const py::list& groups, const py::list& locals, py::object look,
+            py::object counts);
 
     /// Takes what an optimizer has as state, and the counts, for what they are to stay.
     void remember(const py::dict& state);
     /// Whether somebody has put something else in the place of a tensor, of its memory or of what
     /// was remembered: in an optimizer's groups or in its state.
     py::bool_ have_changed(const py::list& groups, const py::dict& state) const;
-    /// What `look` returns for the gradient of each, or None where there is none.
+    /// What `look` returns for the gradient of each, or None where there is none: a list for each
+    /// group.
     py::list gradients();
     /// Adds one to the counts of those that had gradients, and returns which; None: all had.
     py::object count();
@@ -34,28 +36,30 @@ public:
     void clear();
 
 private:
-    /// A gradient's array, and of which memory and dtype it is.
+    /// A gradient's array, and where the gradient was.
     struct Seen {
-        std::uintptr_t address = 0;
-        py::object dtype, array;
+        Layout layout;
+        py::object array;
     };
     struct Tensor {
         py::object param, local;
-        std::size_t group = 0;
-        std::uintptr_t address = 0;  ///< of the local part
-        bool is_contiguous = false;
+        Layout layout;  ///< of the local part
         float count = 0;
         Seen seen;
         bool has_gradient = false;
     };
     py::object gradient(Tensor& tensor);
+    bool describe(const py::object& tensor, DlTensor& described) const;
+    bool is_negated(const py::object& tensor) const;
     bool holds(const py::list& groups) const;
     bool remembers(const py::dict& state) const;
     float* counts() const { return reinterpret_cast<float*>(View(counts_).data()); }
 
-    py::object data_ptr_, dtype_, grad_, is_contiguous_, is_neg_, params_;  ///< names
-    py::object look_, counts_;
-    std::vector<py::object> state_;  ///< keys and values, and those of these
+    py::object grad_, is_neg_, params_;  ///< names
+    Exchange exchange_;
+    py::object type_, look_, counts_;
+    std::vector<py::ssize_t> sizes_;  ///< of groups
+    std::vector<py::object> state_;   ///< keys and values, and those of these
     std::vector<Tensor> tensors_;
 };
 

@@ -72,15 +72,17 @@ class _Adapter(torch.optim.Optimizer):
             If a parameter or a gradient can't be updated here. Nothing has changed then.
         """
         # What PyTorch wraps around steps takes several times as long as a small one.
-        if self._has_hooks() or torch._C._autograd._profiler_enabled():
+        if (
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or _global_optimizer_pre_hooks
+            or _global_optimizer_post_hooks
+            or torch._C._autograd._profiler_enabled()
+        ):
             return _wrapped_step(self, closure) if closure else _wrapped_step(self)
         return self._step(closure)
 
     step.hooked = True  # type: ignore[attr-defined]
-
-    def _has_hooks(self) -> bool:
-        own = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
-        return bool(own or _global_optimizer_pre_hooks or _global_optimizer_post_hooks)
 
     def _step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
@@ -148,7 +150,9 @@ class _Parts:
         self._steps = torch.zeros(len(self._params))
         self._counts = self._steps.numpy()
         by_group = self._nested(self._params)
-        self._tensors = _core.Tensors(by_group, self._locals, _look, self._counts)
+        self._tensors = _core.Tensors(
+            torch.Tensor, by_group, self._locals, _look, self._counts
+        )
         self._without_state = set(range(len(self._params)))
         self._take_over()
 
@@ -219,7 +223,7 @@ class _Parts:
 
     def step(self) -> None:
         """Update the parameters that have a gradient."""
-        self._engine.step(self._nested(self._tensors.gradients()))
+        self._engine.step(self._tensors.gradients())
         which, params = self._tensors.count(), self._params
         if which is not None:
             params = [params[k] for k in which]
