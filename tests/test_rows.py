@@ -718,26 +718,6 @@ def test_of_others() -> None:
         Rows.of(3.0)
 
 
-def test_sparse_adam_of_torch() -> None:
-    """PyTorch's SparseAdam counts updates of the array, and leaves other rows alone."""
-    torch = pytest.importorskip("torch")
-    rng = np.random.default_rng(11)
-    start = rng.standard_normal((30, 4))
-    weight = torch.nn.Parameter(torch.tensor(start))
-    theirs = torch.optim.SparseAdam([weight], lr=0.1)
-    p = start.copy()
-    opt = instep.Adam(p, learning_rate=0.1, convention="torch")
-    for _ in range(10):
-        rows = random_rows(rng, (30, 4), "f8")
-        weight.grad = torch.sparse_coo_tensor(
-            rows.ids[None], rows.values, (30, 4), check_invariants=True
-        )
-        theirs.step()
-        opt.step(Rows.of(weight.grad))
-        # Theirs has epsilon on the uncorrected root.
-        np.testing.assert_allclose(p, weight.detach().numpy(), rtol=1e-5, atol=1e-6)
-
-
 # --- what the page promises ---------------------------------------------------------------------
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import json
 import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 from docutils import nodes
@@ -23,6 +25,8 @@ import instep
 import pictures
 import typeset
 from instep import _table, gallery, kernels, schedules
+from instep._bench import machine, samples
+from instep._bench.text import duration
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
@@ -152,6 +156,23 @@ def measured(page: Page, what: str) -> str:
     return "\n\n".join(f"### {name}\n\n{text}" for name, text in sections)
 
 
+def steps(page: Page, file: str) -> str:
+    """Return a table of how long steps take with each rule, from the benchmark's samples."""
+    document = json.loads((ROOT / file).read_text(encoding="utf-8"))
+    results = samples.results(document)
+    medians = {
+        (each.case.rule.name, each.case.workload.parameters): median(
+            times["instep"] for times in each.rounds
+        )
+        for each in results
+    }
+    sizes = sorted({size for _, size in medians})
+    lines = [["", *(f"{size:,} elements" for size in sizes)]]
+    for rule in dict.fromkeys(each.case.rule.name for each in results):
+        lines.append([f"`{rule}`", *(duration(medians[rule, size]) for size in sizes)])
+    return f"{_rows(lines)}\n\n{machine.name(document['machine'])}."
+
+
 def _directive(kind: str, argument: str) -> str:
     return f"```{{eval-rst}}\n.. {kind}:: {argument}\n```"
 
@@ -168,6 +189,7 @@ MAKERS: dict[str, Callable[..., str]] = {
     "kernels": functions,
     "findings": findings,
     "measured": measured,
+    "steps": steps,
 }
 
 

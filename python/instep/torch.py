@@ -150,9 +150,7 @@ class _Parts:
         self._steps = torch.zeros(len(self._params))
         self._counts = self._steps.numpy()
         by_group = self._nested(self._params)
-        self._tensors = _core.Tensors(
-            torch.Tensor, by_group, self._locals, _look, self._counts
-        )
+        self._tensors = _core.Tensors(torch.Tensor, by_group, self._locals, _look, self._counts)
         self._without_state = set(range(len(self._params)))
         self._take_over()
 

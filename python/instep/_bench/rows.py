@@ -111,6 +111,34 @@ def _torch(rule: str) -> Callable[[Floats, Sequence[Batch]], Step]:
     return bind
 
 
+def fbgemm_bag(table: Floats, rule: str, *, learning_rate: float, epsilon: float) -> Any:
+    """Return FBGEMM's table with such rows, which a backward pass updates."""
+    base = "fbgemm_gpu.split_table_batched_embeddings_ops_"
+    training: Any = import_module(f"{base}training")
+    common: Any = import_module(f"{base}common")
+    rules: Any = import_module("fbgemm_gpu.split_embedding_configs").EmbOptimType
+    place = common.EmbeddingLocation.HOST, training.ComputeDevice.CPU
+    bag = training.SplitTableBatchedEmbeddingBagsCodegen(
+        [(*table.shape, *place)], optimizer=rules[rule], learning_rate=learning_rate, eps=epsilon
+    )
+    bag.split_embedding_weights()[0].data.copy_(import_module("torch").from_numpy(table))
+    return bag
+
+
+def _fbgemm(rule: str) -> Callable[[Floats, Sequence[Batch]], Step]:
+    def bind(table: Floats, given: Sequence[Batch]) -> Step:
+        torch: Any = import_module("torch")
+        bag = fbgemm_bag(table, rule, learning_rate=1e-3, epsilon=1e-8)
+        # Bags of one row each: what is timed is the backward pass, which is the step.
+        looked_up = [
+            bag(torch.from_numpy(batch.ids), torch.arange(batch.ids.size + 1)) for batch in given
+        ]
+        gradients = [torch.from_numpy(batch.values) for batch in given]
+        return lambda k: looked_up[k].backward(gradients[k], retain_graph=True)
+
+    return bind
+
+
 def _numba(table: Floats, given: Sequence[Batch]) -> Step:
     numba: Any = import_module("numba")
     m, v = np.full_like(table, 1e-3), np.full_like(table, 1e-3)
@@ -145,7 +173,9 @@ CONTENDERS: dict[str, tuple[str | None, Callable[[Floats, Sequence[Batch]], Step
     "torch SparseAdam": ("torch", _torch("SparseAdam")),
     "numba Adam": ("numba", _numba),
     "instep row-wise Adagrad": (None, _instep("RowwiseAdagrad")),
+    "fbgemm row-wise Adagrad": ("torch", _fbgemm("EXACT_ROWWISE_ADAGRAD")),
     "torch Adagrad": ("torch", _torch("Adagrad")),
+    "fbgemm Adagrad": ("torch", _fbgemm("EXACT_ADAGRAD")),
 }
 """What is measured: the library that it needs besides, and what binds it to a table."""
 
