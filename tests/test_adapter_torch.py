@@ -195,6 +195,42 @@ def test_data_that_is_replaced_is_found() -> None:
     assert_alike(model, beside)
 
 
+def test_pickles_of_what_bfloat16_leaves() -> None:
+    pytest.importorskip("ml_dtypes")
+    param = torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
+    opt = instep.torch.AdamW([param], lr=0.01)
+    for _ in range(3):
+        param.grad = torch.ones_like(param)
+        opt.step()
+    twins = []
+    for pickled in (opt, opt.state_dict()):
+        brought = pickle.loads(pickle.dumps(pickled))
+        state = brought if isinstance(brought, dict) else brought.state_dict()
+        twin = torch.nn.Parameter(param.detach().clone())
+        its = instep.torch.AdamW([twin], lr=0.01)
+        its.load_state_dict(state)
+        twin.grad = torch.ones_like(twin)
+        its.step()
+        twins.append((twin, its.state[twin]["remainder"]))
+    opt.step()
+    for twin, remainder in twins:
+        assert torch.equal(twin, param)
+        assert torch.equal(remainder, opt.state[param]["remainder"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_adagrad_begins_with_all_digits_in_16_bits(dtype: Any) -> None:
+    if dtype is torch.bfloat16:
+        pytest.importorskip("ml_dtypes")
+    short, long = (torch.nn.Parameter(torch.ones(3, dtype=each)) for each in (dtype, torch.float32))
+    for param in (short, long):
+        opt = instep.torch.Adagrad([param], lr=0.1, initial_accumulator_value=0.1)
+        for _ in range(5):
+            param.grad = torch.full_like(param, 0.0625)
+            opt.step()
+    assert torch.equal(short, long.to(dtype))
+
+
 def test_data_that_has_become_less_at_the_same_place_is_found() -> None:
     param = torch.nn.Parameter(torch.ones(4))
     rest = param.data[2:]

@@ -252,6 +252,18 @@ def test_what_others_write_is_heard() -> None:
     assert kept.any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_data_that_is_replaced_is_heard(dtype: Any) -> None:
+    param = torch.nn.Parameter(torch.ones(3, dtype=dtype))
+    opt = Offloaded([param], "SGD", lr=0.125)
+    for _ in range(2):
+        param.grad = torch.ones_like(param)
+        opt.step()
+    param.data = torch.full((3,), 5.0, dtype=dtype)
+    opt.step()
+    assert param.tolist() == [4.875] * 3
+
+
 def test_gradients_travel_while_the_bucket_before_is_stepped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

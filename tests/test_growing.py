@@ -131,9 +131,59 @@ def test_groups_go_on_and_new_arrays_are_chosen_for_theirs() -> None:
         if any(p is params[name] for p in group["params"])
     }
     assert of["w"] == of["v"] == 0
-    assert of["b"] != of["c"]
-    assert opt.groups[of["b"]]["learning_rate"] == 0.5
+    assert of["b"] == of["c"] != 0  # the group as it has become, of which there is one
+    assert opt.groups["vectors"]["learning_rate"] == 0.5
     assert [opt.groups[of[n]]["weight_decay"] for n in "wbc"] == [0.01, 0.0, 0.0]
+    fresh = instep.AdamW({name: array.copy() for name, array in params.items()}, groups=[vectors])
+    fresh.groups["vectors"]["learning_rate"] = 0.5
+    fresh.load_state_dict(opt.state_dict())
+    del params["b"], params["c"]
+    opt.build(params)
+    params["c"] = np.ones(3)
+    opt.build(params)
+    assert len(opt.groups) == 2
+    assert [array is params["c"] for array in opt.groups["vectors"]["params"]] == [True]
+
+
+def test_state_without_rows_does_not_grow() -> None:
+    class Whitened(untyped.Optimizer):  # type: ignore[misc]
+        state = {"covariance": lambda shape: (shape[0], shape[0])}
+        learning_rate: float = 0.1
+
+        def update(self, g: Any, p: Any, state: Any, numbers: Any, step: int) -> Any:
+            state["covariance"] = state["covariance"] + g @ g.T
+            return numbers["learning_rate"] * g
+
+    opt = Whitened({"w": np.ones((2, 3))})
+    opt.step({"w": np.ones((2, 3))})
+    with pytest.raises(ValueError, match=r"params\['w'\]: .* 'covariance' of shape \(2, 2\)"):
+        opt.build({"w": np.ones((3, 3))}, grow=True)
+    assert opt.params["w"].shape == (2, 3)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float8"])
+def test_state_out_of_use_grows_too(dtype: str) -> None:
+    rows = 256
+    options: dict[str, Any] = {"beta_2": 0.9, "amsgrad": True}
+    if dtype == "float8":
+        options["state_dtype"] = dtype
+    made = []
+    for grows in (False, True):
+        p = np.ones((2, rows), np.float32 if dtype == "float8" else np.float64)
+        opt = untyped.Adam(p, learning_rate=0.1, **options)
+        opt.step(np.full_like(p, 5))
+        opt.amsgrad = False
+        for _ in range(20):
+            opt.step(np.full_like(p, 0.01))
+        if grows:
+            longer = np.concatenate([p, p[:1]])
+            opt.build(longer, grow=True)
+        opt.amsgrad = True
+        made.append({name: np.asarray(slot) for name, slot in opt.state.items() if np.ndim(slot)})
+    for name, slot in made[0].items():
+        assert np.array_equal(made[1][name][: len(slot)], slot)
+    assert made[1]["v_max"][0, 0] == made[0]["v_max"][0, 0] != 0
+    assert made[1]["v_max"][2, 0] == 0
 
 
 def test_what_does_not_fit_is_refused_and_changes_nothing() -> None:
@@ -149,7 +199,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing() -> None:
         ({}, "expected"),
     ]:
         with pytest.raises((TypeError, ValueError), match=message):
-            opt.build(other)  # type: ignore[arg-type]
+            opt.build(other)
         assert snapshot(opt) == before
     opt.step(ones(params))
 

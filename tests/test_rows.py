@@ -633,6 +633,28 @@ def test_a_table_grows(name: str, options: dict[str, Any]) -> None:
     assert np.isfinite(table).all()
 
 
+def test_copies_of_tables_that_are_behind() -> None:
+    table = np.ones((6, 2))
+    opt = instep.Adam({"t": table, "u": np.ones(2)}, sparse="exact")
+    for row in range(3):
+        opt.step({"t": Rows([row], np.ones((1, 2))), "u": None})
+    before = table.copy()
+    longer = np.concatenate([table, np.ones((2, 2))])
+    wants = r"params\['t'\]: expected an array made after settle\(\)"
+    for _ in range(2):  # nothing has changed: not even what waits
+        with pytest.raises(ValueError, match=wants):
+            opt.build({"t": table.copy(), "u": np.ones(2)})
+        with pytest.raises(ValueError, match=wants):
+            opt.build({"t": longer, "u": np.ones(2)}, grow=True)
+        with pytest.raises(ValueError, match=wants):
+            opt.updated({"t": table.copy(), "u": np.ones(2)}, {"t": None, "u": np.ones(2)})
+    assert np.array_equal(table, before)
+    opt.build({"t": table, "v": np.ones(3)})  # the array itself is brought up to date
+    assert not np.array_equal(table, before)
+    opt.step({"t": Rows([5], np.ones((1, 2))), "v": None})
+    opt.build({"v": np.ones(3)})  # so it is where it is left out
+
+
 def test_what_does_not_grow() -> None:
     opt = instep.Adam({"t": np.ones((6, 4), "f4")}, state_dtype="float8")
     with pytest.raises(ValueError, match=r"params\['t'\]: .* multiple of 256"):

@@ -148,3 +148,62 @@ def test_all_or_nothing(wrong: str) -> None:
         new.load_state_dict(old.state_dict())
     rates = [group["learning_rate"](0) for group in new.groups]
     assert rates == [0.1, 0.1]
+
+
+class Live:
+    """A schedule of a user's that hands out and takes over its own memory."""
+
+    def __init__(self, rate: float, *, takes: bool = True) -> None:
+        self.rate, self.takes, self.seen = rate, takes, np.zeros(2)
+
+    def __call__(self, step: int) -> float:
+        return self.rate
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seen": self.seen}
+
+    def load_state_dict(self, d: Mapping[str, Any]) -> None:
+        if not self.takes:
+            raise KeyError("seen")
+        if self.rate > 0.1:
+            self.seen = d["seen"]
+        else:
+            self.seen[...] = d["seen"]
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.2])
+def test_a_state_is_nobodys_memory(rate: float) -> None:
+    schedule = Live(rate)
+    opt = instep.SGD(np.ones(2), learning_rate=schedule)
+    state = opt.state_dict()
+    for _ in range(2):
+        schedule.seen += 3
+        opt.load_state_dict(state)
+        assert schedule.seen.tolist() == [0, 0]
+
+
+def test_a_memory_that_is_not_taken_leaves_live_ones_as_they_were() -> None:
+    def make(**options: Any) -> tuple[Live, Any]:
+        first, second = Live(0.1), Live(0.05, **options)
+        group = Group("['a']", learning_rate=second)
+        params = {"a": np.ones(2), "b": np.ones(2)}
+        return first, instep.Adam(params, learning_rate=first, groups=[group])
+
+    other, saved = make()
+    other.seen[:] = 5
+    first, opt = make(takes=False)
+    with pytest.raises(KeyError):
+        opt.load_state_dict(saved.state_dict())
+    assert first.seen.tolist() == [0, 0]
+
+
+def test_loading_in_part_takes_the_memories_there_are() -> None:
+    old, new, own = reduced(plateau(), 2), plateau(), plateau()
+    state = instep.Adam({"a": np.ones(2), "b": np.ones(2)}, learning_rate=old).state_dict()
+    group = Group("['c']", learning_rate=own)
+    opt = instep.Adam({"a": np.ones(2), "c": np.ones(2)}, learning_rate=new, groups=[group])
+    with pytest.raises(ValueError, match="expected"):
+        opt.load_state_dict(state)
+    opt.load_state_dict(state, partial=True)
+    assert new.state_dict() == old.state_dict()
+    assert own.state_dict() == plateau().state_dict()

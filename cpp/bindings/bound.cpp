@@ -367,6 +367,13 @@ void Bound::settle() {
     work(elements_, [&] { optimizer_.settle(); });
 }
 
+std::vector<std::size_t> Bound::behind() const {
+    std::vector<std::size_t> found;
+    for (std::size_t k = 0; k < parameters_.size(); ++k)
+        if (optimizer_.is_behind(k)) found.push_back(k);
+    return found;
+}
+
 void Bound::settle(py::handle ids) {
     check_not_swapped();
     check_unchanged();

@@ -122,6 +122,8 @@ public:
     void settle();
     /// The same for those that ids, in the structure of the parameters, name.
     void settle(py::handle ids);
+    /// The parameters of which rows wait for updates.
+    std::vector<std::size_t> behind() const;
     /// Puts averages in the place of parameters, or back. No step is possible meanwhile.
     void swap_averages();
     /// Raises RuntimeError where they are there.

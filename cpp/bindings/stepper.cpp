@@ -336,6 +336,14 @@ PyObject* settle(PyObject* self, PyObject* ids) {
     });
 }
 
+PyObject* behind(PyObject* self, PyObject*) {
+    return guarded([&] {
+        const AtWork at_work(as<Stepper>(self).busy);
+        const py::object core = core_of(self);
+        return py::cast(core ? Box<Bound>::of(core.ptr()).behind() : std::vector<std::size_t>());
+    });
+}
+
 PyObject* refresh(PyObject* self, PyObject*) {
     return guarded([&] {
         Stepper& stepper = as<Stepper>(self);
@@ -485,6 +493,8 @@ PyTypeObject* make_stepper_type() {
          "of which there is a list of arrays; or that are Rows. Their sums are divided."},
         {"_settle", settle, METH_O,
          "_settle(ids): lets rows that ids name have the updates that they have missed."},
+        {"_behind", behind, METH_NOARGS,
+         "_behind(): the parameters of which rows wait for updates."},
         {"_refresh", refresh, METH_NOARGS,
          "_refresh(): before the first update, makes copies of parameters anew; not in a step."},
         {"_hold", hold, METH_NOARGS,

@@ -26,6 +26,8 @@ public:
     static constexpr std::size_t most = 1024;
 
     bool any() const { return !missed_.empty(); }
+    /// Whether there is a row that has not had all of them yet.
+    bool any_row() const;
     bool is_full() const { return missed_.size() >= most; }
     /// Makes room for one more, in an array of so many rows. Can fail.
     void reserve(std::size_t rows);

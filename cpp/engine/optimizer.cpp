@@ -41,6 +41,13 @@ bool Optimizer::is_settled() const {
                         [](const auto& rows) { return rows && rows->missed.any(); });
 }
 
+bool Optimizer::is_behind(std::size_t array) const {
+    if (array >= rows_.size() || !rows_[array] || !rows_[array]->missed.any_row()) return false;
+    // Lazy rows miss nothing but what becomes of their averages.
+    return groups[arrays[array].group].options.sparse == exact ||
+           options.ema_overwrite_frequency > 0;
+}
+
 const std::vector<std::uint32_t>* Optimizer::rows_in_window(std::size_t array) const {
     const RowState* const rows = array < rows_.size() ? rows_[array].get() : nullptr;
     return rows && !rows->all_in_window && clocks[array].in_window ? &rows->in_window : nullptr;

@@ -144,6 +144,8 @@ public:
             rows_[array]->missed.settle(arrays[array].layout, ids);
     }
     bool is_settled() const;
+    /// Whether the numbers of some of that array's rows are of an earlier time.
+    bool is_behind(std::size_t array) const;
     /// Rows that an unfinished window has gradients of, if not of all.
     const std::vector<std::uint32_t>* rows_in_window(std::size_t array) const;
     /// Goes on with what each array keeps beside; null where that is nothing.

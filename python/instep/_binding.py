@@ -102,9 +102,8 @@ class Binding:
                 known = old.all_slots(origin)
                 _formats.check_same(path, known.keys() & shapes.keys(), old.kept[origin], kept)
             grown: dict[str, Array] = {}
-            has_grown = bool(
-                old and origin is not None and old.tree.leaves[origin].shape != param.shape
-            )
+            old_shape = param.shape if not old or origin is None else old.tree.leaves[origin].shape
+            has_grown = old_shape != param.shape
             if has_grown:
                 grown, known, old = known, {}, None
             if state:
@@ -122,7 +121,19 @@ class Binding:
             for name, first in firsts.items():
                 slots[name][...] = first
             for name in grown.keys() & slots.keys():
+                if slots[name].shape[1:] != grown[name].shape[1:]:
+                    raise ValueError(
+                        f"{path}: expected an array of the bound one's shape {old_shape}, for its "
+                        f"state {name!r} of shape {grown[name].shape} has no rows to add to; got "
+                        f"one of shape {param.shape}"
+                    )
                 _write_rows(slots[name], grown[name])
+            for name in grown.keys() - slots.keys():
+                shape, dtype = _formats.form_of(name, param, kept)
+                is_whole = shape == param.shape
+                longer = zeros_like(param, dtype, 1, 1) if is_whole else np.zeros(shape, dtype)
+                _write_rows(longer, grown[name])
+                known[name] = longer
             self.slots.append(slots)
             self.kept.append(kept)
             begun = counters is not None and counters["begun"][k]
@@ -253,6 +264,17 @@ class Binding:
             choosing = self.grouping.choosing
             grouping = Grouping.of(self.variant, tree, choosing, self.grouping, kept)
         return Binding(self.variant, tree, values, grouping, self, origins=origins)
+
+    def check_not_replaced(self, which: list[int], params: Any, ignore: Where = None) -> None:
+        """Raise ValueError where another array takes the place of one of which rows are behind."""
+        tree = _core.Tree(params, Group, ignoring(ignore), True)
+        for path, origin, new in zip(tree.paths, self._origins(tree), tree.objects, strict=True):
+            if origin in which and self.index_of(new) != origin:
+                raise ValueError(
+                    f"{path}: expected an array made after settle(), for rows of the one that is "
+                    "bound wait for updates which a copy of it would never get; call settle(), and "
+                    "copy the array then"
+                )
 
     def _check_can_grow(self, k: int, path: str) -> None:
         """Raise ValueError where rows can't be added, since blocks of state are of several rows."""

@@ -106,6 +106,12 @@ def beside(
     return found
 
 
+def form_of(name: str, param: Array, kept: Kept) -> tuple[tuple[int, ...], Any]:
+    """Return shape and dtype of an array of a slot that has the parameter's shape, or beside it."""
+    whole = param.shape, dtype_of(kept, name, param.dtype)
+    return beside(kept, param.shape, kept).get(name, whole)
+
+
 def companion(kept: Kept, name: str) -> str:
     """Return what is called what stands beside an array: beside the parameter, as its coding."""
     return kept[name] if name == PARAMETER else f"{name}_scale"

@@ -28,12 +28,15 @@ class Grouping:
         The group of each array.
     choosing
         The groups that choose their arrays, new ones among them.
+    at_first
+        The overrides that groups began with: what later arrays find theirs by.
     """
 
     overrides: list[Values]
     names: list[str | None]
     group_of: list[int]
     choosing: tuple[Group, ...]
+    at_first: list[Values]
 
     @classmethod
     def of(
@@ -75,6 +78,7 @@ class Grouping:
         in_order = sorted(met, key=lambda key: (len(around[met[key]][0]), around[met[key]][0]))
         overrides = list(before.overrides) if before else [{}]
         names: list[str | None] = list(before.names) if before else [None]
+        at_first = list(before.at_first) if before else [{}]
         known: dict[tuple[int, ...], int] = {(): 0}
         for key in in_order:
             if key in known:
@@ -84,18 +88,19 @@ class Grouping:
             name = next((group.name for group in reversed(groups) if group.name), None)
             alike = (
                 k
-                for k, each in enumerate(overrides)
+                for k, each in enumerate(at_first)
                 if before and k and (each, names[k]) == (merged, name)
             )
             known[key] = next(alike, len(overrides))
             if known[key] == len(overrides):
                 overrides.append(merged)
                 names.append(name)
+                at_first.append(merged)
         group_of = []
         for k, key in enumerate(keys):
             stays_in = kept[k] if kept else None
             group_of.append(known[key] if stays_in is None else stays_in)
-        return cls(overrides, names, group_of, choosing)
+        return cls(overrides, names, group_of, choosing, at_first)
 
     def changed(self, group: int, override: Values) -> Grouping:
         """Return groups of which one has another override."""
@@ -106,7 +111,7 @@ class Grouping:
         """Return groups in which arrays that a group has chosen are in it as well."""
         own = by.options
         overrides, names, group_of = list(self.overrides), list(self.names), list(self.group_of)
-        new: dict[int, int] = {}
+        at_first, new = list(self.at_first), dict[int, int]()
         for k, is_meant in enumerate(meant):
             group = group_of[k]
             if not is_meant or own.items() <= self.overrides[group].items():
@@ -115,8 +120,9 @@ class Grouping:
                 new[group] = len(overrides)
                 overrides.append({**self.overrides[group], **own})
                 names.append(None)
+                at_first.append({**self.at_first[group], **own})
             group_of[k] = new[group]
-        return Grouping(overrides, names, group_of, (*self.choosing, by))
+        return Grouping(overrides, names, group_of, (*self.choosing, by), at_first)
 
 
 def _merged(variant: Variant, groups: Sequence[Group], what: str) -> Values:

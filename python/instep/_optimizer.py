@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import numbers
 import operator
 import os
@@ -448,9 +449,11 @@ class Optimizer(Rule, Constructed):
         ------
         TypeError, ValueError
             If an array cannot be updated in place, or on a bound optimizer differs from the one
-            whose state it would take over, or none of them would take over any. Nothing has changed
-            then.
+            whose state it would take over, or none of them would take over any; or where rows of
+            the one whose place it takes wait for updates, see `settle`. Nothing has changed then.
         """
+        if self._binding is not None and (behind := self._behind()):
+            self._binding.check_not_replaced(behind, params, self._ignore)
         with self._hold():
             values, binding = self._values, self._binding
             if binding is None:
@@ -530,6 +533,8 @@ class Optimizer(Rule, Constructed):
         TypeError, ValueError, RuntimeError
             As for `build` and `step`. Nothing has changed then.
         """
+        if self._binding is not None and (behind := self._behind()):
+            self._binding.check_not_replaced(behind, params, self._ignore)
         with self._hold():  # which settles; what is bound need not be writable
             binding: Binding | None = self._binding
         tree = _core.Tree(params, Group, ignoring(self._ignore), False)
@@ -573,7 +578,8 @@ class Optimizer(Rule, Constructed):
 
         With ``sparse="exact"``, rows that a gradient does not name get its update when they are
         named again. Before that, what is in the memory of parameters is of an earlier time. What is
-        read through the optimizer (`state`, `averages`, `save`, `updated`) is settled before.
+        read through the optimizer (`state`, `averages`, `save`) is settled before; `build` and
+        `updated` refuse copies of an array whose rows are behind.
 
         Parameters
         ----------
@@ -958,12 +964,13 @@ class Optimizer(Rule, Constructed):
             before = []
             try:
                 for schedule, memory in memories:
-                    before.append((schedule, schedule.state_dict()))
+                    before.append((schedule, copy.deepcopy(schedule.state_dict())))
                     schedule.load_state_dict(memory)
                 self._install(*others)
             except BaseException:
                 for schedule, memory in reversed(before):
-                    schedule.load_state_dict(memory)
+                    with contextlib.suppress(Exception):  # one must not keep others from theirs
+                        schedule.load_state_dict(memory)
                 raise
             return differences
 

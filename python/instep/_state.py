@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -247,14 +248,13 @@ def load(
         (to, each if each.flags.aligned and target.core.is_apart(each) else each.copy())
         for to, each in copies
     ]
-    return (values, target, copies, counters), _remembered(here, binding, state), differences
+    memories = _remembered(here, binding, state, partial)
+    return (values, target, copies, counters), memories, differences
 
 
 def _asleep_like(binding: Binding, k: int, name: str) -> Array:
     """Return an array of the shape and dtype that one of a slot out of use has."""
-    param, kept = binding.tree.leaves[k], binding.kept[k]
-    beside = _formats.beside(kept, param.shape, kept)
-    shape, dtype = beside.get(name, (param.shape, _formats.dtype_of(kept, name, param.dtype)))
+    shape, dtype = _formats.form_of(name, binding.tree.leaves[k], binding.kept[k])
     return np.broadcast_to(np.zeros((), dtype), shape)
 
 
@@ -304,21 +304,24 @@ def _with_memory(values: Values, binding: Binding) -> dict[str, Any]:
 
 
 def _memories(values: Values, binding: Binding) -> Values:
-    return {k: rate.state_dict() for k, rate in _with_memory(values, binding).items()}
+    schedules = _with_memory(values, binding)
+    return {k: copy.deepcopy(schedule.state_dict()) for k, schedule in schedules.items()}
 
 
-def _remembered(here: Values, binding: Binding, state: Mapping[str, Any]) -> Memories:
+def _remembered(
+    here: Values, binding: Binding, state: Mapping[str, Any], partial: bool
+) -> Memories:
     """Return what each schedule is to go on from: nothing in states of earlier releases."""
     if "schedules" not in state:
         return []
     schedules, what = _with_memory(here, binding), "state['schedules']"
     saved = _mapping(state["schedules"], what)
-    if saved.keys() != schedules.keys():
+    if saved.keys() != schedules.keys() and not partial:
         raise ValueError(
             f"{what}: expected the states of the schedules of groups {sorted(schedules)}, got "
             f"those of {sorted(saved, key=str)}; construct them as those that were saved were"
         )
-    return [(schedules[k], saved[k]) for k in schedules]
+    return [(schedules[k], copy.deepcopy(saved[k])) for k in schedules if k in saved]
 
 
 def _saved(variant: Variant, values: Values) -> Values:

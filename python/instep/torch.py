@@ -169,11 +169,14 @@ class _Parts:
             if not entry:
                 continue
             slots = self._slots[k]
+            count = int(entry.get("step", 1))
+            # PyTorch has rounded what state of 16-bit parameters begins with.
+            is_rounded = not count and param.dtype.itemsize == 2
             for name, value in entry.items():
                 slot = self._slots_by_name.get(name, "")
-                if slot in slots and value is not None:
+                if slot in slots and value is not None and not is_rounded:
                     _copy(value, slots[slot], f"state of parameter {k}: {name}")
-            self._counts[k] = counts[k] = int(entry.get("step", 1))
+            self._counts[k] = counts[k] = count
             self._show_state(k)
         _go_on(self._engine, counts)
         self._tensors.remember(self._state)
@@ -186,7 +189,10 @@ class _Parts:
             entry["step"] = self._steps[k]
         for name, slot in self._slots_by_name.items():
             if slot in slots:
-                tensor = torch.from_numpy(as_there(name, slots[slot]))
+                array = as_there(name, slots[slot])
+                # PyTorch writes pickles of uint16 that it can't read.
+                array = array.view(np.int16) if array.dtype == np.uint16 else array
+                tensor = torch.from_numpy(array)
                 entry[name] = _distributed_like(tensor, param)
         if entry:
             self._state[param] = entry
@@ -549,8 +555,10 @@ class Offloaded(torch.optim.Optimizer):
     one are on their way. Training is bit-equal to that of the masters by the plain rule on the same
     gradients.
 
-    Where somebody else writes to a parameter between steps, such as ``model.load_state_dict``, its
-    masters become what was written, but for those that it is the rounded value of.
+    Where somebody else writes to a parameter between steps, such as ``model.load_state_dict``, or
+    replaces ``p.data``, the numbers that differ from the rounded masters become the new masters.
+    What is written in place through ``p.data`` is not seen, as PyTorch does not count it; write to
+    the parameter itself within ``torch.no_grad()``.
 
     Parameters
     ----------
@@ -806,7 +814,7 @@ class _Bucket:
             values, binding = self._engine._values, self._engine._binding
             bits = [_bits(each) for each in self._sent]
             self._engine._install(values, binding.restated(values, binding.grouping, rounded=bits))
-        self._versions = [p._version for p in params]
+        self._seen = [(p._version, p.data_ptr()) for p in params]
         self._ready = torch.get_device_module(self.device).Event()
         self._gradients: list[Any] = []
         self._entries: list[dict[str, Any]] = []
@@ -834,7 +842,7 @@ class _Bucket:
                     f"gradient of a parameter of shape {tuple(param.shape)}: expected a dense one, "
                     f"got a {param.grad.layout} one; construct its layer with sparse=False"
                 )
-            if param._version != self._versions[k]:
+            if (param._version, param.data_ptr()) != self._seen[k]:
                 self._hear(k)
         engine, slots = self._engine, self._engine._binding.slots
         group = optimizer.param_groups[self._group]
@@ -850,7 +858,11 @@ class _Bucket:
         written = param.detach().cpu()
         is_rounded = master.to(written.dtype) == written
         master.copy_(torch.where(is_rounded, master, written.to(master.dtype)))
-        self._versions[k] = param._version
+        self._see(k)
+
+    def _see(self, k: int) -> None:
+        """Take what the parameter is now for what it is to stay."""
+        self._seen[k] = self.params[k]._version, self.params[k].data_ptr()
 
     def fetch(self, room: _Room) -> None:
         """Let the gradients travel."""
@@ -880,7 +892,7 @@ class _Bucket:
         with module.stream(own), torch.no_grad():
             for k in which:
                 self.params[k].copy_(self._sent[k], non_blocking=True)
-                self._versions[k] = self.params[k]._version
+                self._see(k)
 
     def show(self, state: Any) -> None:
         """Let the optimizer have what there is of each parameter, in this memory."""

@@ -415,7 +415,7 @@ class Streamed(Around):
             pipeline.generations = list(manifest["generations"])
             binding = self._bind(pipeline, values, grouping, small, beside)
             counters = _state.counters_of(state, binding)
-            memories = _state._remembered(values, binding, state)
+            memories = _state._remembered(values, binding, state, False)
         for schedule, memory in memories:
             schedule.load_state_dict(memory)
         inner._install(values, binding, (), counters)
