@@ -219,6 +219,35 @@ def test_pickles_of_what_bfloat16_leaves() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_what_rounding_left_out_begins_anew_after_pytorchs_class(dtype: Any) -> None:
+    if dtype is torch.bfloat16:
+        pytest.importorskip("ml_dtypes")
+    param = torch.nn.Parameter(torch.full((3,), 1.3, dtype=dtype))
+
+    def step(optimizer: Any, its: Any) -> Any:
+        its.grad = torch.full_like(its, 0.3)
+        optimizer.step()
+        return optimizer.state_dict()
+
+    ours = instep.torch.AdamW([param], lr=1e-3)
+    for _ in range(3):
+        state = step(ours, param)
+    theirs = torch.optim.AdamW([param], lr=1e-3)
+    theirs.load_state_dict(state)
+    for _ in range(3):
+        state = step(theirs, param)
+    twin = torch.nn.Parameter(param.detach().clone())
+    back, alone = instep.torch.AdamW([param], lr=1e-3), instep.torch.AdamW([twin], lr=1e-3)
+    back.load_state_dict(state)
+    for entry in state["state"].values():
+        del entry["remainder" if dtype is torch.bfloat16 else "master"]
+    alone.load_state_dict(state)
+    step(back, param)
+    step(alone, twin)
+    assert torch.equal(param, twin)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_adagrad_begins_with_all_digits_in_16_bits(dtype: Any) -> None:
     if dtype is torch.bfloat16:
         pytest.importorskip("ml_dtypes")

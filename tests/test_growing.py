@@ -191,6 +191,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing() -> None:
     opt = instep.Adam(params)
     opt.step(ones(params))
     before = snapshot(opt)
+    other: Any
     for other, message in [
         ({"a": np.zeros(3), "c": np.zeros(2)}, r"params\['a'\]: expected a float64 array of shape"),
         ({"a": np.zeros(2, np.float32)}, r"params\['a'\]: expected a float64"),

@@ -40,8 +40,8 @@ class Group:
         What ``optimizer.groups[name]`` finds it by.
     **options
         The rule's hyperparameters, `learning_rate`, `learning_rate_factor`, `l2`, `weight_decay`,
-        `independent_weight_decay`, `clipnorm`, `clipvalue`, `maximize`. Anything else is a
-        ValueError when an optimizer is built with it.
+        `independent_weight_decay`, `clipnorm`, `clipvalue`, `maximize`, `sparse`, `rounding`,
+        `state_dtype`. Anything else is a ValueError when an optimizer is built with it.
 
     Examples
     --------

@@ -302,7 +302,8 @@ class Variant:
             if value is None and name == "learning_rate":
                 raise TypeError(
                     f"learning_rate: expected a number or a schedule; convention "
-                    f"{self.convention!r} has no default for {self.rule.__name__}"
+                    f"{self.convention!r} has no default for {self.rule.__name__}, so give "
+                    "learning_rate="
                 )
         checked = self.rule._hyperparameters()[name].check(value)
         if name == "weight_decay" and is_given and checked and self.cell.decay == "coupled":

@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import inspect
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -29,8 +29,11 @@ from instep.interop._torch import COMMON, RULES, Rule, as_there, values_of
 if TYPE_CHECKING:
     from instep._optimizer import Optimizer as Engine
 
-_BESIDE = ("remainder", "master")
-"""What state has besides slots, where parameters have 16 bits."""
+_BESIDE: Mapping[str, Sequence[torch.dtype]] = {
+    "remainder": (torch.int16, torch.uint16),
+    "master": (torch.float32,),
+}
+"""What state has besides slots where parameters have 16 bits, and its dtypes."""
 _BETAS = ("beta_1", "beta_2", "beta_3")
 _REFUSED = ("differentiable", "capturable")
 """What PyTorch's own steps can do, and these cannot."""
@@ -174,7 +177,9 @@ class _Parts:
             is_rounded = not count and param.dtype.itemsize == 2
             for name, value in entry.items():
                 slot = self._slots_by_name.get(name, "")
-                if slot in slots and value is not None and not is_rounded:
+                # PyTorch's own classes round what they don't know, and let it go stale.
+                is_stale = name in _BESIDE and getattr(value, "dtype", None) not in _BESIDE[name]
+                if slot in slots and value is not None and not (is_rounded or is_stale):
                     _copy(value, slots[slot], f"state of parameter {k}: {name}")
             self._counts[k] = counts[k] = count
             self._show_state(k)

@@ -79,7 +79,7 @@ def rule(
     name : str
         What the class is called.
     formula : str
-        Assignments, in lines or separated by ``;``, that end in one to `p`. In them stand `p` (the
+        Assignments, in lines or separated by ``;``, one of which is to `p`. In them stand `p` (the
         parameter), `g` (the gradient), `lr` (the learning rate), `step` (the count of the update,
         from 1), what `state` and `numbers` name, hyperparameters, and names that were assigned
         before; ``+ - * / **`` (powers of arrays other than whole ones up to 16 and 0.5 are the C
