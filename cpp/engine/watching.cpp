@@ -5,7 +5,6 @@
 #include <cstring>
 
 #include "engine/dispatch.h"
-#include "engine/fetch.h"
 #include "engine/tiles.h"
 
 namespace instep {
@@ -89,11 +88,7 @@ WatchedSums run_watched(const Operation& operation, const Work& work, const Plan
     };
     const auto run = [&](const Block& block, const Block& next) {
         const void* const elements = block.data[param_stream];
-        if (sees_update) {
-            std::memcpy(before, elements, block.count * item);
-            // To wait here for memory, with nothing else to do, would take a tenth of the step.
-            fetch(next.data[param_stream], tile_elements * item);
-        }
+        if (sees_update) std::memcpy(before, elements, block.count * item);
         (*operation.call)({&block}, {next, manner});
         if (sees_gradient) look_at_gradient(block);
         if (sees_update || sees_param) look_at_change(elements, block.count);
