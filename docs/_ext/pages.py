@@ -35,6 +35,8 @@ PAGES = {
 }
 """Files elsewhere that are pages here."""
 _MADE = re.compile(r"(?ms)^```\{made\} *(.*?)\n```$")
+_INITIAL = re.compile(r"(?m)^[A-Z](?=\. )")
+"""An author's, which would begin a list."""
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -238,7 +240,8 @@ def document(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines:
     if what != "class" or not issubclass(thing, instep.Optimizer) or thing is instep.Optimizer:
         return
     own = inspect.cleandoc(vars(thing)["__doc__"].own)
-    lines[:] = typeset.documentation(own).splitlines()
+    text = _INITIAL.sub(r"\\\g<0>", typeset.documentation(own))
+    lines[:] = text.splitlines()
 
 
 def sign(

@@ -23,8 +23,6 @@ _LITERAL = re.compile(r"(?m)^::\n\n((?: {4}.+\n?)+)")
 _CODE = re.compile(r"``([^`]+)``")
 _WORD = re.compile(r"\w{2,}|\w+=\w+")
 """Code that is no formula: a name, or an argument by its name."""
-_INITIAL = re.compile(r"(?m)^[A-Z](?=\. )")
-"""An author's, which would begin a list."""
 _LONG = 24
 """From how many characters on a formula has lines of its own."""
 _SUM, _PRODUCT, _POWER, _ATOM = range(4)
@@ -72,7 +70,6 @@ def documentation(text: str) -> str:
 
     Assignments with nothing in between get lines of their own, unless they are short.
     """
-    text = _INITIAL.sub(r"\\\g<0>", text)
     before, heading, after = text.partition("\n\nParameters\n---")
     before = _LITERAL.sub(lambda lines: "\n".join(block(lines[1].splitlines())), before)
     result, *pieces = _CODE.split(before)  # then code and prose in turns
