@@ -260,6 +260,12 @@ def test_adagrad_begins_with_all_digits_in_16_bits(dtype: Any) -> None:
     assert torch.equal(short, long.to(dtype))
 
 
+def test_tensors_of_a_library_without_dlpacks_table_are_refused() -> None:
+    counts = np.zeros(1, np.float32)
+    with pytest.raises(TypeError, match=r"expected tensors of PyTorch 2\.13 or newer"):
+        instep._core.Tensors(object, [[object()]], [object()], print, counts)
+
+
 def test_data_that_has_become_less_at_the_same_place_is_found() -> None:
     param = torch.nn.Parameter(torch.ones(4))
     rest = param.data[2:]

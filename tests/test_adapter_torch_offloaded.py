@@ -170,6 +170,16 @@ def test_checkpoints_go_on_bit_by_bit_in_other_buckets(dtype: Any, in_backward: 
     assert other.state[new[0].weight]["step"] == 6
 
 
+def test_pickles_of_state_in_16_bits() -> None:
+    model = a_model()
+    opt = Offloaded(model.parameters(), "Adam", state_dtype="bfloat16")
+    train(model, opt, range(2))
+    twin, its = pickle.loads(pickle.dumps((model, opt)))
+    train(model, opt, range(2, 4))
+    train(twin, its, range(2, 4))
+    assert all(map(torch.equal, model.parameters(), twin.parameters()))
+
+
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))])
 @each_way
 def test_copies_and_pickles(clone: Any, in_backward: bool) -> None:

@@ -124,6 +124,11 @@ def test_what_is_not_finite_is_counted(dtype: str) -> None:
     opt.step(grads)
     assert opt.skipped_steps == 1
     assert opt.watched == {"nonfinite": [3, 0, 0], "grad_norm": [None] * 3}
+    opt.step([np.ones_like(grad) for grad in grads])
+    opt.step(grads)  # norms stay those of the last update
+    assert (opt.skipped_steps, opt.iterations) == (2, 1)
+    assert opt.watched["nonfinite"] == [3, 0, 0]
+    assert opt.watched["grad_norm"] == [5000**0.5, 3**0.5, 2.0]
     opt.skip_nonfinite = False
     opt.step(grads)
     assert opt.watched["nonfinite"] == [3, 0, 0]

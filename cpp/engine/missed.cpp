@@ -74,8 +74,8 @@ private:
 }  // namespace
 
 bool MissedUpdates::any_row() const {
-    return std::any_of(had_.begin(), had_.end(),
-                       [this](std::uint32_t had) { return had < missed_.size(); });
+    return any() && std::any_of(had_.begin(), had_.end(),
+                                [this](std::uint32_t had) { return had < missed_.size(); });
 }
 
 /// What rows have had, and are to have.

@@ -42,10 +42,10 @@ bool Optimizer::is_settled() const {
 }
 
 bool Optimizer::is_behind(std::size_t array) const {
-    if (array >= rows_.size() || !rows_[array] || !rows_[array]->missed.any_row()) return false;
+    if (array >= rows_.size() || !rows_[array]) return false;
     // Lazy rows miss nothing but what becomes of their averages.
-    return groups[arrays[array].group].options.sparse == exact ||
-           options.ema_overwrite_frequency > 0;
+    const bool is_exact = groups[arrays[array].group].options.sparse == exact;
+    return (is_exact || options.ema_overwrite_frequency > 0) && rows_[array]->missed.any_row();
 }
 
 const std::vector<std::uint32_t>* Optimizer::rows_in_window(std::size_t array) const {

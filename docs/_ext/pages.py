@@ -163,9 +163,7 @@ def steps(page: Page, file: str) -> str:
     document = json.loads((ROOT / file).read_text(encoding="utf-8"))
     results = samples.results(document)
     medians = {
-        (each.case.rule.name, each.case.workload.parameters): median(
-            times["instep"] for times in each.rounds
-        )
+        (each.case.rule.name, each.case.workload.parameters): median(each.times("instep"))
         for each in results
     }
     sizes = sorted({size for _, size in medians})

@@ -194,10 +194,7 @@ class _Parts:
             entry["step"] = self._steps[k]
         for name, slot in self._slots_by_name.items():
             if slot in slots:
-                array = as_there(name, slots[slot])
-                # PyTorch writes pickles of uint16 that it can't read.
-                array = array.view(np.int16) if array.dtype == np.uint16 else array
-                tensor = torch.from_numpy(array)
+                tensor = _tensor(as_there(name, slots[slot]))
                 entry[name] = _distributed_like(tensor, param)
         if entry:
             self._state[param] = entry
@@ -305,6 +302,11 @@ def _distributed_like(tensor: torch.Tensor, param: torch.Tensor) -> torch.Tensor
     placements: Any = getattr(param, "placements", ())
     distributed: torch.Tensor = kind.from_local(tensor, mesh, placements, run_check=False)
     return distributed
+
+
+def _tensor(slot: Any) -> torch.Tensor:
+    """Return the memory of state as a tensor: uint16 as int16, since its pickles can't be read."""
+    return torch.from_numpy(slot.view(np.int16) if slot.dtype == np.uint16 else slot)
 
 
 def _array(tensor: torch.Tensor) -> Any:
@@ -819,7 +821,7 @@ class _Bucket:
             values, binding = self._engine._values, self._engine._binding
             bits = [_bits(each) for each in self._sent]
             self._engine._install(values, binding.restated(values, binding.grouping, rounded=bits))
-        self._seen = [(p._version, p.data_ptr()) for p in params]
+        self._seen = [_as_it_is(p) for p in params]
         self._ready = torch.get_device_module(self.device).Event()
         self._gradients: list[Any] = []
         self._entries: list[dict[str, Any]] = []
@@ -847,7 +849,7 @@ class _Bucket:
                     f"gradient of a parameter of shape {tuple(param.shape)}: expected a dense one, "
                     f"got a {param.grad.layout} one; construct its layer with sparse=False"
                 )
-            if (param._version, param.data_ptr()) != self._seen[k]:
+            if _as_it_is(param) != self._seen[k]:
                 self._hear(k)
         engine, slots = self._engine, self._engine._binding.slots
         group = optimizer.param_groups[self._group]
@@ -863,11 +865,7 @@ class _Bucket:
         written = param.detach().cpu()
         is_rounded = master.to(written.dtype) == written
         master.copy_(torch.where(is_rounded, master, written.to(master.dtype)))
-        self._see(k)
-
-    def _see(self, k: int) -> None:
-        """Take what the parameter is now for what it is to stay."""
-        self._seen[k] = self.params[k]._version, self.params[k].data_ptr()
+        self._seen[k] = _as_it_is(param)
 
     def fetch(self, room: _Room) -> None:
         """Let the gradients travel."""
@@ -897,7 +895,7 @@ class _Bucket:
         with module.stream(own), torch.no_grad():
             for k in which:
                 self.params[k].copy_(self._sent[k], non_blocking=True)
-                self._see(k)
+                self._seen[k] = _as_it_is(self.params[k])
 
     def show(self, state: Any) -> None:
         """Let the optimizer have what there is of each parameter, in this memory."""
@@ -905,7 +903,7 @@ class _Bucket:
         for param, master, slots in zip(
             self.params, self._masters, self._engine._binding.slots, strict=True
         ):
-            tensors = {name: torch.from_numpy(slot) for name, slot in slots.items()}
+            tensors = {name: _tensor(slot) for name, slot in slots.items()}
             state[param] = {"step": 0, "master": master, **tensors}
             self._entries.append(state[param])
         self._count()
@@ -1000,6 +998,11 @@ def _beside(param: torch.Tensor, dtype: torch.dtype, pinned: bool) -> torch.Tens
     """Return the numbers of a parameter in memory of the CPU, in a dtype."""
     made = torch.empty_like(param.detach(), dtype=dtype, device="cpu", pin_memory=pinned)
     return made.copy_(param.detach())
+
+
+def _as_it_is(param: torch.Tensor) -> tuple[int, int]:
+    """Return what changes when somebody writes to a parameter or replaces its data."""
+    return param._version, param.data_ptr()
 
 
 def _bits(tensor: torch.Tensor) -> Any:
