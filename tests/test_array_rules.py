@@ -185,6 +185,30 @@ def test_overflow_and_underflow_are_not_errors(rule: str) -> None:
         opt.step(np.full((2, 2), 1e200))
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-22, 1e22, 1e30])
+@pytest.mark.parametrize(
+    ("rule", "large"),
+    [("Adafactor", "p"), ("ClipUp", "g"), ("Fromage", "pg"), ("Lars", "pg")],
+)
+def test_norms_of_very_large_and_very_small_arrays(rule: str, large: str, scale: float) -> None:
+    """Squares that float32 has no room for are summed all the same."""
+    rng = np.random.default_rng(0)
+    values, grads = rng.standard_normal((2, 3, 2000)).astype(np.float32)
+    if "p" in large:
+        values *= np.float32(scale)
+    if "g" in large:
+        grads *= np.float32(scale)
+    single, double = values.copy(), values.astype(np.float64)
+    for param in (single, double):
+        opt = getattr(instep, rule)(param)
+        for sign in (1, -1, 1):
+            opt.step(sign * grads.astype(param.dtype))
+    update = np.max(abs(double - values))
+    assert update > 0
+    tolerance = max(1e-3 * update, 1e-6 * np.max(abs(values)))
+    np.testing.assert_allclose(single, double, rtol=0, atol=tolerance)
+
+
 def test_ftrl_rests_at_a_rate_of_zero() -> None:
     param = np.ones(3)
     opt = instep.Ftrl(param, learning_rate=lambda step: 0.1 * (step > 0))

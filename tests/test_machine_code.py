@@ -193,14 +193,15 @@ def test_sums(functions: Functions, level: str) -> None:
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_measures(functions: Functions, level: str) -> None:
-    """What rules sum up is packed, and added in doubles; only the last elements come one by one."""
+    """What rules sum up is packed; only the last elements come one by one."""
     kernels = list(of_level(functions, MEASURE, level))
     rules = {match["rule"] for match, _ in kernels}
     assert rules >= {"Adafactor", "Lamb", "Lars", "NovoGrad", "Prodigy"}
     for match, instructions in kernels:
         if match["plain"] is CHOICE or instructions[0].mnemonic == "jmp":  # to the same elsewhere
             continue
-        adds = [each for each in instructions if each.mnemonic.endswith("addpd")]
+        add = "addps" if match["type"] == "f" else "addpd"
+        adds = [each for each in instructions if each.mnemonic.endswith(add)]
         assert any(width(each) == WIDTHS[level] for each in adds), match[0]
 
 

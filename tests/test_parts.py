@@ -90,14 +90,27 @@ def test_arrays_with_and_without_parts_take_turns(rule: str) -> None:
         assert a.tobytes() == b.tobytes()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(300, 260), (3, 9000), (70, 1030), (2, 3, 1500)], ids=str)
 @pytest.mark.parametrize("rule", RULES)
-def test_long_rows_give_what_short_ones_do(rule: str) -> None:
+def test_long_rows_give_what_short_ones_do(rule: str, shape: tuple[int, ...], dtype: Any) -> None:
     """Kernels see them in another way; sums over rows are in the same order."""
     rng = np.random.default_rng(0)
-    values, grads = rng.standard_normal((2, 300, 260))
+    values, grads = rng.standard_normal((2, *shape)).astype(dtype)
     plain, strided = values.copy(), laid_out(values, "strided")
-    for param in (plain, strided):
+    for param, layout in [(plain, "C"), (strided, "F")]:
         opt = getattr(instep, rule)(param)
         for _ in range(3):
-            opt.step(grads)
+            opt.step(laid_out(grads, layout))
     assert plain.tobytes() == strided.tobytes()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_one_gradient_too_large_for_its_square_is_not_for_ever(rule: str) -> None:
+    rng = np.random.default_rng(0)
+    grads = rng.standard_normal((3, 40, 50)).astype(np.float32)
+    opt = getattr(instep, rule)(np.ones((40, 50), np.float32))
+    opt.step(grads[0] * np.float32(1e30))
+    assert all(np.isfinite(value).all() for value in slots(opt).values())
+    opt.step(grads[1])
+    assert np.isfinite(opt.params).all()

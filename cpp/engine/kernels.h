@@ -154,10 +154,12 @@ using UpdateCoded = void (*)(const CodedBlock&, const Ahead&, const Coefficients
 /// What a rule does with a slot that is kept in parts, whose cells lie one after the other. A run
 /// is of neighbouring elements along one axis: parts have a cell for each of them, or one for all.
 struct PartKernels {
-    /// Adds what each element of a run tells to its cell in `each`, which may be null, and all of
-    /// it to those cells that are for all.
-    void (*fold)(const Block& run, std::size_t bytes_ahead, const Coefficients&, double* each,
-                 double* const* all, int all_count);
+    /// Adds what each element of a run tells to its number in `each`, which may be null and begins
+    /// anew if so wanted, and all of it to those cells that are for all.
+    void (*fold)(const Block& run, std::size_t bytes_ahead, const Coefficients&, void* each,
+                 bool begins, double* const* all, int all_count);
+    /// Adds so many such numbers to their cells.
+    void (*pour)(const void* each, std::size_t count, double* cells);
     /// Writes what each element of a run sees of its parts.
     void (*combine)(const void* const* each, int each_count, const void* const* all, int all_count,
                     void* to, std::size_t count);

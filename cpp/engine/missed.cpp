@@ -43,7 +43,7 @@ public:
     /// Lets elements of the row tell it of their gradient.
     void tell(const Block& block, const Coefficients& coefficients, const PartKernels& kernels) {
         double* const all = &told_;
-        kernels.fold(block, 0, coefficients, nullptr, &all, 1);
+        kernels.fold(block, 0, coefficients, nullptr, false, &all, 1);
     }
     /// Writes what becomes of what was read, and what kernels see of that.
     void renew(const Coefficients& coefficients, const PartKernels& kernels, std::size_t elements,

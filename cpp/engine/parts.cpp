@@ -12,7 +12,11 @@ namespace {
 constexpr std::size_t most_chunks = 16, least_elements = 16384;
 
 /// How many elements make a row worth a kernel's call.
-constexpr std::size_t long_row = 128;
+constexpr std::size_t least_row = 128;
+
+/// Of how many elements of a row what they tell stays in the nearest cache, and of how many rows
+/// it is added up in the precision of the elements.
+constexpr std::size_t strip_elements = 4096, most_rows = 32;
 
 }  // namespace
 
@@ -39,8 +43,9 @@ SeenParts::SeenParts(const Layout& layout, const PartKernels& kernels)
         if (!cells.has_outermost) cells.told = own_cells + cells.told * chunk_count_;
     const auto along_rows = std::count_if(cells_.begin(), cells_.end(),
                                           [](const Cells& cells) { return cells.has_innermost; });
-    has_long_rows_ = along_rows == 1 && cells_.size() > 1 &&
-                     static_cast<std::size_t>(extents.back()) >= long_row;
+    const bool has_long_rows = along_rows == 1 && cells_.size() > 1 &&
+                               static_cast<std::size_t>(extents.back()) >= least_row;
+    long_row_ = has_long_rows ? static_cast<std::size_t>(extents.back()) : 0;
     seen_.resize((seen_cells * item_ + sizeof(double) - 1) / sizeof(double));
     told_.resize(own_cells + shared_cells * chunk_count_);
 }
@@ -85,30 +90,62 @@ void SeenParts::fold(const Work& work, const Plan& plan, std::size_t chunk,
     }
     const unsigned used = bit(param_stream) | bit(grad_stream) | bit(accumulated_stream) |
                           (plan.rule->info.tells_of_parts ? bit(layout_.parts_stream) : 0);
-    const auto fold_run = [&](const Block& run, const auto& first) {
-        std::array<double*, max_axes> each, all;
-        std::size_t each_count = 0, all_count = 0;
-        for (std::size_t k = 0; k < cells_.size(); ++k)
-            (cells_[k].has_innermost ? each[each_count++] : all[all_count++]) = told[k] + first[k];
-        for (std::size_t k = 0; k == 0 || k < each_count; ++k)
-            kernels_.fold(run, bytes_ahead, plan.update.coefficients,
-                          each_count ? each[k] : nullptr, all.data(),
-                          k == 0 ? static_cast<int>(all_count) : 0);
+    // What rows tell of the same cells, one for each element, is put together before it goes there.
+    alignas(64) double each[strip_elements];  // or floats
+    double* cells_of_each = nullptr;
+    std::size_t strip = 0, rows = 0;
+    const auto pour = [&] {
+        if (rows) kernels_.pour(each, strip, cells_of_each);
+        rows = 0;
     };
-    // Rows end with tiles, whether there are any: else sums would depend on it.
-    std::size_t done = start;
-    const auto fold_block = [&](const Block& block, const Block&) {
-        for (std::size_t tile = 0; tile < block.count;) {
-            const std::size_t end = (done - start) / tile_elements * tile_elements + tile_elements;
-            const std::size_t size = std::min(block.count - tile, end - (done - start));
-            for_each_run(done, size, [&](std::size_t at, std::size_t length, const auto& first) {
-                fold_run(part_of(block, layout_.precision, tile + at, length), first);
-            });
-            tile += size;
-            done += size;
+    const auto fold_run = [&](const Block& run, std::size_t at, const auto& first) {
+        std::array<double*, max_axes> along, all;
+        std::size_t along_count = 0, all_count = 0;
+        for (std::size_t k = 0; k < cells_.size(); ++k)
+            (cells_[k].has_innermost ? along[along_count++] : all[all_count++]) =
+                told[k] + first[k];
+        const auto fold_into = [&](void* numbers, bool begins, std::size_t those_for_all) {
+            kernels_.fold(run, bytes_ahead, plan.update.coefficients, numbers, begins, all.data(),
+                          static_cast<int>(those_for_all));
+        };
+        if (along_count == 0) return fold_into(nullptr, false, all_count);
+        if (along_count == 1) {
+            double* const cells = along[0] - at;
+            if (at == 0 && (cells != cells_of_each || rows == most_rows)) pour();
+            cells_of_each = cells;
+            if (at == 0) ++rows;
+            return fold_into(reinterpret_cast<char*>(each) + at * item_, rows == 1, all_count);
+        }
+        for (std::size_t k = 0; k < along_count; ++k) {
+            fold_into(each, true, k == 0 ? all_count : 0);
+            kernels_.pour(each, run.count, along[k]);
         }
     };
-    for_each_tile(work, start, count, used, 0, work.block, fold_block);
+    // Rows a few at a time where they are short, strips of them where they are long: so that tiles
+    // end where rows or strips do.
+    const std::size_t row =
+        layout_.shape.extents.empty() ? 1 : static_cast<std::size_t>(layout_.shape.extents.back());
+    const std::size_t row_count = count / row,
+                      together = std::max<std::size_t>(tile_elements / row, 1);
+    for (std::size_t column = 0; column < row; column += strip_elements) {
+        strip = std::min(strip_elements, row - column);
+        for (std::size_t k = 0; k < row_count; k += together) {
+            const std::size_t first = start + k * row + column;
+            std::size_t done = 0;
+            const auto fold_block = [&](const Block& block, const Block&) {
+                for_each_run(first + done, block.count,
+                             [&](std::size_t offset, std::size_t length, const auto& cells) {
+                                 const Block run =
+                                     part_of(block, layout_.precision, offset, length);
+                                 fold_run(run, (done + offset) % strip, cells);
+                             });
+                done += block.count;
+            };
+            for_each_tile(work, first, std::min(together, row_count - k) * strip, used, 0,
+                          work.block, fold_block);
+        }
+        pour();
+    }
 }
 
 void SeenParts::renew(const Plan& plan) {

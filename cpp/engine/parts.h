@@ -32,7 +32,9 @@ public:
 
     /// Whether kernels are best called for one stretch along the innermost axis at a time, along
     /// which one part has a cell for each element, and the others have one for all.
-    bool has_long_rows() const { return has_long_rows_; }
+    bool has_long_rows() const { return long_row_ != 0; }
+    /// Their length; zero: they are not.
+    std::size_t long_row() const { return long_row_; }
     /// Calls visit(offset, length, cells of that part, what the others come to) for the stretches
     /// of elements [start, start + count).
     template <class Visit>
@@ -67,7 +69,7 @@ private:
     std::size_t row_;         ///< elements for each index along the outermost axis
     std::size_t chunk_rows_;  ///< indices along it
     std::size_t chunk_count_;
-    bool has_long_rows_;
+    std::size_t long_row_;
     std::vector<Cells> cells_;  ///< of each part
     std::vector<double> seen_;  ///< in the array's precision
     std::vector<double> told_;

@@ -484,11 +484,22 @@ void Step::measure(Piece piece, const Manner& manner) noexcept {
             double lanes[max_sums * sum_lanes];
             std::fill_n(lanes, sum_count * sum_lanes, 0.0);
             const std::size_t count = std::min(block_elements, last - start);
-            for_each_tile(work, start, count, all_streams, 0, work.block,
-                          [&](const Block& block, const Block&) {
-                              plan.measure(block, manner.bytes_ahead, plan.update.coefficients,
-                                           lanes);
-                          });
+            // Where kernels may see rows, sums end with rows and tiles, whichever they see.
+            const std::size_t row = work.parts ? work.parts->long_row() : 0;
+            std::size_t at = start;
+            const auto measure_block = [&](const Block& block, const Block&) {
+                const std::size_t end = at + block.count;
+                for (const std::size_t before = at; at < end;) {
+                    std::size_t length = end - at;
+                    if (row)
+                        length = std::min(
+                            {length, row - at % row, tile_elements - (at - start) % tile_elements});
+                    const Block part = part_of(block, work.precision(), at - before, length);
+                    plan.measure(part, manner.bytes_ahead, plan.update.coefficients, lanes);
+                    at += length;
+                }
+            };
+            for_each_tile(work, start, count, all_streams, 0, work.block, measure_block);
             double* const sums = &rule_sums_[max_sums * block_of(k, start)];
             for (std::size_t s = 0; s < sum_count; ++s)
                 sums[s] = sum_of_lanes(lanes + s * sum_lanes);

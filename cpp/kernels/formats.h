@@ -192,6 +192,8 @@ template <class V, class Stored>
 INSTEP_INLINE V read(const Stored* from) {
     if constexpr (requires { Stored::template read<V>(from); }) {
         return Stored::template read<V>(from);
+    } else if constexpr (std::is_same_v<V, Vector<double>> && std::is_same_v<Stored, float>) {
+        return widened_from(from);
     } else {
         typename Alike<Stored, V>::type stored;
         __builtin_memcpy(&stored, from, sizeof stored);

@@ -118,12 +118,19 @@ struct Pack<T, registers, is_plain, std::integer_sequence<int, k...>> {
 /// As many numbers in double precision.
 template <class T, int registers, bool is_plain>
 INSTEP_INLINE auto widened(Pack<T, registers, is_plain> x) {
-    constexpr int parts = sizeof(double) / sizeof(T);
-    Pack<double, registers * parts> result;
-    [&]<int... k>(std::integer_sequence<int, k...>) INSTEP_INLINE_LAMBDA {
-        ((result.part[k] = widened<k % parts>(x.part[k / parts])), ...);
-    }(std::make_integer_sequence<int, registers * parts>());
-    return result;
+    Pack<double, registers * sizeof(double) / sizeof(T)> result;
+    if constexpr (sizeof(T) == sizeof(double) || vector_bytes == 16) {
+        constexpr int parts = sizeof(double) / sizeof(T);
+        [&]<int... k>(std::integer_sequence<int, k...>) {
+            ((result.part[k] = widened<k % parts>(x.part[k / parts])), ...);
+        }(std::make_integer_sequence<int, registers * parts>());
+        return result;
+    } else {
+        T elements[x.lanes];
+        x.store(elements);
+        asm("" : "+m"(elements));  // it stays in memory
+        return result.load(elements);
+    }
 }
 
 }  // namespace instep::INSTEP_LEVEL

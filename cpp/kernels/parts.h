@@ -5,30 +5,39 @@
 
 namespace instep::INSTEP_LEVEL {
 
-/// What elements tell is put together in double precision, in as many lanes by their index in the
-/// run modulo it: in an order that no instruction set, thread or alignment changes.
+/// What the elements of a tile tell is put together in their own precision, in as many lanes by
+/// their index in it modulo that: in an order that no instruction set, thread or alignment changes.
 inline constexpr std::size_t fold_lanes = 16;
-using Told = Pack<double, fold_lanes * sizeof(double) / vector_bytes>;
 
 /// The sum of both, or the larger one; what is not a number is not larger.
-template <Folded how>
-INSTEP_INLINE double folded(double a, double told) {
-    return how == Folded::mean ? a + told : a < told ? told : a;
+template <Folded how, class V>
+INSTEP_INLINE V folded(V a, V told) {
+    if constexpr (how == Folded::mean)
+        return a + told;
+    else if constexpr (std::is_arithmetic_v<V>)
+        return a < told ? told : a;
+    else
+        return select(a < told, told, a);
 }
-template <Folded how>
-INSTEP_INLINE Told folded(Told a, Told told) {
-    return how == Folded::mean ? a + told : select(a < told, told, a);
+/// That of all lanes, in the first one.
+template <Folded how, std::size_t width = fold_lanes / 2, class T>
+INSTEP_INLINE void fold_together(T* lanes) {
+    for (std::size_t k = 0; k < width; ++k) lanes[k] = folded<how>(lanes[k], lanes[k + width]);
+    if constexpr (width > 1) fold_together<how, width / 2>(lanes);
 }
+/// The largest number in the place of infinity, which no later gradient would undo.
+template <class T>
+inline constexpr T largest = static_cast<T>(sizeof(T) == 4 ? __FLT_MAX__ : __DBL_MAX__);
 
 template <class Rule>
-concept tells_of_parts = requires(Told x) { Rule::told(x, x); };
+concept tells_of_parts = requires(Pack<double, 1> x) { Rule::told(x, x); };
 template <class Rule>
 concept shows_parts = requires(const Rule rule, double x) { rule.shown(x, x); };
 
 template <bool plain, class R, class T>
 INSTEP_NOINLINE void fold_run(const Block& run, std::size_t bytes_ahead,
-                              const Prepared<R, T>& prepared, double* each, double* const* all,
-                              int all_count) {
+                              const Prepared<R, T>& prepared, T* each, bool begins,
+                              double* const* all, int all_count) {
     using P = Pack<T, fold_lanes * sizeof(T) / vector_bytes>;
     const Surroundings<T>& around = prepared.around;
     const Factor<T> factor(run.factors);
@@ -37,47 +46,69 @@ INSTEP_NOINLINE void fold_run(const Block& run, std::size_t bytes_ahead,
     Gradient<T> grad(run);
     // Farther than in updates: a single stream has as many lines of the cache under way.
     grad.look_ahead(run, static_cast<std::ptrdiff_t>(4 * bytes_ahead / sizeof(T)));
-    Told total(0.0);
+    P total;
     const auto add = [&](std::size_t i, auto way) INSTEP_INLINE_LAMBDA {
         P g = grad.template load<P>(way, i);
         if constexpr (!plain)
             process(g, around.adds_l2 ? param.template load<P>(way, i) : P(T(0)), i, way, around,
                     factor, accumulated);
-        Told told;
+        P told;
         if constexpr (tells_of_parts<R>)
-            told = R::told(widened(g), widened(parts.template load<P>(way, i)));
+            told = R::told(g, static_cast<P>(parts.template load<P>(way, i)));
         else
-            told = R::told(widened(g));
+            told = R::told(g);
         if constexpr (std::is_same_v<decltype(way), Part>) {
-            double alone[fold_lanes] = {};
+            T alone[fold_lanes] = {};
             way.store(alone, told);
-            told = Told::load(alone);
+            told = P::load(alone);
         }
         total = folded<R::folded>(total, told);
-        if (each) way.store(each + i, folded<R::folded>(way.template load<Told>(each + i), told));
+        if (!each) return;
+        if (!begins) told = folded<R::folded>(way.template load<P>(each + i), told);
+        way.store(each + i, told);
     };
-    std::size_t i = 0;
-    for (; i + fold_lanes <= run.count; i += fold_lanes) {
-        if (bytes_ahead) grad.template fetch<fold_lanes>(i);
-        add(i, Whole{});
+    for (std::size_t i = 0; i < run.count;) {
+        const std::size_t rest = run.count - i;
+        const std::size_t end = i + (rest < tile_elements ? rest : tile_elements);
+        total = P(T(0));
+        for (; i + fold_lanes <= end; i += fold_lanes) {
+            if (bytes_ahead) grad.template fetch<fold_lanes>(i);
+            add(i, Whole{});
+        }
+        if (i < end) add(i, Part{end - i});
+        i = end;
+        T lanes[fold_lanes];
+        total.store(lanes);
+        fold_together<R::folded>(lanes);
+        const T its = largest<T> < lanes[0] ? largest<T> : lanes[0];
+        for (int k = 0; k < all_count; ++k)
+            *all[k] = folded<R::folded>(*all[k], static_cast<double>(its));
     }
-    if (i < run.count) add(i, Part{run.count - i});
-    double lanes[fold_lanes];
-    total.store(lanes);
-    for (std::size_t width = fold_lanes / 2; width > 0; width /= 2)
-        for (std::size_t k = 0; k < width; ++k)
-            lanes[k] = folded<R::folded>(lanes[k], lanes[k + width]);
-    for (int k = 0; k < all_count; ++k) *all[k] = folded<R::folded>(*all[k], lanes[0]);
 }
 
 template <template <class> class Rule, class T>
 static void fold(const Block& run, std::size_t bytes_ahead, const Coefficients& coefficients,
-                 double* each, double* const* all, int all_count) {
+                 void* each, bool begins, double* const* all, int all_count) {
     const auto& prepared = reinterpret_cast<const Prepared<Rule<T>, T>&>(coefficients);
+    T* const cells = static_cast<T*>(each);
     if (is_plain(run, prepared))
-        fold_run<true>(run, bytes_ahead, prepared, each, all, all_count);
+        fold_run<true>(run, bytes_ahead, prepared, cells, begins, all, all_count);
     else
-        fold_run<false>(run, bytes_ahead, prepared, each, all, all_count);
+        fold_run<false>(run, bytes_ahead, prepared, cells, begins, all, all_count);
+}
+
+template <template <class> class Rule, class T>
+static void pour(const void* each, std::size_t count, double* cells) {
+    const T* const told = static_cast<const T*>(each);
+    const auto add = [&]<class P, class Way>(std::size_t i, Way way, P) INSTEP_INLINE_LAMBDA {
+        const P x = way.template load<P>(told + i), most(largest<T>);
+        way.store(cells + i, folded<Rule<T>::folded>(way.template load<P>(cells + i),
+                                                     select(most < x, most, x)));
+    };
+    using P = Pack<double, fold_lanes * sizeof(double) / vector_bytes>;
+    std::size_t i = 0;
+    for (; i + P::lanes <= count; i += P::lanes) add(i, Whole{}, P());
+    if (i < count) add(i, Part{count - i}, P());
 }
 
 template <template <class> class Rule, class T>
@@ -135,15 +166,23 @@ template <template <class> class Rule, class T>
 static void show(const Coefficients& coefficients, void* cells, std::size_t outer,
                  std::size_t extent, std::size_t inner) {
     const Rule<T>& rule = reinterpret_cast<const Prepared<Rule<T>, T>&>(coefficients).rule;
-    const std::size_t length = extent ? extent : 1;
+    T* const all = static_cast<T*>(cells);
+    const auto show_all = [&](T* first, std::size_t count, std::size_t step,
+                              double norm) INSTEP_INLINE_LAMBDA {
+        for (std::size_t k = 0; k < count; ++k)
+            first[k * step] =
+                static_cast<T>(rule.shown(static_cast<double>(first[k * step]), norm));
+    };
+    if (!extent) return show_all(all, outer * inner, 1, 1);
     for (std::size_t k = 0; k < outer * inner; ++k) {
-        T* const first = static_cast<T*>(cells) + k / inner * length * inner + k % inner;
-        double sum = 0, norm = 1;
+        T* const first = all + k / inner * extent * inner + k % inner;
+        double sum = 0;
         for (std::size_t e = 0; e < extent; ++e) sum += static_cast<double>(first[e * inner]);
-        if (extent) norm = rule.norm(sum / static_cast<double>(extent));
-        for (std::size_t e = 0; e < length; ++e)
-            first[e * inner] =
-                static_cast<T>(rule.shown(static_cast<double>(first[e * inner]), norm));
+        const double norm = rule.norm(sum / static_cast<double>(extent));
+        if (inner == 1)
+            show_all(first, extent, 1, norm);
+        else
+            show_all(first, extent, inner, norm);
     }
 }
 

@@ -54,11 +54,13 @@ INSTEP_INLINE void quick_squares(std::size_t count, Load load, T* lanes) {
     }
     sums.store(lanes);
 }
-template <class T>
-INSTEP_INLINE double sum_of(T* lanes) {
-    for (std::size_t width = sum_lanes / 2; width > 0; width /= 2)
-        for (std::size_t k = 0; k < width; ++k) lanes[k] += lanes[k + width];
-    return static_cast<double>(lanes[0]);
+template <std::size_t width = sum_lanes / 2, class T>
+INSTEP_INLINE T sum_of(T* lanes) {
+    for (std::size_t k = 0; k < width; ++k) lanes[k] += lanes[k + width];
+    if constexpr (width > 1)
+        return sum_of<width / 2>(lanes);
+    else
+        return lanes[0];
 }
 
 /// The squares of a tile's gradient, unscaled and accumulated.
@@ -83,7 +85,7 @@ static double watch_gradient(const Block& block, const Factors& unscale) {
                 return g;
             },
             lanes);
-    return sum_of(lanes);
+    return static_cast<double>(sum_of(lanes));
 }
 
 /// The squares of so many elements, and of how far they are from others.
@@ -99,7 +101,7 @@ static void watch_change(const void* before, const void* after, std::size_t coun
                 return way.template load<P>(now + i) - way.template load<P>(old + i);
             },
             lanes);
-        *change = sum_of(lanes);
+        *change = static_cast<double>(sum_of(lanes));
     }
     if (result) {
         quick_squares<T>(
@@ -107,15 +109,24 @@ static void watch_change(const void* before, const void* after, std::size_t coun
             [&]<class P, class Way>(P, std::size_t i, Way way)
                 INSTEP_INLINE_LAMBDA { return way.template load<P>(now + i); },
             lanes);
-        *result = sum_of(lanes);
+        *result = static_cast<double>(sum_of(lanes));
     }
 }
 
-/// Adds to partial sums like those above what a rule's `measure` has to tell of a block: products
-/// of two numbers per element. It sees gradient, parameter and state as its update does.
+/// By what numbers are multiplied whose products have such a sum in float32: where it overflows, or
+/// where products may have vanished that matter.
+inline float better_scale(double sum) {
+    if (__builtin_fabs(sum) < 0x1p-80) return 0x1p64f;
+    return __builtin_fabs(sum) <= __FLT_MAX__ ? 1 : 0x1p-70f;
+}
+
+/// What a rule's `measure` has to tell of elements [i, end), a tile at most: squares of elements,
+/// or products of two, all of them multiplied by a scale first. It sees gradient, parameter and
+/// state as its update does.
 template <bool plain, class Rule, class T, class... Slots>
-INSTEP_INLINE void measure_block(const Block& block, std::size_t bytes_ahead,
-                                 const Prepared<Rule, T>& prepared, double* sums, Slots... slot) {
+INSTEP_INLINE void measure_tile(const Block& block, std::size_t i, std::size_t end,
+                                std::size_t bytes_ahead, const Prepared<Rule, T>& prepared, T scale,
+                                T* sums, Slots... slot) {
     using P = Pack<T, sum_lanes * sizeof(T) / vector_bytes, plain>;
     const Rule rule = prepared.rule;
     const Surroundings<T> around = prepared.around;
@@ -128,58 +139,88 @@ INSTEP_INLINE void measure_block(const Block& block, std::size_t bytes_ahead,
     param.look_ahead(block, distance);
     grad.look_ahead(block, distance);
     (slot.look_ahead(block, distance), ...);
-    double partial[Rule::sums.count * sum_lanes];
-    __builtin_memcpy(partial, sums, sizeof partial);
-    const auto measure = [&](std::size_t i, auto way) INSTEP_INLINE_LAMBDA {
+    P totals[Rule::sums.count];
+    for (P& total : totals) total = P(T(0));
+    const auto measure = [&](auto way) INSTEP_INLINE_LAMBDA {
         P p = param.template load<P>(way, i), g = grad.template load<P>(way, i);
         if constexpr (!plain) process(g, p, i, way, around, factor, accumulated);
         if constexpr (!requires { Rule::measures_before_decay; })
             if (around.decays) p -= around.decay * p;
-        const auto add = [&](Name<Rule::sums> sum, P a, P b) INSTEP_INLINE_LAMBDA {
-            double* const lanes = partial + static_cast<std::size_t>(sum.index) * sum_lanes;
-            const auto product = widened(a) * widened(b);
-            if constexpr (std::is_same_v<decltype(way), Whole>) {
-                (decltype(product)::load(lanes) + product).store(lanes);
-            } else {
-                double x[sum_lanes];
-                product.store(x);
-                for (std::size_t k = 0; k < way.count; ++k) lanes[k] += x[k];
+        const auto add = [&](Name<Rule::sums> sum, P a, auto... b) INSTEP_INLINE_LAMBDA {
+            const P x = scale * a;
+            P product;
+            if constexpr (sizeof...(b) == 0)
+                product = x * x;
+            else
+                product = (x * ... * (scale * b));
+            if constexpr (std::is_same_v<decltype(way), Part>) {
+                T alone[P::lanes] = {};
+                way.store(alone, product);
+                product = P::load(alone);
             }
+            totals[sum.index] += product;
         };
         rule.measure(add, p, g, slot.template load<P>(way, i)...);
     };
-    std::size_t i = 0;
-    for (; i + sum_lanes <= block.count; i += sum_lanes) {
+    for (; i + sum_lanes <= end; i += sum_lanes) {
         if (bytes_ahead) {
             param.template fetch<sum_lanes>(i);
             grad.template fetch<sum_lanes>(i);
             (slot.template fetch<sum_lanes>(i), ...);
         }
-        measure(i, Whole{});
+        measure(Whole{});
     }
-    if (i < block.count) measure(i, Part{block.count - i});
-    __builtin_memcpy(sums, partial, sizeof partial);
+    if (i < end) measure(Part{end - i});
+    for (const P& total : totals) {
+        T lanes[sum_lanes];
+        total.store(lanes);
+        *sums++ = sum_of(lanes);
+    }
 }
 
 template <template <class> class Rule, class T, unsigned slots, bool plain, std::size_t... k>
-INSTEP_NOINLINE void measure_slots(const Block& block, std::size_t bytes_ahead,
-                                   const Prepared<Rule<T>, T>& prepared, double* sums,
-                                   std::index_sequence<k...>) {
-    measure_block<plain>(
-        block, bytes_ahead, prepared, sums,
+INSTEP_NOINLINE void measure_slots(const Block& block, std::size_t i, std::size_t end,
+                                   std::size_t bytes_ahead, const Prepared<Rule<T>, T>& prepared,
+                                   T scale, T* sums, std::index_sequence<k...>) {
+    measure_tile<plain>(
+        block, i, end, bytes_ahead, prepared, scale, sums,
         SlotStream<Rule<T>, T, slots, k>(block, first_slot + static_cast<int>(k))...);
 }
 
+/// Adds a rule's sums to the first ones of partial sums like those above, a tile at a time. Where
+/// float32 has no room for products, or is too coarse for them, it gets them scaled.
 template <template <class> class Rule, class T, unsigned slots>
 static void measure(const Block& block, std::size_t bytes_ahead, const Coefficients& coefficients,
                     double* sums) {
     const auto& prepared = reinterpret_cast<const Prepared<Rule<T>, T>&>(coefficients);
-    constexpr auto indices = std::make_index_sequence<Rule<T>::slots.count>();
     // With registers of 128 bits a loop of its own would be more code than in all other levels.
-    if constexpr (vector_bytes > 16)
-        if (is_plain(block, prepared))
-            return measure_slots<Rule, T, slots, true>(block, bytes_ahead, prepared, sums, indices);
-    measure_slots<Rule, T, slots, false>(block, bytes_ahead, prepared, sums, indices);
+    const bool plain = vector_bytes > 16 && is_plain(block, prepared);
+    for (std::size_t i = 0; i < block.count; i += tile_elements) {
+        const std::size_t end = i + tile_elements < block.count ? i + tile_elements : block.count;
+        const auto sums_with = [&](T scale, T* to) {
+            const std::size_t ahead = scale == 1 ? bytes_ahead : 0;
+            constexpr auto indices = std::make_index_sequence<Rule<T>::slots.count>();
+            if constexpr (vector_bytes > 16)
+                if (plain)
+                    return measure_slots<Rule, T, slots, true>(block, i, end, ahead, prepared,
+                                                               scale, to, indices);
+            measure_slots<Rule, T, slots, false>(block, i, end, ahead, prepared, scale, to,
+                                                 indices);
+        };
+        constexpr int count = Rule<T>::sums.count;
+        T first[count], again[count];
+        sums_with(1, first);
+        for (int k = 0; k < count; ++k) {
+            double sum = static_cast<double>(first[k]);
+            if (const float scale = better_scale(sum); sizeof(T) == sizeof(float) && scale != 1) {
+                sums_with(static_cast<T>(scale), again);
+                const double scaled = static_cast<double>(again[k]), factor = 1 / double{scale};
+                // Large numbers that cancelled each other out are as good as they were.
+                if (scale < 1 || __builtin_isfinite(scaled)) sum = scaled * factor * factor;
+            }
+            sums[static_cast<std::size_t>(k) * sum_lanes] += sum;
+        }
+    }
 }
 
 }  // namespace instep::INSTEP_LEVEL

@@ -157,7 +157,8 @@ constexpr RuleKernels kernels_of() {
     kernels.prepare = prepare<Rule>;
     if constexpr (measures<Rule<Real>>) kernels.complete = complete<Rule>;
     if constexpr (has_parts<Rule<Real>>) {
-        kernels.parts = {fold<Rule, Real>, combine<Rule, Real>, renew<Rule, Real>, nullptr};
+        kernels.parts = {fold<Rule, Real>, pour<Rule, Real>, combine<Rule, Real>, renew<Rule, Real>,
+                         nullptr};
         if constexpr (shows_parts<Rule<Real>>) kernels.parts.show = show<Rule, Real>;
     }
     [&]<unsigned... slots>(std::integer_sequence<unsigned, slots...>) {

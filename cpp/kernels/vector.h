@@ -82,17 +82,11 @@ INSTEP_INLINE Vector<T> lesser(Vector<T> a, Vector<T> b) {
 #endif
 }
 
-/// The numbers of the lower half of a register (0) or of the upper one (1) in double precision:
-/// conversions that compilers make of half as many each.
+/// The numbers of the lower half of a register of 128 bits (0) or of the upper one (1) in double
+/// precision.
 template <int half>
 INSTEP_INLINE Vector<double> widened(Vector<float> x) {
-#if defined(__AVX512F__)
-    const __m512d bits = _mm512_castps_pd((__m512)x);
-    return (Vector<double>)_mm512_maskz_cvtps_pd(
-        0xff, _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xf, bits, half)));
-#elif defined(__AVX2__)
-    return (Vector<double>)_mm256_cvtps_pd(_mm256_extractf128_ps((__m256)x, half));
-#elif defined(__SSE2__)
+#if defined(__SSE2__) && !defined(__AVX2__)
     return (Vector<double>)_mm_cvtps_pd(half ? _mm_movehl_ps((__m128)x, (__m128)x) : (__m128)x);
 #elif defined(__aarch64__)
     return (Vector<double>)(half ? vcvt_high_f64_f32((float32x4_t)x)
@@ -186,6 +180,21 @@ INSTEP_INLINE Words widened_from(const std::uint16_t* from) {
     Words result;
     for (std::size_t k = 0; k < sizeof result / sizeof result[0]; ++k) result[k] = from[k];
     return result;
+#endif
+}
+
+/// Numbers in memory, in double precision. What is in a register is shuffled first, in as many
+/// cycles as it is converted.
+INSTEP_INLINE Vector<double> widened_from(const float* from) {
+#if defined(__AVX512F__)
+    return (Vector<double>)_mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(from));
+#elif defined(__AVX2__)
+    return (Vector<double>)_mm256_cvtps_pd(_mm_loadu_ps(from));
+#else
+    typedef float Some __attribute__((vector_size(vector_bytes / 2)));
+    Some numbers;
+    __builtin_memcpy(&numbers, from, sizeof numbers);
+    return __builtin_convertvector(numbers, Vector<double>);
 #endif
 }
 

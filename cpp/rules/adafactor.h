@@ -59,16 +59,16 @@ struct Adafactor {
     }
     /// Its share of 1 / sqrt(v), with r over its mean and c over 1.
     double shown(double part, double norm) const {
-        if (part == 0) return clamps ? __builtin_huge_val() : 0;
-        return 1 / sqrt(part / norm);
+        const double its = 1 / sqrt(part / norm), none = clamps ? __builtin_huge_val() : 0;
+        return part == 0 ? none : its;
     }
     double norm(double mean) const { return clamps && mean < bound ? bound : mean; }
 
     template <class Add, Number V, class W, class M>
     INSTEP_INLINE void measure(Add add, V p, V g, W v, M) const {
         const V u = direction(g, v);
-        add("p_squared", p, p);
-        add("u_squared", u, u);
+        add("p_squared", p);
+        add("u_squared", u);
     }
     void complete(const Totals<Adafactor>& totals) {
         const auto rms = [&](double square) { return sqrt(square / totals.elements); };

@@ -27,8 +27,8 @@ struct ClipUp {
 
     template <class Add, Number V>
     INSTEP_INLINE void measure(Add add, V, V g, V v) const {
-        add("g_squared", g, g);
-        add("v_squared", v, v);
+        add("g_squared", g);
+        add("v_squared", v);
         add("product", v, g);
     }
     void complete(const Totals<ClipUp>& totals) {

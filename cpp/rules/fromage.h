@@ -24,8 +24,8 @@ struct Fromage {
 
     template <class Add, Number V>
     INSTEP_INLINE void measure(Add add, V p, V g) const {
-        add("p_squared", p, p);
-        add("g_squared", g, g);
+        add("p_squared", p);
+        add("g_squared", g);
     }
     void complete(const Totals<Fromage>& totals) {
         const double length = at_least(sqrt(totals["p_squared"]));

@@ -34,8 +34,8 @@ struct Lamb {
     template <class Add, Number V>
     INSTEP_INLINE void measure(Add add, V p, V g, V m, V v) const {
         const V u = direction(p, g, m, v);
-        add("p_squared", p, p);
-        add("u_squared", u, u);
+        add("p_squared", p);
+        add("u_squared", u);
     }
     void complete(const Totals<Lamb>& totals) {
         const double length = totals["p_squared"], step = totals["u_squared"];

@@ -32,8 +32,8 @@ struct Lars {
 
     template <class Add, Number V, class B>
     INSTEP_INLINE void measure(Add add, V p, V g, B) const {
-        add("p_squared", p, p);
-        add("g_squared", g, g);
+        add("p_squared", p);
+        add("g_squared", g);
     }
     void complete(const Totals<Lars>& totals) {
         const double length = sqrt(totals["p_squared"]), steepness = sqrt(totals["g_squared"]);

@@ -32,7 +32,7 @@ struct NovoGrad {
 
     template <class Add, Number V>
     INSTEP_INLINE void measure(Add add, V, V g, V) const {
-        add("g_squared", g, g);
+        add("g_squared", g);
     }
     void complete(const Totals<NovoGrad>& totals) {
         const double square = totals["g_squared"];
