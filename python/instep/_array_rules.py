@@ -156,32 +156,35 @@ def _newton_schulz(x: Array, other: Array, numbers: Values, scratch: Scratch) ->
 
     A step multiplies x with a polynomial of its gram matrix. NumPy leaves half out of products of a
     matrix with its own transpose, of which the square of a symmetric one is one. Where x is long,
-    products with it are what takes the time: then two steps are one, whose second gram matrix is
-    that of the first times the first polynomial on both sides.
+    products with it are what takes the time: then three steps are one. The gram matrix of the next
+    one is that of the last times its polynomial's square: polynomials of one matrix commute.
     """
     a, b, c = numbers["ns_coefficients"]
     is_wide = x.shape[0] <= x.shape[1]
     side = min(x.shape)
-    most = 2 if max(x.shape) > 2 * side else 1
-    gram, factor, second, room = (
-        scratch(name, (side, side), x.dtype) for name in ("gram", "factor", "second", "room")
+    most = 3 if max(x.shape) >= 2 * side else 1
+    gram, factor, last, square, room = (
+        scratch(name, (side, side), x.dtype)
+        for name in ("gram", "factor", "last", "square", "room")
     )
 
-    def polynomial(out: Array) -> None:
+    def polynomial(gram: Array, out: Array, room: Array) -> Array:
         np.matmul(gram, gram.T, out=out)
         out *= c
         out += np.multiply(gram, b, out=room)
         out.reshape(-1)[:: side + 1] += a
+        return out
 
     left = numbers["ns_steps"]
     while left > 0:
         wide, tall = (x, x.T) if is_wide else (x.T, x)
         np.matmul(wide, tall, out=gram)
-        polynomial(factor)
-        if min(left, most) == 2:
-            np.matmul(np.matmul(factor, gram, out=second), factor, out=gram)
-            polynomial(second)
-            factor, room = np.matmul(second, factor, out=room), factor
+        one = polynomial(gram, factor, room)
+        for _ in range(min(left, most) - 1):
+            np.matmul(one, one.T, out=square)
+            gram, room = np.matmul(gram, square, out=room), gram
+            one = polynomial(gram, last, room)
+            factor, square = np.matmul(one, factor, out=square), factor
         np.matmul(*((factor, x) if is_wide else (x, factor)), other)
         x, other = other, x
         left -= min(left, most)
