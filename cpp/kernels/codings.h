@@ -137,6 +137,19 @@ static void encode_each(const float* from, void* stored, void* companion, std::s
 // Codings of blocks: eight bits an element, and beside a block the power of two that its elements
 // are multiples of. Both kinds are bits of float16, so that processors convert them.
 
+/// The codes of magnitudes, of which 2^-14 is the least one with an exponent; 16 random bits decide
+/// on roundings. A number is doubled, or the least one added to it: then the codes of those without
+/// an exponent end where the others begin.
+INSTEP_INLINE Words magnitude_codes(Floats x, Words random_bits) {
+    constexpr std::uint32_t exponent = (127 - 14) << 23;
+    const Words sum = (Words)(x + greater(x, Floats{} + 0x1p-14f));
+    return (sum - exponent + (random_bits << 4)) >> 20;
+}
+/// All ones where a number is infinite or none.
+INSTEP_INLINE Words special(Words x) {
+    return (Words)((x & ~sign_bit) >= infinity_bits);
+}
+
 /// Sign, four bits of exponent and three of mantissa: what ml_dtypes calls float8_e4m3fn, times
 /// 2^-8. Numbers of less than 2^-17 of the largest one's power of two become zero or that.
 struct Float8 {
@@ -149,22 +162,18 @@ struct Float8 {
         const Halves magnitude = code & 0x7f;
         return (magnitude == 0x7f ? (Halves{} + 0x7e00) : magnitude << 7) | (code & 0x80) << 8;
     }
-    /// Codes of numbers that are finite, by the inverse of the scale.
-    static INSTEP_INLINE Halves codes(Floats low, Floats high, float inverse, Words random,
-                                      Words random_high) {
-        const auto rounded = [inverse](Floats x, Words bits) INSTEP_INLINE_LAMBDA {
-            const Words word = (Words)(x * inverse);
-            const Floats most = Floats{} + 0x1.cp0f;
-            const Floats magnitude = Float16::magnitude_with<3>(word & ~sign_bit, bits);
-            return (Floats)((Words)lesser<float>(magnitude, most) | (word & sign_bit));
+    /// Codes of finite numbers, of which these are the bits, and those of them scaled.
+    static INSTEP_INLINE Bytes codes(const Words (&numbers)[4], const Floats (&scaled)[4],
+                                     const Words (&random_bits)[4]) {
+        const auto code = [&](int k) INSTEP_INLINE_LAMBDA {
+            return magnitude_codes((Floats)((Words)scaled[k] & ~sign_bit), random_bits[k]);
         };
-        const Halves half = Float16::truncated(rounded(low, random), rounded(high, random_high));
-        return (half >> 7 & 0x7f) | (half >> 8 & 0x80);
+        const Bytes magnitude = narrowed({code(0), code(1), code(2), code(3)});
+        const Bytes finite = magnitude < 0x7e ? magnitude : (Bytes{} + 0x7e);
+        return finite | (saturated(numbers) & 0x80);
     }
-    /// Of what is none, none.
-    static INSTEP_INLINE Halves checked(Halves code, Halves upper) {
-        return (upper & 0x7fff) < 0x7f80 ? code : (Halves{} + 0x7f);
-    }
+    /// Those of others: of what is none, none.
+    static INSTEP_INLINE Words special_code(Words) { return Words{} + 0x7f; }
 };
 
 /// Five bits of exponent and three of mantissa, without a sign: the middle of float16. A positive
@@ -175,19 +184,18 @@ struct PositiveFloat8 {
         return largest > 15 ? largest - 14 : 1;
     }
     static INSTEP_INLINE Halves as_float16(Halves code) { return code << 7; }
-    static INSTEP_INLINE Halves codes(Floats low, Floats high, float inverse, Words random,
-                                      Words random_high) {
-        const auto rounded = [inverse](Floats x, Words bits) INSTEP_INLINE_LAMBDA {
-            const Floats least = Floats{} + 0x1p-17f;
-            const Words is_positive = (Words)(Floats{} < x);  // also where the product is zero
-            const Floats result = Float16::magnitude_with<3>((Words)(x * inverse), bits);
-            return (Floats)((Words)(result < least ? least : result) & is_positive);
+    static INSTEP_INLINE Bytes codes(const Words (&numbers)[4], const Floats (&scaled)[4],
+                                     const Words (&random_bits)[4]) {
+        const auto code = [&](int k) INSTEP_INLINE_LAMBDA {
+            return magnitude_codes(scaled[k], random_bits[k]);
         };
-        return Float16::truncated(rounded(low, random), rounded(high, random_high)) >> 7;
+        typedef std::int8_t Signed __attribute__((vector_size(sizeof(Bytes))));
+        const Bytes is_positive = (Bytes)((Signed)saturated(numbers) > 0);
+        const Bytes all = narrowed({code(0), code(1), code(2), code(3)});
+        return (all - (Bytes)(all == 0)) & is_positive;
     }
-    static INSTEP_INLINE Halves checked(Halves code, Halves upper) {
-        const Halves other = upper == 0x7f80 ? (Halves{} + 0xf8) : (Halves{} + 0xff);
-        return (upper & 0x7fff) < 0x7f80 ? code : other;
+    static INSTEP_INLINE Words special_code(Words number) {
+        return number == infinity_bits ? (Words{} + 0xf8) : (Words{} + 0xff);
     }
 };
 
@@ -219,6 +227,13 @@ static void decode_blocks(const void* stored, const void* scales, std::size_t co
         });
 }
 
+template <std::size_t width>
+INSTEP_INLINE std::int32_t largest_in(std::int32_t* lanes) {
+    for (std::size_t k = 0; k < width; ++k)
+        lanes[k] = lanes[k] > lanes[k + width] ? lanes[k] : lanes[k + width];
+    if constexpr (width > 1) return largest_in<width / 2>(lanes);
+    return lanes[0];
+}
 /// The bits of the largest magnitude, or of the largest finite one.
 template <bool finite>
 INSTEP_INLINE std::uint32_t largest_of(const float* numbers, std::size_t count) {
@@ -241,27 +256,30 @@ INSTEP_INLINE std::uint32_t largest_of(const float* numbers, std::size_t count) 
             see(few, 0);
             see(few + lanes, 1);
         });
-    std::int32_t most = 0;
-    for (const Integers& each : largest)
-        for (std::size_t lane = 0; lane < lanes; ++lane)
-            most = each[lane] > most ? each[lane] : most;
-    return static_cast<std::uint32_t>(most);
+    const Integers either = largest[0] > largest[1] ? largest[0] : largest[1];
+    std::int32_t of_lanes[lanes];
+    store(of_lanes, either);
+    return static_cast<std::uint32_t>(largest_in<lanes / 2>(of_lanes));
 }
 
 /// Writes a block whose numbers are all finite, or one that may hold others.
 template <class Coded, bool finite>
 INSTEP_INLINE void encode_block(const float* from, std::uint8_t* to, float inverse,
                                 std::size_t count, const std::uint16_t* random_bits) {
-    constexpr std::size_t lanes = sizeof(Floats) / sizeof(float);
-    const auto codes_of = [&](std::size_t i) INSTEP_INLINE_LAMBDA {
-        const Floats low = load<Floats>(from + i), high = load<Floats>(from + i + lanes);
-        const Halves codes = Coded::codes(low, high, inverse, widened_from(random_bits + i),
-                                          widened_from(random_bits + i + lanes));
+    const auto codes_of = [&]<std::size_t... k>(std::size_t i,
+                                                std::index_sequence<k...>) INSTEP_INLINE_LAMBDA {
+        constexpr std::size_t lanes = sizeof(Floats) / sizeof(float);
+        const Floats numbers[] = {load<Floats>(from + i + k * lanes)...};
+        const Words bits[] = {(Words)numbers[k]...};
+        const Bytes codes = Coded::codes(bits, {numbers[k] * inverse...},
+                                         {widened_from(random_bits + i + k * lanes)...});
         if constexpr (finite) return codes;
-        return Coded::checked(codes, narrowed((Words)low >> 16, (Words)high >> 16));
+        const Bytes others = narrowed({Coded::special_code(bits[k])...});
+        const Bytes are_others = narrowed({(special(bits[k]) & 0xff)...});
+        return (codes & ~are_others) | (others & are_others);
     };
     const auto write = [&](std::size_t i, std::uint8_t* codes) INSTEP_INLINE_LAMBDA {
-        store(codes, narrowed(codes_of(i), codes_of(i + batch_of_halves)));
+        store(codes, codes_of(i, std::make_index_sequence<4>()));
     };
     in_batches<batch_of_bytes>(
         count, [&](std::size_t i) INSTEP_INLINE_LAMBDA { write(i, to + i); },
@@ -275,12 +293,21 @@ INSTEP_INLINE void encode_block(const float* from, std::uint8_t* to, float inver
 template <class Coded>
 static void encode_blocks(const float* from, void* stored, void* scales, std::size_t count,
                           const std::uint16_t* random_bits) {
-    for (std::size_t start = 0; start < count; start += coded_block) {
-        const std::size_t length = count - start < coded_block ? count - start : coded_block;
-        std::uint32_t largest = largest_of<false>(from + start, length);
-        const bool is_finite = largest < infinity_bits;
-        if (!is_finite) largest = largest_of<true>(from + start, length);
-        const std::uint32_t scale = Coded::scale_exponent(largest >> 23);
+    // Of all blocks before the first one is written: a block's has to be waited for.
+    std::uint32_t largest[tile_elements / coded_block];
+    const auto for_each_block = [&](auto visit) INSTEP_INLINE_LAMBDA {
+        for (std::size_t start = 0; start < count; start += coded_block) {
+            const std::size_t rest = count - start;
+            visit(start, rest < coded_block ? rest : coded_block, largest[start / coded_block]);
+        }
+    };
+    for_each_block([&](std::size_t start, std::size_t length, std::uint32_t& its)
+                       INSTEP_INLINE_LAMBDA { its = largest_of<false>(from + start, length); });
+    for_each_block([&](std::size_t start, std::size_t length,
+                       std::uint32_t its) INSTEP_INLINE_LAMBDA {
+        const bool is_finite = its < infinity_bits;
+        if (!is_finite) its = largest_of<true>(from + start, length);
+        const std::uint32_t scale = Coded::scale_exponent(its >> 23);
         static_cast<float*>(scales)[start / coded_block] = __builtin_bit_cast(float, scale << 23);
         const float inverse = __builtin_bit_cast(float, (254 - scale) << 23);
         auto* const to = static_cast<std::uint8_t*>(stored) + start;
@@ -288,7 +315,7 @@ static void encode_blocks(const float* from, void* stored, void* scales, std::si
             encode_block<Coded, true>(from + start, to, inverse, length, random_bits + start);
         else
             encode_block<Coded, false>(from + start, to, inverse, length, random_bits + start);
-    }
+    });
 }
 
 template <class Coded>

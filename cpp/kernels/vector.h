@@ -82,6 +82,19 @@ INSTEP_INLINE Vector<T> lesser(Vector<T> a, Vector<T> b) {
 #endif
 }
 
+/// a where it is more than b, else b.
+INSTEP_INLINE Vector<float> greater(Vector<float> a, Vector<float> b) {
+#if defined(__AVX512F__)
+    return (Vector<float>)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (Vector<float>)_mm256_max_ps((__m256)a, (__m256)b);
+#elif defined(__SSE2__)
+    return (Vector<float>)_mm_max_ps((__m128)a, (__m128)b);
+#else
+    return b < a ? a : b;
+#endif
+}
+
 /// The numbers of the lower half of a register of 128 bits (0) or of the upper one (1) in double
 /// precision.
 template <int half>
@@ -198,6 +211,13 @@ INSTEP_INLINE Vector<double> widened_from(const float* from) {
 #endif
 }
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+/// Words of bytes that were packed from the halves of four registers, by registers.
+INSTEP_INLINE __m256i in_order(__m256i packed) {
+    return _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+#endif
+
 /// Two registers as one, of elements half as wide: their lower halves, which hold all there is.
 INSTEP_INLINE Halves narrowed(Words low, Words high) {
 #if defined(__AVX512F__)
@@ -235,6 +255,47 @@ INSTEP_INLINE Bytes narrowed(Halves low, Halves high) {
     Bytes result;
     constexpr int lanes = vector_bytes / sizeof(std::uint16_t);
     for (int k = 0; k < lanes; ++k) result[k] = low[k], result[lanes + k] = high[k];
+    return result;
+#endif
+}
+
+/// Four registers as one, likewise.
+INSTEP_INLINE Bytes narrowed(const Words (&x)[4]) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    const __m256i low = _mm256_packus_epi32((__m256i)x[0], (__m256i)x[1]);
+    const __m256i high = _mm256_packus_epi32((__m256i)x[2], (__m256i)x[3]);
+    return (Bytes)in_order(_mm256_packus_epi16(low, high));
+#else
+    return narrowed(narrowed(x[0], x[1]), narrowed(x[2], x[3]));
+#endif
+}
+/// Of integers, which become the nearest ones that there are.
+INSTEP_INLINE Bytes saturated(const Words (&x)[4]) {
+#if defined(__AVX512F__)
+    const auto quarter = [&](int k) INSTEP_INLINE_LAMBDA {
+        return _mm512_maskz_cvtsepi32_epi8(0xffff, (__m512i)x[k]);
+    };
+    return (Bytes)together(_mm256_set_m128i(quarter(1), quarter(0)),
+                           _mm256_set_m128i(quarter(3), quarter(2)));
+#elif defined(__AVX2__)
+    const __m256i low = _mm256_packs_epi32((__m256i)x[0], (__m256i)x[1]);
+    const __m256i high = _mm256_packs_epi32((__m256i)x[2], (__m256i)x[3]);
+    return (Bytes)in_order(_mm256_packs_epi16(low, high));
+#elif defined(__SSE2__)
+    return (Bytes)_mm_packs_epi16(_mm_packs_epi32((__m128i)x[0], (__m128i)x[1]),
+                                  _mm_packs_epi32((__m128i)x[2], (__m128i)x[3]));
+#elif defined(__aarch64__)
+    const auto halves = [&](int k) INSTEP_INLINE_LAMBDA {
+        return vcombine_s16(vqmovn_s32((int32x4_t)x[k]), vqmovn_s32((int32x4_t)x[k + 1]));
+    };
+    return (Bytes)vcombine_s8(vqmovn_s16(halves(0)), vqmovn_s16(halves(2)));
+#else
+    Bytes result;
+    constexpr int lanes = vector_bytes / sizeof(std::uint32_t);
+    for (int k = 0; k < 4 * lanes; ++k) {
+        const auto number = static_cast<std::int32_t>(x[k / lanes][k % lanes]);
+        result[k] = static_cast<std::uint8_t>(number < -128 ? -128 : number > 127 ? 127 : number);
+    }
     return result;
 #endif
 }
