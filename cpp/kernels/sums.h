@@ -11,20 +11,24 @@ template <class T>
 static void sum_of_squares(const Block& block, const Factors& unscale, std::size_t bytes_ahead,
                            double* sums) {
     using P = Pack<T, sum_lanes * sizeof(T) / vector_bytes>;
+    using Wide = Pack<double, sum_lanes * sizeof(double) / vector_bytes>;
     const Gradient<T> grad(block);
     const Stream<T> accumulated(block, accumulated_stream);
     const Factor<T> factor(unscale);
-    double lanes[sum_lanes];
-    __builtin_memcpy(lanes, sums, sizeof lanes);
+    const bool as_it_is = unscale.first == 1 && unscale.second == 1 && !accumulated.data &&
+                          block.grad_format == format_of_type<T>;
+    const T* const given = static_cast<const T*>(block.data[grad_stream]);
+    Wide total = Wide::load(sums);
     const auto add = [&](std::size_t i, auto way) INSTEP_INLINE_LAMBDA {
-        P g = factor * grad.template load<P>(way, i);
-        if (accumulated.data) g += accumulated.template load<P>(way, i);
-        T x[sum_lanes];
-        g.store(x);
-        for (std::size_t k = 0; k < sum_lanes; ++k) {
-            const double square = static_cast<double>(x[k]) * static_cast<double>(x[k]);
-            lanes[k] += square;
+        Wide x;
+        if (as_it_is) {
+            x = way.template load<Wide>(given + i);
+        } else {
+            P g = factor * grad.template load<P>(way, i);
+            if (accumulated.data) g += accumulated.template load<P>(way, i);
+            x = widened(g);
         }
+        total += x * x;
     };
     std::size_t i = 0;
     Gradient<T> ahead(block);
@@ -34,7 +38,7 @@ static void sum_of_squares(const Block& block, const Factors& unscale, std::size
         add(i, Whole{});
     }
     if (i < block.count) add(i, Part{block.count - i});
-    __builtin_memcpy(sums, lanes, sizeof lanes);
+    total.store(sums);
 }
 
 /// The sum of so many squares, as many lanes at a time as there are sums: in their own precision,
