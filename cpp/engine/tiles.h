@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "engine/fetch.h"
 #include "engine/work.h"
 
 namespace instep {
@@ -55,6 +56,8 @@ void for_each_tile(const Work& work, std::size_t start, std::size_t count, unsig
                        buffers[s]);
         }
         if (!work.grad.data) block.data[grad_stream] = block.data[param_stream];
+        if (const Stream& copy = work.layout->copy; is_copied && copy.contiguous())
+            fetch(copy.data + (start + done) * copy.item(), block.count * copy.item());
         Block next = block;
         advance(next);
         kernel(block, done + tile_elements < count ? next : after);

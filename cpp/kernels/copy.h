@@ -14,6 +14,9 @@ INSTEP_INLINE void copy_with_stride(const char* from, char* to, std::size_t coun
     if constexpr (stride == 1) {
         using V = Vector<Real>;
         constexpr std::size_t lanes = sizeof(V) / sizeof(Real);
+        if constexpr (std::is_same_v<V, Floats> && !std::is_arithmetic_v<To>)
+            for (; i + 2 * lanes <= count; i += 2 * lanes)
+                write_two(target + i, read<V>(source + i), read<V>(source + i + lanes));
         for (; i + lanes <= count; i += lanes) write(target + i, read<V>(source + i));
     }
     for (; i < count; ++i)

@@ -177,6 +177,11 @@ INSTEP_INLINE void write(Stored* to, V x) {
         __builtin_memcpy(to, &halves, sizeof halves);
     }
 }
+/// Two registers of them: their halves are packed together.
+template <class Stored>
+INSTEP_INLINE void write_two(Stored* to, Floats low, Floats high) {
+    store(to, narrowed(Stored::nearest(low), Stored::nearest(high)));
+}
 /// One of them.
 template <class Stored, class T>
 INSTEP_INLINE void write_one(Stored* to, T x) {
