@@ -91,7 +91,7 @@ void SeenParts::fold(const Work& work, const Plan& plan, std::size_t chunk,
     const unsigned used = bit(param_stream) | bit(grad_stream) | bit(accumulated_stream) |
                           (plan.rule->info.tells_of_parts ? bit(layout_.parts_stream) : 0);
     // What rows tell of the same cells, one for each element, is put together before it goes there.
-    alignas(64) double each[strip_elements];  // or floats
+    alignas(64) unsigned char each[strip_elements * sizeof(double)];
     double* cells_of_each = nullptr;
     std::size_t strip = 0, rows = 0;
     const auto pour = [&] {
@@ -114,7 +114,7 @@ void SeenParts::fold(const Work& work, const Plan& plan, std::size_t chunk,
             if (at == 0 && (cells != cells_of_each || rows == most_rows)) pour();
             cells_of_each = cells;
             if (at == 0) ++rows;
-            return fold_into(reinterpret_cast<char*>(each) + at * item_, rows == 1, all_count);
+            return fold_into(each + at * item_, rows == 1, all_count);
         }
         for (std::size_t k = 0; k < along_count; ++k) {
             fold_into(each, true, k == 0 ? all_count : 0);
@@ -122,11 +122,11 @@ void SeenParts::fold(const Work& work, const Plan& plan, std::size_t chunk,
         }
     };
     // Rows a few at a time where they are short, strips of them where they are long: so that tiles
-    // end where rows or strips do.
-    const std::size_t row =
-        layout_.shape.extents.empty() ? 1 : static_cast<std::size_t>(layout_.shape.extents.back());
-    const std::size_t row_count = count / row,
-                      together = std::max<std::size_t>(tile_elements / row, 1);
+    // end where rows or strips do. Along a single axis a chunk is one row.
+    const std::vector<std::ptrdiff_t>& extents = layout_.shape.extents;
+    const std::size_t row = extents.size() > 1 ? static_cast<std::size_t>(extents.back()) : count;
+    const std::size_t row_count = count / row;
+    const std::size_t together = std::max<std::size_t>(tile_elements / row, 1);
     for (std::size_t column = 0; column < row; column += strip_elements) {
         strip = std::min(strip_elements, row - column);
         for (std::size_t k = 0; k < row_count; k += together) {

@@ -121,7 +121,7 @@ INSTEP_INLINE auto widened(Pack<T, registers, is_plain> x) {
     Pack<double, registers * sizeof(double) / sizeof(T)> result;
     if constexpr (sizeof(T) == sizeof(double) || vector_bytes == 16) {
         constexpr int parts = sizeof(double) / sizeof(T);
-        [&]<int... k>(std::integer_sequence<int, k...>) {
+        [&]<int... k>(std::integer_sequence<int, k...>) INSTEP_INLINE_LAMBDA {
             ((result.part[k] = widened<k % parts>(x.part[k / parts])), ...);
         }(std::make_integer_sequence<int, registers * parts>());
         return result;
