@@ -56,6 +56,7 @@ void for_each_tile(const Work& work, std::size_t start, std::size_t count, unsig
                        buffers[s]);
         }
         if (!work.grad.data) block.data[grad_stream] = block.data[param_stream];
+        // It arrives while the kernel is at work.
         if (const Stream& copy = work.layout->copy; is_copied && copy.contiguous())
             fetch(copy.data + (start + done) * copy.item(), block.count * copy.item());
         Block next = block;
