@@ -1,7 +1,7 @@
 """Measure a step on matrices, warm and in turns: python bench/matrices.py.
 
 Of rules that see more than one element at a time, beside Adam; on one thread, or on as many as
-``--threads`` says. Muon's products of matrices are NumPy's.
+``--threads`` says. Muon's products of matrices are NumPy's. It needs threadpoolctl.
 """
 
 from __future__ import annotations

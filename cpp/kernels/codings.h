@@ -227,13 +227,6 @@ static void decode_blocks(const void* stored, const void* scales, std::size_t co
         });
 }
 
-template <std::size_t width>
-INSTEP_INLINE std::int32_t largest_in(std::int32_t* lanes) {
-    for (std::size_t k = 0; k < width; ++k)
-        lanes[k] = lanes[k] > lanes[k + width] ? lanes[k] : lanes[k + width];
-    if constexpr (width > 1) return largest_in<width / 2>(lanes);
-    return lanes[0];
-}
 /// The bits of the largest magnitude, or of the largest finite one.
 template <bool finite>
 INSTEP_INLINE std::uint32_t largest_of(const float* numbers, std::size_t count) {
@@ -259,7 +252,8 @@ INSTEP_INLINE std::uint32_t largest_of(const float* numbers, std::size_t count) 
     const Integers either = largest[0] > largest[1] ? largest[0] : largest[1];
     std::int32_t of_lanes[lanes];
     store(of_lanes, either);
-    return static_cast<std::uint32_t>(largest_in<lanes / 2>(of_lanes));
+    const auto larger = [](std::int32_t a, std::int32_t b) { return a > b ? a : b; };
+    return static_cast<std::uint32_t>(joined<lanes>(of_lanes, larger));
 }
 
 /// Writes a block whose numbers are all finite, or one that may hold others.

@@ -105,40 +105,24 @@ struct Float16 {
     /// Numbers that would be infinite when rounded to nearest are, and no others.
     static INSTEP_INLINE Words random(Floats x, Words random_bits) {
         const Words word = (Words)x, magnitude = word & ~sign_bit;
-        const Words bits = truncated(magnitude_with<10>(magnitude, random_bits));
+        const Words bits = truncated(magnitude_with(magnitude, random_bits));
         const Words number = magnitude < least_too_large ? bits : (Words{} + 0x7c00);
         return (magnitude > infinity_bits ? (Words{} + 0x7e00) : number) | (word >> 16 & 0x8000);
     }
 
-    /// A magnitude and a random part of the distance from one number to the next, of those that
-    /// have so many digits after the first one, and the same exponents.
-    template <int digits>
+private:
+    /// A magnitude and a random part of the distance from one number to the next.
     static INSTEP_INLINE Floats magnitude_with(Words magnitude, Words random_bits) {
         // No more bits than are left out, so that the sum is exact.
-        constexpr int left_out = 23 - digits, used = left_out < 16 ? left_out : 16;
-        constexpr float unit = 1.0f / (1u << digits) / (1u << used), least = 0x1p-14f;
-        const Floats part = __builtin_convertvector((Integers)(random_bits >> (16 - used)), Floats);
+        constexpr int digits = 10, left_out = 23 - digits;
+        constexpr float unit = 1.0f / (1u << digits) / (1u << left_out), least = 0x1p-14f;
+        const Floats part =
+            __builtin_convertvector((Integers)(random_bits >> (16 - left_out)), Floats);
         Floats power = (Floats)(magnitude & infinity_bits);
         power = power < least ? Floats{} + least : power;
         return (Floats)magnitude + part * (power * unit);
     }
-    /// The bits of the next numbers towards zero; where there is none, of the largest, or of what
-    /// is no number.
-    static INSTEP_INLINE Halves truncated(Floats low, Floats high) {
-#if defined(__AVX512F__)
-        constexpr int towards_zero = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
-        return (Halves)together(_mm512_maskz_cvtps_ph(0xffff, (__m512)low, towards_zero),
-                                _mm512_maskz_cvtps_ph(0xffff, (__m512)high, towards_zero));
-#elif defined(__F16C__)
-        constexpr int towards_zero = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
-        return (Halves)_mm256_set_m128i(_mm256_cvtps_ph((__m256)high, towards_zero),
-                                        _mm256_cvtps_ph((__m256)low, towards_zero));
-#else
-        return narrowed(truncated(low), truncated(high));
-#endif
-    }
-
-private:
+    /// The bits of the next number towards zero; where there is none, of the largest.
     static INSTEP_INLINE Words truncated(Floats x) {
         const Words word = (Words)x, magnitude = word & ~sign_bit, most = Words{} + 0x7bff;
         const Words small = (Words) __builtin_convertvector((Floats)magnitude * 0x1p24f, Integers);

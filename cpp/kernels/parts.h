@@ -19,12 +19,6 @@ INSTEP_INLINE V folded(V a, V told) {
     else
         return select(a < told, told, a);
 }
-/// That of all lanes, in the first one.
-template <Folded how, std::size_t width = fold_lanes / 2, class T>
-INSTEP_INLINE void fold_together(T* lanes) {
-    for (std::size_t k = 0; k < width; ++k) lanes[k] = folded<how>(lanes[k], lanes[k + width]);
-    if constexpr (width > 1) fold_together<how, width / 2>(lanes);
-}
 /// The largest number in the place of infinity, which no later gradient would undo.
 template <class T>
 inline constexpr T largest = static_cast<T>(sizeof(T) == 4 ? __FLT_MAX__ : __DBL_MAX__);
@@ -79,8 +73,8 @@ INSTEP_NOINLINE void fold_run(const Block& run, std::size_t bytes_ahead,
         i = end;
         T lanes[fold_lanes];
         total.store(lanes);
-        fold_together<R::folded>(lanes);
-        const T its = largest<T> < lanes[0] ? largest<T> : lanes[0];
+        const T told = joined<fold_lanes>(lanes, [](T a, T b) { return folded<R::folded>(a, b); });
+        const T its = largest<T> < told ? largest<T> : told;
         for (int k = 0; k < all_count; ++k)
             *all[k] = folded<R::folded>(*all[k], static_cast<double>(its));
     }

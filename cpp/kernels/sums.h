@@ -15,19 +15,11 @@ static void sum_of_squares(const Block& block, const Factors& unscale, std::size
     const Gradient<T> grad(block);
     const Stream<T> accumulated(block, accumulated_stream);
     const Factor<T> factor(unscale);
-    const bool as_it_is = unscale.first == 1 && unscale.second == 1 && !accumulated.data &&
-                          block.grad_format == format_of_type<T>;
-    const T* const given = static_cast<const T*>(block.data[grad_stream]);
     Wide total = Wide::load(sums);
     const auto add = [&](std::size_t i, auto way) INSTEP_INLINE_LAMBDA {
-        Wide x;
-        if (as_it_is) {
-            x = way.template load<Wide>(given + i);
-        } else {
-            P g = factor * grad.template load<P>(way, i);
-            if (accumulated.data) g += accumulated.template load<P>(way, i);
-            x = widened(g);
-        }
+        P g = factor * grad.template load<P>(way, i);
+        if (accumulated.data) g += accumulated.template load<P>(way, i);
+        const Wide x = widened(g);
         total += x * x;
     };
     std::size_t i = 0;
@@ -58,13 +50,9 @@ INSTEP_INLINE void quick_squares(std::size_t count, Load load, T* lanes) {
     }
     sums.store(lanes);
 }
-template <std::size_t width = sum_lanes / 2, class T>
+template <class T>
 INSTEP_INLINE T sum_of(T* lanes) {
-    for (std::size_t k = 0; k < width; ++k) lanes[k] += lanes[k + width];
-    if constexpr (width > 1)
-        return sum_of<width / 2>(lanes);
-    else
-        return lanes[0];
+    return joined<sum_lanes>(lanes, [](T a, T b) { return a + b; });
 }
 
 /// The squares of a tile's gradient, unscaled and accumulated.

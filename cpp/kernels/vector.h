@@ -196,8 +196,8 @@ INSTEP_INLINE Words widened_from(const std::uint16_t* from) {
 #endif
 }
 
-/// Numbers in memory, in double precision. What is in a register is shuffled first, in as many
-/// cycles as it is converted.
+/// Numbers in memory, in double precision. Those in a register are shuffled first: on a Zen 3 in as
+/// many cycles as they are converted.
 INSTEP_INLINE Vector<double> widened_from(const float* from) {
 #if defined(__AVX512F__)
     return (Vector<double>)_mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(from));
@@ -298,6 +298,15 @@ INSTEP_INLINE Bytes saturated(const Words (&x)[4]) {
     }
     return result;
 #endif
+}
+
+/// Puts so many numbers together, one half of them with the other at a time: in an order that
+/// nothing changes. They are overwritten.
+template <std::size_t count, class T, class Join>
+INSTEP_INLINE T joined(T* x, Join join) {
+    for (std::size_t k = 0; k < count / 2; ++k) x[k] = join(x[k], x[k + count / 2]);
+    if constexpr (count > 2) return joined<count / 2>(x, join);
+    return x[0];
 }
 
 template <class V>
